@@ -1,0 +1,43 @@
+"""Every error that Cutline raises on purpose.
+
+CutlineError            a problem and its remedy, one line each; the command line exits with code 2
+├── RecipeError         the recipe or the command line says something impossible
+├── DataError           the images or captions can't be used as they are
+├── CheckpointError     a model can't be opened, built or saved
+├── ScoreError          predictions and references don't belong together
+└── TrainingError       training can't start or had to stop
+"""
+
+
+class CutlineError(Exception):
+    """Something the user can mend.
+
+    Args:
+        problem: what is wrong, in one line, naming the file, key or id concerned.
+        remedy: what to do about it, in one line.
+    """
+
+    def __init__(self, problem: str, remedy: str):
+        super().__init__(f"{problem} {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
+class RecipeError(CutlineError):
+    pass
+
+
+class DataError(CutlineError):
+    pass
+
+
+class CheckpointError(CutlineError):
+    pass
+
+
+class ScoreError(CutlineError):
+    pass
+
+
+class TrainingError(CutlineError):
+    pass
