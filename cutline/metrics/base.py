@@ -1,0 +1,174 @@
+"""What a metric is: statistics per image, a reduction of their sums to values, and a signature.
+
+A metric's file in this folder says ``SCORES = (…)``, the names of the values it yields, and defines one subclass of
+:class:`Metric`. :mod:`cutline.metrics.find` finds it by the file's name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cutline.errors import ScoreError
+from cutline.metrics.ngrams import CandidateNgrams, ReferenceNgrams
+from cutline.metrics.tokenize import Tokenizer, default
+from cutline.records import Prediction
+
+Floats = NDArray[np.float64]
+
+
+class References:
+    """The reference captions of n images, tokenised and indexed once, however many candidates are scored against them.
+
+    Args:
+        captions: image id → its captions, at least one each. The order of the ids is the order of everything else.
+        tokenizer: see :mod:`cutline.metrics.tokenize`.
+
+    Raises:
+        ScoreError: no image, or an image without a caption.
+    """
+
+    def __init__(self, captions: Mapping[str, Sequence[str]], tokenizer: Tokenizer | None = None):
+        if not captions:
+            raise ScoreError("There are no references.", "Give at least one image with its captions.")
+        wrong = [name for name, texts in captions.items() if isinstance(texts, str) or not len(texts)]
+        if wrong:
+            raise ScoreError(
+                f"{len(wrong)} of {len(captions)} images have no list of captions: {some(wrong)}.",
+                "Give each image a list with one caption or more, or leave the image out.",
+            )
+        self.ids = tuple(captions)
+        self.captions = [tuple(texts) for texts in captions.values()]
+        self.tokenizer = tokenizer or default()
+        self.per_image = np.array([len(texts) for texts in self.captions], np.int64)  # [n]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """All captions, image by image, each as tokens with spaces between them."""
+        return self.tokenizer([caption for texts in self.captions for caption in texts])
+
+    @cached_property
+    def ngrams(self) -> ReferenceNgrams:
+        return ReferenceNgrams(self.tokens, self.per_image)
+
+    def candidates(self, captions: Sequence[str], predictions: Sequence[Prediction] | None = None) -> Candidates:
+        """One caption an image, in the order of the ids; "" where there is none.
+
+        Args:
+            predictions: the records that the captions come from, where there are any.
+        """
+        return Candidates(self, captions, predictions)
+
+
+class Candidates:
+    """One candidate caption for each image of some references."""
+
+    def __init__(
+        self, references: References, captions: Sequence[str], predictions: Sequence[Prediction] | None = None
+    ):
+        assert len(captions) == len(references)
+        self.references = references
+        self.captions = captions
+        self.predictions = predictions
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        return self.references.tokenizer(self.captions)
+
+    @cached_property
+    def ngrams(self) -> CandidateNgrams:
+        return self.references.ngrams.join(self.tokens)
+
+    @property
+    def empty(self) -> int:
+        """How many candidates have no text."""
+        return sum(1 for caption in self.captions if not caption.strip())
+
+
+class Metric(ABC):
+    """One metric over fixed references. Its values depend on the images' statistics through their (weighted) sums only,
+
+    so resampling images is a matrix product, and one bootstrap and one paired test serve all metrics.
+
+    Attributes:
+        scores: names of the K values.
+        version: counted up when a value could change.
+        uses_tokens: whether the tokenizer matters.
+    """
+
+    scores: ClassVar[tuple[str, ...]]
+    version: ClassVar[int] = 1
+    uses_tokens: ClassVar[bool] = True
+
+    def __init__(self, references: References):
+        self.references = references
+
+    @abstractmethod
+    def statistics(self, candidates: Candidates) -> Floats:
+        """float64 [n, S], a row an image."""
+
+    @abstractmethod
+    def reduce(self, sums: Floats) -> Floats:
+        """Values [..., K] of summed statistics [..., S]; NaN where a value can't be known."""
+
+    def per_image(self, statistics: Floats) -> Floats:
+        """Values of each image by itself, [n, K]."""
+        return self.reduce(statistics)
+
+    def facts(self) -> dict[str, str]:
+        """What else the signature says: smoothing, parameters, sources."""
+        return {}
+
+    def warnings(self) -> list[str]:
+        """What to mind with these references, a sentence each."""
+        return []
+
+    def signature(self, score: str, candidates: Candidates) -> str:
+        """``score|v:…|key:value|…``: all that the number depends on besides the captions."""
+        least, most = int(self.references.per_image.min()), int(self.references.per_image.max())
+        parts = {"v": str(self.version)}
+        if self.uses_tokens:
+            parts |= {"tok": self.references.tokenizer.name, "case": "lower"}
+        parts["refs"] = str(least) if least == most else f"{least}-{most}"
+        parts |= self.facts()
+        parts |= {"images": str(len(self.references)), "empty": str(candidates.empty)}
+        return "|".join([score, *(f"{key}:{value}" for key, value in parts.items())])
+
+
+class MeanMetric(Metric):
+    """A metric whose values are means over the images of the numbers that :meth:`values` gives."""
+
+    @abstractmethod
+    def values(self, candidates: Candidates) -> Floats:
+        """float64 [n, K]."""
+
+    def statistics(self, candidates: Candidates) -> Floats:
+        values = self.values(candidates)
+        statistics: Floats = np.concatenate([values, np.ones((len(values), 1))], axis=1)
+        return statistics
+
+    def reduce(self, sums: Floats) -> Floats:
+        return ratio(sums[..., :-1], sums[..., -1:])
+
+
+#: Makes a metric for given references: the class itself, or a function that fills its other arguments in.
+Factory = Callable[[References], Metric]
+
+
+def ratio(above: Floats, below: Floats) -> Floats:
+    """above / below, NaN where below is 0."""
+    result: Floats = np.full(np.broadcast(above, below).shape, np.nan)
+    return np.divide(above, below, out=result, where=below != 0)
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first few of many names, for a message."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -1,0 +1,49 @@
+"""BLEU-1…4 as coco-caption computes it.
+
+Papineni et al. 2002; pycocoevalcap 1.2, ``bleu/bleu_scorer.py``: corpus counts, the closest reference length (ties to
+the shorter), and two small numbers added so that nothing is divided by zero.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cutline.metrics.base import Candidates, Floats, Metric
+
+SCORES = ("bleu1", "bleu2", "bleu3", "bleu4")
+
+_TINY, _SMALL = 1e-15, 1e-9  # the reference's, to the digit
+
+
+class Bleu(Metric):
+    """Statistics an image: matches of order 1…4, n-grams of order 1…4, words, words of the closest reference."""
+
+    scores = SCORES
+
+    def statistics(self, candidates: Candidates) -> Floats:
+        ngrams, index = candidates.ngrams, self.references.ngrams
+        statistics = np.zeros((index.images, 10))
+        for k, (order, join) in enumerate(zip(index.orders, ngrams.joins, strict=True)):
+            matches = np.minimum(order.most[join.pair], join.count[join.hit])
+            statistics[:, k] = np.bincount(join.image[join.hit], matches, minlength=index.images)
+            statistics[:, 4 + k] = np.maximum(0, ngrams.lengths - k)
+        statistics[:, 8] = ngrams.lengths
+        statistics[:, 9] = self._closest(ngrams.lengths)
+        return statistics
+
+    def _closest(self, lengths: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Floats:
+        """Length of each image's reference that is closest to the candidate's."""
+        index = self.references.ngrams
+        big = int(index.lengths.max()) + 1
+        ranked = np.abs(index.lengths - lengths[index.image_of]) * big + index.lengths
+        return (np.minimum.reduceat(ranked, index.start) % big).astype(np.float64)
+
+    def reduce(self, sums: Floats) -> Floats:
+        precision = (sums[..., 0:4] + _TINY) / (sums[..., 4:8] + _SMALL)
+        value: Floats = np.cumprod(precision, axis=-1) ** (1 / np.arange(1, 5))
+        brevity = (sums[..., 8] + _TINY) / (sums[..., 9] + _SMALL)
+        penalty = np.where(brevity < 1, np.exp(1 - 1 / np.minimum(brevity, 1)), 1.0)
+        return value * penalty[..., None]
+
+    def facts(self) -> dict[str, str]:
+        return {"len": "closest", "smooth": "coco"}

@@ -1,0 +1,86 @@
+"""CIDEr-D, which coco-caption prints as "CIDEr".
+
+Vedantam, Zitnick and Parikh 2015; pycocoevalcap 1.2, ``cider/cider_scorer.py``: tf-idf vectors of n-grams of order
+1…4, document frequencies from the references being scored against, clipped counts, a Gaussian penalty on the difference
+in length (sigma 6, lengths counted in bigrams), times 10.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cutline.metrics.base import Candidates, Floats, MeanMetric
+
+SCORES = ("cider",)
+
+_SIGMA = 6.0
+#: Document frequencies of fewer images than this say little.
+FEW_IMAGES = 100
+
+
+def similarity(candidates: Candidates, clipped: bool) -> Floats:
+    """float64 [R]: sum over the orders of the cosine of a reference's tf-idf vector and its image's candidate's.
+
+    Args:
+        clipped: count an n-gram no oftener than the reference has it (CIDEr-D).
+    """
+    ngrams, index = candidates.ngrams, candidates.references.ngrams
+    captions = len(index.lengths)
+    total = np.zeros(captions)
+    for order, join in zip(index.orders, ngrams.joins, strict=True):
+        norm = np.sqrt(np.bincount(join.image, join.weight * join.weight, minlength=index.images))
+        first, last = order.first[join.pair], order.first[join.pair + 1]
+        size = (last - first).astype(np.int64)
+        # each n-gram that hit, once for every reference of the image that has it
+        occurrence = np.arange(int(size.sum())) + np.repeat(first - (np.cumsum(size) - size), size)
+        caption = order.caption[occurrence]
+        mine = np.repeat(join.weight[join.hit], size)
+        theirs = order.count[occurrence] * np.repeat(join.weight[join.hit] / join.count[join.hit], size)
+        product = (np.minimum(mine, theirs) if clipped else mine) * theirs
+        dot = np.bincount(caption, product, minlength=captions)
+        norms = norm[index.image_of] * order.norm
+        total += np.divide(dot, norms, out=dot, where=norms != 0)
+    return total
+
+
+def per_image(candidates: Candidates, by_caption: Floats) -> Floats:
+    """float64 [n, 1]: mean over an image's references and the orders, times 10."""
+    index = candidates.references.ngrams
+    sums = np.bincount(index.image_of, by_caption, minlength=index.images)
+    value: Floats = sums / index.ORDERS / index.per_image * 10.0
+    return value[:, None]
+
+
+class Cider(MeanMetric):
+    """The mean over images of CIDEr-D; document frequencies stay those of all images when images are resampled."""
+
+    scores = SCORES
+
+    def values(self, candidates: Candidates) -> Floats:
+        ngrams, index = candidates.ngrams, self.references.ngrams
+        bigrams = np.maximum(0, ngrams.lengths - 1)[index.image_of] - np.maximum(0, index.lengths - 1)
+        penalty = np.e ** (-(bigrams.astype(np.float64) ** 2) / (2 * _SIGMA**2))
+        return per_image(candidates, similarity(candidates, clipped=True) * penalty)
+
+    def facts(self) -> dict[str, str]:
+        return {"df": f"references({len(self.references)})", "sigma": "6"}
+
+    def warnings(self) -> list[str]:
+        return frequency_warnings(self)
+
+
+def frequency_warnings(metric: MeanMetric) -> list[str]:
+    """What makes CIDEr on these references hard to compare."""
+    references = metric.references
+    found = []
+    if len(references) < FEW_IMAGES:
+        found.append(
+            f"{metric.scores[0]} weighs words by how many of the {len(references)} images have them; "
+            f"with fewer than {FEW_IMAGES} images it can't be compared with other numbers (with one it is 0)."
+        )
+    if int(references.per_image.max()) == 1:
+        found.append(f"{metric.scores[0]} with one reference an image is not comparable with published numbers.")
+    repeated = sum(1 for texts in references.captions if len(set(texts)) < len(texts))
+    if repeated:
+        found.append(f"{repeated} of {len(references)} images have the same reference caption more than once.")
+    return found

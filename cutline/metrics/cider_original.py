@@ -1,0 +1,25 @@
+"""CIDEr as first published: no clipping, no penalty on length.
+
+Vedantam, Zitnick and Parikh 2015, equations 1-3, without stemming. coco-caption's "CIDEr" is CIDEr-D, see
+:mod:`cutline.metrics.cider`.
+"""
+
+from __future__ import annotations
+
+from cutline.metrics.base import Candidates, Floats, MeanMetric
+from cutline.metrics.cider import frequency_warnings, per_image, similarity
+
+SCORES = ("cider_original",)
+
+
+class CiderOriginal(MeanMetric):
+    scores = SCORES
+
+    def values(self, candidates: Candidates) -> Floats:
+        return per_image(candidates, similarity(candidates, clipped=False))
+
+    def facts(self) -> dict[str, str]:
+        return {"df": f"references({len(self.references)})", "stem": "no"}
+
+    def warnings(self) -> list[str]:
+        return frequency_warnings(self)
