@@ -1,186 +1,244 @@
-"""Scores of captions, with intervals, signatures and baselines.
-
-:func:`score` answers in one call, :class:`Scorer` indexes the references once for many calls (validation loops), and
-:func:`evaluate` puts baselines beside the scores and makes the files ``scores.json`` and ``per_image.jsonl``.
-"""
+"""Scores with baselines beside them, as files and as a table."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from cutline import jsonl
 from cutline.errors import ScoreError
-from cutline.metrics import find, significance
-from cutline.metrics.base import Candidates, Factory, Metric, References, some
-from cutline.metrics.settings import DEFAULT
-from cutline.metrics.tokenize import Tokenizer
+from cutline.metrics import baselines
+from cutline.metrics.base import Candidates
+from cutline.metrics.scorer import Caption, Scorer, check_ids, score
+from cutline.metrics.settings import ScoreSettings
 from cutline.records import Prediction, Score
 
-Floats = NDArray[np.float64]
-#: A caption as text, as the record it came in, or none.
-Caption = str | Prediction | None
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Evaluation", "Scorer", "check_ids", "evaluate", "score", "table"]
 
 
-def score(
-    predictions: Mapping[str, Caption],
-    references: Mapping[str, Sequence[str]],
-    metrics: Sequence[str | Factory] | None = None,
-    groups: Mapping[str, Hashable] | Sequence[Hashable] | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-    allow_missing: bool = False,
-    tokenizer: Tokenizer | None = None,
-) -> dict[str, Score]:
-    """Scores one caption an image.
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """All that is known about one set of predictions.
 
-    Args:
-        predictions: image id → caption (text or :class:`Prediction`). No caption counts as an empty one: zero.
-        references: image id → captions, at least one. Their order is the order of ``per_image``.
-        metrics: names of metrics or scores (``cutline.metrics.find.available()``), or functions from
-            :class:`References` to :class:`Metric`; the usual ones when None.
-        groups: image id → group (or one an image): images of a group are resampled together.
-        resamples: for the 95 % intervals; 0: none (low = high = value).
-        allow_missing: score images without a prediction as empty instead of refusing.
-
-    Returns:
-        Score's name → :class:`Score`. A score that can't be known from the predictions (``unfinished`` of plain texts)
-        is left out.
-
-    Raises:
-        ScoreError: ids that don't match, an unknown metric, an image without reference.
-    """
-    scorer = Scorer(references, metrics, groups=groups, resamples=resamples, seed=seed, tokenizer=tokenizer)
-    return scorer.score(predictions, allow_missing=allow_missing)
-
-
-class Scorer:
-    """Scores many sets of predictions against the same references, which are tokenised and indexed once.
-
-    Args: as for :func:`score`.
+    Attributes:
+        scores: score's name → score.
+        baselines: baseline's name → its scores, of the metrics that compare captions with references.
+        counts: images, references, predictions that are empty, failed, missing, unfinished.
+        warnings: what to mind, a sentence each.
+        notes: baseline's name → how it was made.
+        ids, captions, references: one an image, in the order of the scores' ``per_image``.
     """
 
-    def __init__(
-        self,
-        references: Mapping[str, Sequence[str]] | References,
-        metrics: Sequence[str | Factory] | None = None,
-        *,
-        groups: Mapping[str, Hashable] | Sequence[Hashable] | None = None,
-        resamples: int = 1000,
-        seed: int = 0,
-        tokenizer: Tokenizer | None = None,
-    ):
-        self.references = references if isinstance(references, References) else References(references, tokenizer)
-        self.resamples = resamples
-        self.seed = seed
-        self.groups = _groups(groups, self.references.ids)
-        chosen = DEFAULT if metrics is None else tuple(metrics)
-        wanted = find.resolve([name for name in chosen if isinstance(name, str)])
-        self.metrics: list[Metric] = [find.load(name)(self.references) for name in wanted]
-        self._wanted = {score for scores in wanted.values() for score in scores}
-        for make in chosen:
-            if not isinstance(make, str):
-                self.metrics.append(make(self.references))
-                self._wanted.update(self.metrics[-1].scores)
+    scores: dict[str, Score]
+    baselines: dict[str, dict[str, Score]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    notes: dict[str, str] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+    references: tuple[tuple[str, ...], ...] = ()
 
-    def candidates(self, predictions: Mapping[str, Caption], allow_missing: bool = False) -> Candidates:
-        """The predictions in the order of the references.
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``scores.json``."""
+        return {
+            "scores": [found.to_json() for found in self.scores.values()],
+            "baselines": {
+                name: [found.to_json() for found in scores.values()] for name, scores in self.baselines.items()
+            },
+            "counts": self.counts,
+            "warnings": list(self.warnings),
+            "notes": self.notes,
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Writes ``per_image.jsonl`` and then ``scores.json`` into a folder."""
+        per_image = {name: found.per_image for name, found in self.scores.items()}
+        rows = [
+            {
+                "id": name,
+                "caption": caption,
+                "references": list(texts),
+                "scores": {metric: values[place] for metric, values in per_image.items()},
+            }
+            for place, (name, caption, texts) in enumerate(zip(self.ids, self.captions, self.references, strict=True))
+        ]
+        lines = "".join(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in rows)
+        jsonl.write_atomically(Path(folder) / "per_image.jsonl", lines)
+        text = json.dumps(_plain(self.to_json()), ensure_ascii=False, indent=2) + "\n"
+        jsonl.write_atomically(Path(folder) / "scores.json", text)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Evaluation:
+        """Reads what :meth:`save` wrote.
 
         Raises:
-            ScoreError: ids are missing (unless allowed) or extra.
+            ScoreError: the folder holds no scores.
         """
-        ids = self.references.ids
-        check_ids(predictions, ids, allow_missing)
-        found = [predictions.get(name) for name in ids]
-        records = [item for item in found if isinstance(item, Prediction)]
-        texts = [(item.caption if isinstance(item, Prediction) else item) or "" for item in found]
-        if not records:
-            return self.references.candidates(texts)
-        failed = "no prediction"
-        known = [
-            item if isinstance(item, Prediction) else Prediction(id=name, caption=item, status="failed", error=failed)
-            for name, item in zip(ids, found, strict=True)
-        ]
-        return self.references.candidates(texts, known)
-
-    def values(self, predictions: Mapping[str, Caption]) -> dict[str, float]:
-        """The values alone, without intervals: for validation loops."""
-        candidates = self.candidates(predictions)
-        found: dict[str, float] = {}
-        for metric in self.metrics:
-            values = metric.reduce(metric.statistics(candidates).sum(axis=0))
-            found |= dict(zip(metric.scores, values.tolist(), strict=True))
-        return {name: value for name, value in found.items() if name in self._wanted and not np.isnan(value)}
-
-    def score(self, predictions: Mapping[str, Caption], allow_missing: bool = False) -> dict[str, Score]:
-        """See :func:`score`."""
-        return self.score_candidates(self.candidates(predictions, allow_missing))
-
-    def score_candidates(self, candidates: Candidates) -> dict[str, Score]:
-        """Scores what :meth:`candidates` gave."""
-        statistics = [metric.statistics(candidates) for metric in self.metrics]
-        ends = np.cumsum([part.shape[1] for part in statistics])
-        drawn: list[Floats] = []
-        if self.resamples:
-            rows = significance.group_sums(np.concatenate(statistics, axis=1), self.groups)
-            drawn = np.split(significance.resampled(rows, self.resamples, self.seed), ends[:-1], axis=1)
-        scores = {}
-        for position, (metric, part) in enumerate(zip(self.metrics, statistics, strict=True)):
-            values = metric.reduce(part.sum(axis=0))
-            low, high = significance.interval(metric.reduce(drawn[position])) if drawn else (values, values)
-            single = metric.per_image(part)
-            for k, name in enumerate(metric.scores):
-                if name in self._wanted and not np.isnan(values[k]):
-                    scores[name] = Score(
-                        metric=name,
-                        value=float(values[k]),
-                        low=float(low[k]),
-                        high=float(high[k]),
-                        n=len(self.references),
-                        signature=metric.signature(name, candidates),
-                        per_image=tuple(single[:, k].tolist()),
-                    )
-        return scores
-
-    def warnings(self) -> list[str]:
-        """What to mind with these references, each sentence once."""
-        return list(dict.fromkeys(text for metric in self.metrics for text in metric.warnings()))
+        folder = Path(folder)
+        if not (folder / "scores.json").is_file():
+            raise ScoreError(f"There are no scores in {folder}.", "Score the predictions first (cutline score).")
+        found = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        rows = list(jsonl.read(folder / "per_image.jsonl")) if (folder / "per_image.jsonl").is_file() else []
+        per_image = {
+            row["metric"]: tuple(
+                float("nan") if line["scores"][row["metric"]] is None else line["scores"][row["metric"]]
+                for line in rows
+            )
+            for row in found["scores"]
+        }
+        return cls(
+            scores={
+                row["metric"]: Score.from_json({**row, "per_image": per_image[row["metric"]]})
+                for row in found["scores"]
+            },
+            baselines={
+                name: {row["metric"]: Score.from_json(row) for row in scores}
+                for name, scores in found["baselines"].items()
+            },
+            counts=found["counts"],
+            warnings=tuple(found["warnings"]),
+            notes=found.get("notes", {}),
+            ids=tuple(row["id"] for row in rows),
+            captions=tuple(row["caption"] for row in rows),
+            references=tuple(tuple(row["references"]) for row in rows),
+        )
 
 
-def check_ids(predictions: Mapping[str, object], ids: Sequence[str], allow_missing: bool = False) -> list[str]:
-    """Compares the predictions' ids with the references'.
+def evaluate(
+    predictions: Mapping[str, Caption],
+    references: Mapping[str, Sequence[str]],
+    training_captions: Mapping[str, Sequence[str]] | Sequence[Sequence[str]] | Sequence[str] | None = None,
+    groups: Mapping[str, Hashable] | Sequence[Hashable] | None = None,
+    settings: ScoreSettings | None = None,
+    contexts: Mapping[str, str] | None = None,
+    allow_missing: bool = False,
+) -> Evaluation:
+    """Scores predictions and, beside them, captions that don't know the image.
 
-    Returns:
-        The ids without a prediction (only when they are allowed).
+    Args:
+        predictions, references, groups, allow_missing: as for :func:`cutline.metrics.scorer.score`.
+        training_captions: the captions of the training images (or one caption each); the constant caption is the best
+            of them, judged by training captions alone. None: no such baseline.
+        contexts: image id → the text that stood in the prompt; copied as a caption it is a baseline, too.
 
     Raises:
-        ScoreError: ids are missing (unless allowed) or extra.
+        ScoreError: see :func:`cutline.metrics.scorer.score`.
     """
-    known = set(ids)
-    extra = [str(name) for name in predictions if name not in known]
-    if extra:
-        raise ScoreError(
-            f"{len(extra)} of {len(predictions)} predictions have no reference: {some(extra)}.",
-            "Score against the references that belong to these predictions, or take the extra rows out.",
-        )
-    missing = [name for name in ids if name not in predictions]
-    if missing and not allow_missing:
-        raise ScoreError(
-            f"{len(missing)} of {len(ids)} images have no prediction: {some(missing)}.",
-            "Caption the missing images, or allow missing ones (--allow-missing), which scores them as empty.",
-        )
-    return missing
+    settings = settings or ScoreSettings()
+    scorer = Scorer(references, settings.metrics, groups=groups, resamples=settings.resamples, seed=settings.seed)
+    candidates = scorer.candidates(predictions, allow_missing)
+    missing = len(scorer.references) - len(predictions)
+    warnings = scorer.warnings()
+    if missing:
+        warnings.append(f"{missing} of {len(scorer.references)} images have no prediction and were scored as empty.")
+    beside, notes = _baselines(scorer, candidates, training_captions, contexts, settings, warnings)
+    return Evaluation(
+        scores=scorer.score_candidates(candidates),
+        baselines=beside,
+        counts=_counts(predictions, candidates, missing),
+        warnings=tuple(warnings),
+        notes=notes,
+        ids=scorer.references.ids,
+        captions=tuple(candidates.captions),
+        references=tuple(scorer.references.captions),
+    )
 
 
-def _groups(
-    groups: Mapping[str, Hashable] | Sequence[Hashable] | None, ids: Sequence[str]
-) -> tuple[Hashable, ...] | None:
-    """One group an image, in the order of the ids; an image that a mapping doesn't name is its own group."""
-    if groups is None:
-        return None
-    if isinstance(groups, Mapping):
-        return tuple(groups.get(name, ("", name)) for name in ids)
-    if len(groups) != len(ids):
-        raise ScoreError(f"There are {len(groups)} groups for {len(ids)} images.", "Give one group for each image.")
-    return tuple(groups)
+def _counts(predictions: Mapping[str, Caption], candidates: Candidates, missing: int) -> dict[str, int]:
+    records = [found for found in predictions.values() if isinstance(found, Prediction)]
+    done = [found for found in records if found.status == "ok" and found.caption is not None]
+    return {
+        "images": len(candidates.captions),
+        "references": int(candidates.references.per_image.sum()),
+        "empty": candidates.empty,
+        "failed": sum(found.status == "failed" for found in records),
+        "missing": missing,
+        "unfinished": sum(not found.finished for found in done),
+    }
+
+
+def _baselines(
+    scorer: Scorer,
+    candidates: Candidates,
+    training: Mapping[str, Sequence[str]] | Sequence[Sequence[str]] | Sequence[str] | None,
+    contexts: Mapping[str, str] | None,
+    settings: ScoreSettings,
+    warnings: list[str],
+) -> tuple[dict[str, dict[str, Score]], dict[str, str]]:
+    """The baselines' scores and how each was made; adds to the warnings what could not be made."""
+    found: dict[str, dict[str, Score]] = {}
+    notes: dict[str, str] = {}
+    references = scorer.references
+
+    def add(name: str, captions: Sequence[str], note: str) -> None:
+        found[name] = scorer.score_candidates(references.candidates(captions), only_comparing=True)
+        notes[name] = note
+
+    images = [[item] if isinstance(item, str) else item for item in _values(training)] if training else []
+    if any(images):
+        caption = baselines.constant_caption(images, references.tokenizer, settings.seed)
+        add(
+            baselines.CONSTANT,
+            [caption] * len(references),
+            f"“{caption}”, the training caption with the best CIDEr over the training captions, for every image.",
+        )
+    others = baselines.derangement(scorer.groups or references.ids, settings.seed)
+    if others is None:
+        warnings.append("One group holds more than half of the images: no captions of another image to compare with.")
+    else:
+        note = f"The same predictions, each given to an image of another group (seed {settings.seed})."
+        add(baselines.SHUFFLED, [candidates.captions[place] for place in others], note)
+    if contexts and any(contexts.get(name) for name in references.ids):
+        copied = [contexts.get(name, "") for name in references.ids]
+        add(baselines.CONTEXT, copied, "The text that stood in the prompt, as the caption.")
+    several = {name: texts for name, texts in zip(references.ids, references.captions, strict=True) if len(texts) > 1}
+    if several:
+        human = scorer.again({name: texts[1:] for name, texts in several.items()})
+        captions = human.references.candidates([texts[0] for texts in several.values()])
+        found[baselines.HUMAN] = human.score_candidates(captions, only_comparing=True)
+        notes[baselines.HUMAN] = (
+            f"The first reference against the others, for {len(several)} images; one reference fewer than above."
+        )
+    return found, notes
+
+
+def _values(
+    training: Mapping[str, Sequence[str]] | Sequence[Sequence[str]] | Sequence[str],
+) -> list[Sequence[str] | str]:
+    return list(training.values()) if isinstance(training, Mapping) else list(training)
+
+
+def _plain(value: Any) -> Any:
+    """NaN as null: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def table(evaluation: Evaluation) -> Table:
+    """The scores for people: value, interval, and the baselines' values beside them."""
+    from rich.table import Table
+
+    found = Table(title=f"{evaluation.counts.get('images', 0):,} images", title_justify="left")
+    found.add_column("score", no_wrap=True)
+    found.add_column("value", justify="right", no_wrap=True)
+    found.add_column("95 % interval", justify="right", no_wrap=True)
+    for name in evaluation.baselines:
+        found.add_column(name, justify="right")
+    for name, mine in evaluation.scores.items():
+        others = [scores.get(name) for scores in evaluation.baselines.values()]
+        found.add_row(
+            name,
+            f"{mine.value:.4f}",
+            f"{mine.low:.3f}–{mine.high:.3f}",
+            *(f"{other.value:.4f}" if other else "" for other in others),
+        )
+    return found

@@ -102,11 +102,13 @@ class Metric(ABC):
         scores: names of the K values.
         version: counted up when a value could change.
         uses_tokens: whether the tokenizer matters.
+        compares: whether captions are compared with references, so that baselines have something to say.
     """
 
     scores: ClassVar[tuple[str, ...]]
     version: ClassVar[int] = 1
     uses_tokens: ClassVar[bool] = True
+    compares: ClassVar[bool] = True
 
     def __init__(self, references: References):
         self.references = references

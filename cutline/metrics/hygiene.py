@@ -19,6 +19,7 @@ class Hygiene(Metric):
     """Statistics an image: empty, repeated, 1, unfinished, known to be finished or not."""
 
     scores = SCORES
+    compares = False
 
     def statistics(self, candidates: Candidates) -> Floats:
         statistics = np.zeros((len(candidates.captions), 5))

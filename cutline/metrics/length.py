@@ -15,6 +15,7 @@ class Length(Metric):
     """Statistics an image: words, their square, mean words of its references, 1."""
 
     scores = SCORES
+    compares = False
 
     @cached_property
     def _reference_mean(self) -> Floats:

@@ -14,10 +14,12 @@ DEFAULT = ("bleu", "rouge_l", "cider", "exact_match", "length", "hygiene")
 
 class ScoreSettings(Section):
     metrics: tuple[str, ...] = Field(
-        DEFAULT, min_length=1, description='metrics ("bleu") or single scores ("bleu4") to compute'
+        default=DEFAULT, min_length=1, description='metrics ("bleu") or single scores ("bleu4") to compute'
     )
-    resamples: int = Field(1000, ge=0, description="bootstrap resamples for the 95 % intervals; 0: no intervals")
-    seed: int = Field(0, ge=0, description="seed of the resampling and of the shuffled baseline")
+    resamples: int = Field(
+        default=1000, ge=0, description="bootstrap resamples for the 95 % intervals; 0: no intervals"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the resampling and of the shuffled baseline")
 
     @field_validator("metrics")
     @classmethod

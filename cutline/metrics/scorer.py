@@ -1,0 +1,205 @@
+"""Scores of captions, with intervals and signatures.
+
+:func:`score` answers in one call; :class:`Scorer` indexes the references once for many calls (validation loops).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cutline.errors import ScoreError
+from cutline.metrics import find, significance
+from cutline.metrics.base import Candidates, Factory, Metric, References, some
+from cutline.metrics.settings import DEFAULT
+from cutline.metrics.tokenize import Tokenizer
+from cutline.records import Prediction, Score
+
+Floats = NDArray[np.float64]
+#: A caption as text, as the record it came in, or none.
+Caption = str | Prediction | None
+
+
+def score(
+    predictions: Mapping[str, Caption],
+    references: Mapping[str, Sequence[str]],
+    metrics: Sequence[str | Factory] | None = None,
+    groups: Mapping[str, Hashable] | Sequence[Hashable] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    allow_missing: bool = False,
+    tokenizer: Tokenizer | None = None,
+) -> dict[str, Score]:
+    """Scores one caption an image.
+
+    Args:
+        predictions: image id → caption (text or :class:`Prediction`). No caption counts as an empty one: zero.
+        references: image id → captions, at least one. Their order is the order of ``per_image``.
+        metrics: names of metrics or scores (``cutline.metrics.find.available()``), or functions from
+            :class:`References` to :class:`Metric`; the usual ones when None.
+        groups: image id → group (or one an image): images of a group are resampled together.
+        resamples: for the 95 % intervals; 0: none (low = high = value).
+        allow_missing: score images without a prediction as empty instead of refusing.
+
+    Returns:
+        Score's name → :class:`Score`. A score that can't be known from the predictions (``unfinished`` of plain texts)
+        is left out.
+
+    Raises:
+        ScoreError: ids that don't match, an unknown metric, an image without reference.
+    """
+    scorer = Scorer(references, metrics, groups=groups, resamples=resamples, seed=seed, tokenizer=tokenizer)
+    return scorer.score(predictions, allow_missing=allow_missing)
+
+
+class Scorer:
+    """Scores many sets of predictions against the same references, which are tokenised and indexed once.
+
+    Args: as for :func:`score`.
+    """
+
+    def __init__(
+        self,
+        references: Mapping[str, Sequence[str]] | References,
+        metrics: Sequence[str | Factory] | None = None,
+        *,
+        groups: Mapping[str, Hashable] | Sequence[Hashable] | None = None,
+        resamples: int = 1000,
+        seed: int = 0,
+        tokenizer: Tokenizer | None = None,
+    ):
+        self.references = references if isinstance(references, References) else References(references, tokenizer)
+        self.resamples = resamples
+        self.seed = seed
+        self.groups = _groups(groups, self.references.ids)
+        chosen = DEFAULT if metrics is None else tuple(metrics)
+        self.chosen = chosen
+        wanted = find.resolve([name for name in chosen if isinstance(name, str)])
+        self.metrics: list[Metric] = [find.load(name)(self.references) for name in wanted]
+        self._wanted = {score for scores in wanted.values() for score in scores}
+        for make in chosen:
+            if not isinstance(make, str):
+                self.metrics.append(make(self.references))
+                self._wanted.update(self.metrics[-1].scores)
+
+    def candidates(self, predictions: Mapping[str, Caption], allow_missing: bool = False) -> Candidates:
+        """The predictions in the order of the references.
+
+        Raises:
+            ScoreError: ids are missing (unless allowed) or extra.
+        """
+        ids = self.references.ids
+        check_ids(predictions, ids, allow_missing)
+        found = [predictions.get(name) for name in ids]
+        records = [item for item in found if isinstance(item, Prediction)]
+        texts = [(item.caption if isinstance(item, Prediction) else item) or "" for item in found]
+        if not records:
+            return self.references.candidates(texts)
+        failed = "no prediction"
+        known = [
+            item if isinstance(item, Prediction) else Prediction(id=name, caption=item, status="failed", error=failed)
+            for name, item in zip(ids, found, strict=True)
+        ]
+        return self.references.candidates(texts, known)
+
+    def values(self, predictions: Mapping[str, Caption]) -> dict[str, float]:
+        """The values alone, without intervals: for validation loops."""
+        candidates = self.candidates(predictions)
+        found: dict[str, float] = {}
+        for metric in self.metrics:
+            values = metric.reduce(metric.statistics(candidates).sum(axis=0))
+            found |= dict(zip(metric.scores, values.tolist(), strict=True))
+        return {name: value for name, value in found.items() if name in self._wanted and not np.isnan(value)}
+
+    def score(self, predictions: Mapping[str, Caption], allow_missing: bool = False) -> dict[str, Score]:
+        """See :func:`score`."""
+        return self.score_candidates(self.candidates(predictions, allow_missing))
+
+    def again(self, references: Mapping[str, Sequence[str]]) -> Scorer:
+        """The same metrics, settings and groups with other references of (some of) the same images."""
+        groups = dict(zip(self.references.ids, self.groups, strict=True)) if self.groups else None
+        return Scorer(
+            references,
+            self.chosen,
+            groups=groups,
+            resamples=self.resamples,
+            seed=self.seed,
+            tokenizer=self.references.tokenizer,
+        )
+
+    def score_candidates(self, candidates: Candidates, only_comparing: bool = False) -> dict[str, Score]:
+        """Scores what :meth:`candidates` gave.
+
+        Args:
+            only_comparing: leave metrics out that don't compare captions with references (lengths, empties).
+        """
+        metrics = [metric for metric in self.metrics if metric.compares or not only_comparing]
+        if not metrics:
+            return {}
+        statistics = [metric.statistics(candidates) for metric in metrics]
+        ends = np.cumsum([part.shape[1] for part in statistics])
+        drawn: list[Floats] = []
+        if self.resamples:
+            rows = significance.group_sums(np.concatenate(statistics, axis=1), self.groups)
+            drawn = np.split(significance.resampled(rows, self.resamples, self.seed), ends[:-1], axis=1)
+        scores = {}
+        for position, (metric, part) in enumerate(zip(metrics, statistics, strict=True)):
+            values = metric.reduce(part.sum(axis=0))
+            low, high = significance.interval(metric.reduce(drawn[position])) if drawn else (values, values)
+            single = metric.per_image(part)
+            for k, name in enumerate(metric.scores):
+                if name in self._wanted and not np.isnan(values[k]):
+                    scores[name] = Score(
+                        metric=name,
+                        value=float(values[k]),
+                        low=float(low[k]),
+                        high=float(high[k]),
+                        n=len(self.references),
+                        signature=metric.signature(name, candidates),
+                        per_image=tuple(single[:, k].tolist()),
+                    )
+        return scores
+
+    def warnings(self) -> list[str]:
+        """What to mind with these references, each sentence once."""
+        return list(dict.fromkeys(text for metric in self.metrics for text in metric.warnings()))
+
+
+def check_ids(predictions: Mapping[str, object], ids: Sequence[str], allow_missing: bool = False) -> list[str]:
+    """Compares the predictions' ids with the references'.
+
+    Returns:
+        The ids without a prediction (only when they are allowed).
+
+    Raises:
+        ScoreError: ids are missing (unless allowed) or extra.
+    """
+    known = set(ids)
+    extra = [str(name) for name in predictions if name not in known]
+    if extra:
+        raise ScoreError(
+            f"{len(extra)} of {len(predictions)} predictions have no reference: {some(extra)}.",
+            "Score against the references that belong to these predictions, or take the extra rows out.",
+        )
+    missing = [name for name in ids if name not in predictions]
+    if missing and not allow_missing:
+        raise ScoreError(
+            f"{len(missing)} of {len(ids)} images have no prediction: {some(missing)}.",
+            "Caption the missing images, or allow missing ones (--allow-missing), which scores them as empty.",
+        )
+    return missing
+
+
+def _groups(
+    groups: Mapping[str, Hashable] | Sequence[Hashable] | None, ids: Sequence[str]
+) -> tuple[Hashable, ...] | None:
+    """One group an image, in the order of the ids; an image that a mapping doesn't name is its own group."""
+    if groups is None:
+        return None
+    if isinstance(groups, Mapping):
+        return tuple(groups.get(name, ("", name)) for name in ids)
+    if len(groups) != len(ids):
+        raise ScoreError(f"There are {len(groups)} groups for {len(ids)} images.", "Give one group for each image.")
+    return tuple(groups)
