@@ -1,0 +1,34 @@
+"""Work done ahead in threads: decoding images while the model computes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], depth: int = 2, threads: int = 1
+) -> Iterator[tuple[Item, Result]]:
+    """Yields each item with ``work(item)``, in order, having at most ``depth`` results wait.
+
+    Pillow lets other threads run while it decodes. An exception of ``work`` is raised when its item's turn comes.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[tuple[Item, Future[Result]]] = deque()
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(work, item)))
+                if len(waiting) > depth:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()

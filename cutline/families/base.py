@@ -1,0 +1,310 @@
+"""What a family is: one model type behind the calls that everything else uses.
+
+A family is the only code that knows a model's name, prompt, label layout and parameter names. Shapes in this folder:
+N images, R rows (one for each image and caption), T image tokens, L text tokens, C vision width, D text width,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from cutline.data.images import open_image
+from cutline.errors import CheckpointError
+from cutline.families.settings import GenerateSettings, ImagePolicy, ModelSettings
+from cutline.jsonl import write_atomically
+from cutline.records import Sample
+
+#: Opaque outside its family, but for "labels" ([R, L], IGNORED where nothing is predicted).
+Batch = dict[str, Tensor]
+
+#: File in a checkpoint that holds what Hugging Face's files have no place for.
+POLICY_FILE = "cutline.json"
+
+
+class Loss(NamedTuple):
+    """Sums over a batch, so that the trainer can normalise over the tokens of a whole accumulated step.
+
+    Attributes:
+        nll: negative log-likelihood of all label tokens, in nats, label smoothing included.
+        penalty: regularisation that is to be divided by the same number of tokens; 0 for most families.
+        tokens: number of label tokens.
+    """
+
+    nll: Tensor
+    penalty: Tensor
+    tokens: Tensor
+
+
+class Generation(NamedTuple):
+    """One generated caption: text, log-probability in nats, number of new tokens, whether the end token came."""
+
+    text: str
+    logprob: float
+    tokens: int
+    finished: bool
+
+
+class Family(nn.Module, ABC):
+    """A model, its processor, and how images and captions go in and out.
+
+    An ``nn.Module`` whose forward is the training loss, so that the trainer's wrappers (DDP, FSDP, autocast) see one
+    call that runs everything.
+
+    Attributes:
+        model: the Hugging Face model.
+        image_processor, tokenizer: its real processors.
+        prompt: text before the caption; "" for families without one.
+        policy: how photographs become pixels.
+        generation: generation settings kept with the checkpoint, or None.
+    """
+
+    #: What the model can do: "caption", "embed", "match".
+    can: ClassVar[frozenset[str]]
+    #: Parameters that no forward pass here uses; they are never trained.
+    unused: ClassVar[str] = r"(?!)"
+    default_prompt: ClassVar[str] = ""
+
+    def __init__(self, model: nn.Module, image_processor: Any, tokenizer: Any, prompt: str | None = None):
+        super().__init__()
+        self.model: Any = model
+        self.image_processor = image_processor
+        self.tokenizer = tokenizer
+        self.prompt = self.default_prompt if prompt is None else prompt
+        self.policy = ImagePolicy()
+        self.generation: GenerateSettings | None = None
+        self.config = self.model.config
+
+    # ---- opening and saving
+
+    @classmethod
+    @abstractmethod
+    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
+        """Opens a checkpoint (folder or hub name) on the CPU."""
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+        """A random two-layer instance of the real classes with its real processor, built offline.
+
+        Args:
+            captions: what a vocabulary is built from, for families that build theirs.
+            seed: of the weights.
+        """
+
+    @classmethod
+    def create(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+        """Builds a model from scratch, or from parts, as ``[model.new]`` says; families that can't say so."""
+        raise CheckpointError(
+            f"{cls.name()} models can't be built from scratch.", "Give [model] checkpoint = … instead of [model.new]."
+        )
+
+    @classmethod
+    def name(cls) -> str:
+        return cls.__module__.rpartition(".")[2]
+
+    def save(self, folder: str | Path) -> None:
+        """Writes a checkpoint that ``load`` and the Hugging Face Auto classes open; ``cutline.json`` last."""
+        folder = Path(folder)
+        self.model.save_pretrained(folder)
+        self.image_processor.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        self.save_policy(folder)
+
+    def save_policy(self, folder: str | Path) -> None:
+        """Writes ``cutline.json``: prompt, image policy and generation settings."""
+        kept = {
+            "family": self.name(),
+            "prompt": self.prompt,
+            "image": self.policy.model_dump(exclude_none=True),
+            "generate": self.generation.model_dump() if self.generation else None,
+        }
+        write_atomically(Path(folder) / POLICY_FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+
+    def read_policy(self, checkpoint: str | Path) -> None:
+        """Takes prompt, image policy and generation settings from a checkpoint that ``save`` wrote."""
+        path = Path(checkpoint) / POLICY_FILE
+        if path.is_file():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            self.prompt = kept["prompt"]
+            self.policy = ImagePolicy(**kept["image"])
+            self.generation = GenerateSettings(**kept["generate"]) if kept["generate"] else None
+
+    def configure(self, settings: ModelSettings) -> None:
+        """Applies a recipe's prompt and image policy."""
+        if settings.prompt is not None:
+            self.prompt = settings.prompt
+        if settings.image != ImagePolicy():
+            self.set_policy(settings.image)
+
+    def set_policy(self, policy: ImagePolicy) -> None:
+        """Applies an image policy. This one is for models of one fixed input size."""
+        if policy.min_pixels or policy.max_pixels:
+            raise CheckpointError(
+                f"{self.name()} has a fixed input size; min_pixels and max_pixels don't apply.",
+                "Use [model.image] size.",
+            )
+        fixed_size(self.image_processor, policy)
+        self.policy = policy
+
+    # ---- structure
+
+    @property
+    @abstractmethod
+    def parts(self) -> Mapping[str, str]:
+        """Ordered part → regex over the model's parameter names; the first match counts, together they cover all.
+
+        A group ``(?P<layer>\\d+)`` numbers a part's layers, for ``last:N``.
+        """
+
+    # ---- images
+
+    def pixels(self, images: Sequence[Image]) -> Batch:
+        """RGB images → the tensors that ``see`` takes; for fixed sizes ``pixel_values`` [N, 3, H, W]."""
+        return {"pixel_values": self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]}
+
+    @abstractmethod
+    def see(self, batch: Batch) -> Batch:
+        """What the vision part says: ``features`` [N, T, C], before the bridge. The seam for caching and sharing."""
+
+    def split_features(self, features: Batch) -> list[Batch]:
+        """A batch of features, taken apart by image."""
+        return [{"features": one} for one in features["features"]]
+
+    def join_features(self, features: Sequence[Batch]) -> Batch:
+        """The inverse of ``split_features``."""
+        return {"features": torch.stack([one["features"] for one in features]).to(self.dtype)}
+
+    def vision_fingerprint(self) -> str:
+        """A hash that changes with anything that changes features: weights, buffers, image processing, dtype, code."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(json.dumps(self.image_processor.to_dict(), sort_keys=True, default=str).encode())
+        digest.update(f"{self.name()} {self.dtype}".encode())
+        for name, tensor in self._vision_tensors():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _vision_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in self.model.state_dict().items():
+            if self.part_of(name) == "vision":
+                yield name, tensor
+
+    # ---- batches
+
+    @abstractmethod
+    def encode(
+        self,
+        samples: Sequence[Sample],
+        *,
+        with_targets: bool,
+        images: Sequence[Image] | None = None,
+        features: Sequence[Batch] | None = None,
+    ) -> Batch:
+        """Samples → a batch. The only place where prompts and labels are made.
+
+        Args:
+            samples: images, each with the captions that it is trained on.
+            with_targets: for the loss (a row for each caption) or for generation (a row for each image, no caption).
+            images: the opened images; opened here when neither these nor features are given.
+            features: what ``see`` said of each image before, instead of the images.
+        """
+
+    def visual(
+        self, samples: Sequence[Sample], images: Sequence[Image] | None, features: Sequence[Batch] | None
+    ) -> Batch:
+        """The image side of ``encode``: cached features where there are any, else pixels."""
+        if features is not None:
+            return self.join_features(features)
+        if images is None:
+            images = [open_image(sample.image) for sample in samples]
+        return self.pixels(images)
+
+    def looked_at(self, batch: Batch) -> Batch:
+        """The batch with its features: those it brings, or what the vision part says now."""
+        if "features" in batch:
+            return batch
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.vision_is_frozen):
+            return batch | self.see(batch)  # a frozen tower must not keep its activations
+
+    @property
+    def vision_is_frozen(self) -> bool:
+        return not any(p.requires_grad for name, p in self.model.named_parameters() if self.part_of(name) == "vision")
+
+    def part_of(self, name: str) -> str | None:
+        """The part that a parameter belongs to, by its name in ``model``."""
+        return next((part for part, pattern in self.parts.items() if re.match(pattern, name)), None)
+
+    @abstractmethod
+    def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
+        """The loss over all label tokens of a batch made with targets."""
+
+    def loss(self, batch: Batch) -> Loss:
+        return self(batch)
+
+    @abstractmethod
+    def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:
+        """Captions for a batch made without targets, one an image, in order."""
+
+    # ---- state
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device  # type: ignore[no-any-return]
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but for modules without a trainable parameter: a frozen tower has no dropout and moves no
+        BatchNorm statistics."""
+        super().train(mode)
+        if mode:
+            trainable, present = set(), set()
+            for name, parameter in self.model.named_parameters():
+                above = [name[:end] for end, sign in enumerate(name) if sign == "."]
+                present.update(above)
+                if parameter.requires_grad:
+                    trainable.update(above)
+            for name, module in self.model.named_modules():
+                if name in present and name not in trainable:
+                    module.eval()
+        return self
+
+
+def fixed_size(image_processor: Any, policy: ImagePolicy) -> None:
+    """Sets an image processor of fixed size to a policy.
+
+    Args:
+        image_processor: a Hugging Face image processor; its sizes are changed in place.
+        policy: ``size`` None keeps the processor's own side; ``fit`` "model" keeps its way of resizing.
+    """
+    if policy.size is None and policy.fit == "model":
+        return
+    crop = dict(getattr(image_processor, "crop_size", None) or {})
+    size = dict(image_processor.size)
+    side = policy.size or crop.get("height") or size.get("height") or size.get("shortest_edge")
+    if side is None:
+        raise CheckpointError(
+            f"{type(image_processor).__name__} doesn't say its input size.", "Give [model.image] size = … in px."
+        )
+    if policy.fit == "squash" or (policy.fit == "model" and "height" in size):
+        image_processor.size = {"height": side, "width": side}
+        image_processor.do_center_crop = False
+    else:
+        shortest = size.get("shortest_edge", side)
+        scale = shortest / crop["height"] if policy.fit == "model" and crop else 1.0
+        image_processor.size = {"shortest_edge": round(side * scale)}
+        image_processor.crop_size = {"height": side, "width": side}
+        image_processor.do_center_crop = True

@@ -1,0 +1,131 @@
+"""Families whose image stands as tokens in the text of a chat: one user turn with the image, the caption as answer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from cutline.families.base import Batch, Family, Generation, Loss
+from cutline.families.common import decode
+from cutline.families.common.loss import IGNORED, token_nll
+from cutline.families.settings import GenerateSettings
+from cutline.records import Sample
+
+
+class ChatFamily(Family):
+    """Batches of these families: pixels or ``features`` as the family has them; ``input_ids`` and ``attention_mask``
+    [R, L]; ``rows`` [R], each row's image; with targets ``labels`` [R, L].
+
+    For training, rows are prompt + caption + end token, padded on the right and never cut inside the prompt; for
+    generation the prompt alone, padded on the left. Labels are IGNORED on the prompt, so it can't be learnt, and the
+    prompt's length is known, so it can't be decoded.
+    """
+
+    can = frozenset({"caption"})
+    default_prompt = "Describe the image in one sentence."
+
+    @abstractmethod
+    def render(self, prompt: str) -> str:
+        """The chat up to where the caption begins, with one image token for the image."""
+
+    @abstractmethod
+    def image_tokens(self, visual: Batch) -> list[int]:
+        """How many tokens each image of a batch takes in the text."""
+
+    @property
+    @abstractmethod
+    def image_token_id(self) -> int: ...
+
+    @abstractmethod
+    def read(self, batch: Batch) -> Tensor:
+        """Bridge and language model, with teacher forcing: [R, L, D] hidden states that ``head`` takes."""
+
+    @abstractmethod
+    def head(self, hidden: Tensor) -> Tensor:
+        """[M, D] hidden states → [M, V] logits."""
+
+    @abstractmethod
+    def generation_inputs(self, batch: Batch) -> dict[str, object]:
+        """Keyword arguments of the model's ``generate`` for a batch without targets."""
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end a caption; the first one is trained."""
+        trained = self.tokenizer.eos_token_id
+        ends = self.model.generation_config.eos_token_id
+        ends = list(ends) if isinstance(ends, list | tuple) else [] if ends is None else [ends]
+        return [trained, *(end for end in ends if end != trained)]
+
+    def prompt_of(self, sample: Sample) -> str:
+        """The prompt of one sample; {context} in it stands for the sample's context."""
+        context = " | ".join(f"{field}: {text}" for field, text in sample.context.items() if text)
+        return self.prompt.replace("{context}", context).strip()
+
+    def encode(
+        self,
+        samples: Sequence[Sample],
+        *,
+        with_targets: bool,
+        images: Sequence[Image] | None = None,
+        features: Sequence[Batch] | None = None,
+    ) -> Batch:
+        batch = self.visual(samples, images, features)
+        prompts = [
+            self._prompt_ids(self.prompt_of(sample), tokens)
+            for sample, tokens in zip(samples, self.image_tokens(batch), strict=True)
+        ]
+        if not with_targets:
+            longest = max(map(len, prompts))
+            batch["rows"] = torch.arange(len(samples))
+            batch["input_ids"] = torch.tensor([[self._pad] * (longest - len(row)) + row for row in prompts])
+            batch["attention_mask"] = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
+            return batch
+        pairs = [(image, caption) for image, sample in enumerate(samples) for caption in sample.captions]
+        targets = [self._caption_ids(caption) for _, caption in pairs]
+        heads = [prompts[image] for image, _ in pairs]
+        longest = max(len(head) + len(target) for head, target in zip(heads, targets, strict=True))
+        ids, masks, labels = [], [], []
+        for head, target in zip(heads, targets, strict=True):
+            padding = longest - len(head) - len(target)
+            ids.append(head + target + [self._pad] * padding)
+            masks.append([1] * (longest - padding) + [0] * padding)
+            labels.append([IGNORED] * len(head) + target + [IGNORED] * padding)
+        batch["rows"] = torch.tensor([image for image, _ in pairs])
+        batch["input_ids"], batch["attention_mask"] = torch.tensor(ids), torch.tensor(masks)
+        batch["labels"] = torch.tensor(labels)
+        return batch
+
+    @property
+    def _pad(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
+    def _prompt_ids(self, prompt: str, image_tokens: int) -> list[int]:
+        ids = self.tokenizer(self.render(prompt), add_special_tokens=False)["input_ids"]
+        place = ids.index(self.image_token_id)
+        return [*ids[:place], *[self.image_token_id] * image_tokens, *ids[place + 1 :]]
+
+    def _caption_ids(self, caption: str) -> list[int]:
+        return [*self.tokenizer(caption, add_special_tokens=False)["input_ids"], self.end_ids[0]]
+
+    def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
+        hidden = self.read(batch)
+        # position t predicts token t + 1
+        nll, tokens = token_nll(hidden[:, :-1], self.head, batch["labels"][:, 1:], label_smoothing)
+        return Loss(nll, nll.new_zeros(()), tokens)
+
+    def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:
+        with torch.no_grad():
+            inputs = self.generation_inputs(batch)
+        return decode.generate(
+            self.model,
+            self.tokenizer,
+            settings,
+            inputs,
+            ends=self.end_ids,
+            prompt_tokens=batch["input_ids"].shape[1],
+        )

@@ -1,0 +1,92 @@
+"""Families whose decoder looks at the image's features from beside the text: no prompt, no image tokens in the text."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
+
+from cutline.families.base import Batch, Family, Generation, Loss
+from cutline.families.common import decode
+from cutline.families.common.loss import IGNORED, pad_labels, token_nll
+from cutline.families.settings import GenerateSettings
+from cutline.records import Sample
+
+
+class EncoderDecoderFamily(Family):
+    """Batches of these families: ``pixel_values`` [N, 3, H, W] or ``features`` [N, T, C]; with targets ``labels``
+    [R, L] (caption, end token, IGNORED) and ``rows`` [R], each row's image. The vision part runs once an image, however
+    many captions it has."""
+
+    can = frozenset({"caption"})
+
+    @abstractmethod
+    def decode(self, features: Tensor, decoder_input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Runs bridge and decoder with teacher forcing.
+
+        Args:
+            features: [R, T, C]
+            decoder_input_ids: [R, L]
+
+        Returns:
+            Hidden states [R, L, D] that ``head`` takes, and the sum of the penalty over rows (a scalar, 0 for none).
+        """
+
+    @abstractmethod
+    def head(self, hidden: Tensor) -> Tensor:
+        """[M, D] hidden states → [M, V] logits."""
+
+    @property
+    def start_id(self) -> int:
+        return int(self.model.generation_config.decoder_start_token_id)
+
+    @property
+    def end_ids(self) -> list[int]:
+        ends = self.model.generation_config.eos_token_id
+        return list(ends) if isinstance(ends, list | tuple) else [ends]
+
+    def encode(
+        self,
+        samples: Sequence[Sample],
+        *,
+        with_targets: bool,
+        images: Sequence[Image] | None = None,
+        features: Sequence[Batch] | None = None,
+    ) -> Batch:
+        batch = self.visual(samples, images, features)
+        if with_targets:
+            rows = [(image, caption) for image, sample in enumerate(samples) for caption in sample.captions]
+            ends = self.end_ids[:1]
+            batch["labels"] = pad_labels(
+                [self.tokenizer(caption, add_special_tokens=False)["input_ids"] + ends for _, caption in rows]
+            )
+            batch["rows"] = torch.tensor([image for image, _ in rows])
+        return batch
+
+    def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
+        labels = batch["labels"]
+        features = self.looked_at(batch)["features"][batch["rows"]]
+        start = torch.full_like(labels[:, :1], self.start_id)
+        pad = self.model.generation_config.pad_token_id
+        # position t reads the token before it: the start token, then the caption; after the end nothing is a target
+        inputs = torch.cat([start, labels[:, :-1]], 1)
+        inputs = inputs.masked_fill(inputs == IGNORED, pad if pad is not None else self.start_id)
+        hidden, penalty = self.decode(features, inputs)
+        nll, tokens = token_nll(hidden, self.head, labels, label_smoothing)
+        return Loss(nll, penalty, tokens)
+
+    def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:
+        with torch.no_grad():
+            features = self.looked_at(batch)["features"]
+        return decode.generate(
+            self.model,
+            self.tokenizer,
+            settings,
+            {"encoder_outputs": BaseModelOutput(last_hidden_state=features)},
+            ends=self.end_ids,
+            prompt_tokens=1,
+        )

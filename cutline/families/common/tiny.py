@@ -1,0 +1,54 @@
+"""Vocabularies for miniature models, built offline from a few hundred words."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from cutline.data.shapes import COLORS, RELATIONS, SHAPES
+
+_SENTENCES = (
+    "Describe the image in one sentence.",
+    "You are a helpful assistant.",
+    "user assistant system",
+    "the quick brown fox jumps over the lazy dog",
+)
+
+
+@functools.cache
+def _example_texts() -> tuple[str, ...]:
+    names = [f"a {color} {shape}" for color in COLORS for shape in SHAPES]
+    pairs = [
+        f"{first} {relation} {second}"
+        for first in names
+        for relation in RELATIONS
+        for second in names
+        if first != second
+    ]
+    return (*pairs, *_SENTENCES)
+
+
+def byte_level_bpe(texts: Sequence[str] = (), size: int = 420) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of a byte-level BPE: any text can be encoded, frequent words are one token.
+
+    Args:
+        texts: what to learn from; sentences on drawn shapes when empty.
+        size: number of tokens, at least the 256 bytes.
+    """
+    return _byte_level_bpe(tuple(texts) or _example_texts(), size)
+
+
+@functools.lru_cache(8)
+def _byte_level_bpe(texts: tuple[str, ...], size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return model["vocab"], [tuple(merge) for merge in model["merges"]]

@@ -1,0 +1,141 @@
+"""From a recipe's ``[model]`` section or a checkpoint to a family."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from cutline import families
+from cutline.errors import CheckpointError
+from cutline.families.base import POLICY_FILE, Family
+from cutline.families.settings import Dtype, ModelSettings
+
+
+def find(name: str) -> type[Family]:
+    """The family in the file of that name.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    known = families.names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Families here: {', '.join(known)}."
+        raise CheckpointError(f"There is no family {name!r}.", hint)
+    module = importlib.import_module(f"cutline.families.{name}")
+    found = [
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if issubclass(member, Family) and member.__module__ == module.__name__
+    ]
+    return found[0]
+
+
+def family_of(settings: ModelSettings) -> type[Family]:
+    """The family that ``[model]`` names, or that its checkpoint's config.json does."""
+    if settings.family is not None:
+        return find(settings.family)
+    assert settings.checkpoint is not None  # the section's own check
+    return find(_model_type(settings.checkpoint))
+
+
+def _model_type(checkpoint: str) -> str:
+    folder = Path(checkpoint)
+    if (folder / POLICY_FILE).is_file():
+        return str(json.loads((folder / POLICY_FILE).read_text())["family"])
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"{folder} holds no config.json.", "Give the folder of a checkpoint.")
+        return str(json.loads((folder / "config.json").read_text()).get("model_type"))
+    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
+        raise CheckpointError(f"There is no checkpoint folder {checkpoint}.", "Check the path.")
+    from transformers import AutoConfig
+
+    try:
+        return str(AutoConfig.from_pretrained(checkpoint).model_type)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{checkpoint} is neither a folder here nor a checkpoint that could be read from the hub.",
+            "Check the name and the connection; for a rehearsal without the hub give [model] family and --tiny.",
+        ) from error
+
+
+def open_family(settings: ModelSettings, captions: Sequence[str] = (), *, tiny: bool = False, seed: int = 0) -> Family:
+    """Opens, builds, or (tiny) rehearses the model of a recipe, on its device and in its dtype.
+
+    Args:
+        settings: the ``[model]`` section.
+        captions: training captions, which models built from scratch take their vocabulary from.
+        tiny: a random miniature of the same architecture instead of the checkpoint.
+        seed: of random weights.
+
+    Raises:
+        CheckpointError: it can't be opened.
+    """
+    kind = family_of(settings)
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device)
+    if tiny:
+        family = kind.tiny(captions, seed)
+    elif settings.new is not None:
+        family = kind.create(settings.new, captions, seed)
+    else:
+        family = _load(kind, str(settings.checkpoint), dtype)
+    if not tiny:
+        family.configure(settings)
+    elif settings.prompt is not None:
+        family.prompt = settings.prompt
+    return family.to(device=device, dtype=dtype).eval()
+
+
+def open_checkpoint(checkpoint: str | Path, dtype: Dtype = "auto", device: str = "auto") -> Family:
+    """Opens a checkpoint for inference: a folder that Cutline saved, a run folder, or any checkpoint of a family."""
+    folder = Path(checkpoint)
+    if (folder / "model" / "config.json").is_file():  # a run folder
+        checkpoint = folder / "model"
+    elif (folder / "recipe.toml").is_file():
+        raise CheckpointError(f"The run in {folder} has no model yet.", f"Finish it: cutline run {folder}/recipe.toml")
+    return open_family(ModelSettings(checkpoint=str(checkpoint), dtype=dtype, device=device))
+
+
+def _load(kind: type[Family], checkpoint: str, dtype: torch.dtype) -> Family:
+    try:
+        family = kind.load(checkpoint, dtype)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{checkpoint} could not be opened as {kind.name()}: {str(error).splitlines()[0]}",
+            "Check that the folder is a whole checkpoint of that family.",
+        ) from error
+    family.read_policy(checkpoint)
+    return family
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that "auto" or a name stands for.
+
+    Raises:
+        CheckpointError: there is no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CheckpointError(f"The device {name!r} can't be used here.", 'Give --device cpu, or "auto".') from error
+    return device
+
+
+def choose_dtype(name: Dtype, device: torch.device) -> torch.dtype:
+    """The dtype of weights that "auto" or a name stands for."""
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32

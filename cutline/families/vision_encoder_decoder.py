@@ -1,0 +1,151 @@
+"""``VisionEncoderDecoderModel``: any vision transformer and any causal text model joined by cross-attention (ViT-GPT2).
+
+Source: Hugging Face transformers; the checkpoint that most people mean is nlpconnect/vit-gpt2-image-captioning. It has
+no processor class of its own: image processor and tokenizer stand side by side in the folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2Tokenizer,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+    ViTImageProcessorPil,
+)
+
+from cutline.errors import CheckpointError
+from cutline.families.base import Batch
+from cutline.families.common.encoder_decoder import EncoderDecoderFamily
+from cutline.families.common.tiny import byte_level_bpe
+from cutline.recipe import Section, parse
+
+
+class New(Section):
+    """``[model.new]``: a ViT and a GPT-2 from scratch, with a byte-level BPE of the training captions."""
+
+    image_size: int = Field(48, ge=16, description="side of the input in px")
+    patch_size: int = Field(8, ge=2, description="side of a patch in px")
+    vision_layers: int = Field(3, ge=1, description="layers of the ViT")
+    vision_width: int = Field(96, ge=8, description="width of the ViT")
+    text_layers: int = Field(3, ge=1, description="layers of the GPT-2")
+    text_width: int = Field(128, ge=8, description="width of the GPT-2")
+    heads: int = Field(4, ge=1, description="attention heads of both")
+    vocabulary: int = Field(420, ge=258, description="tokens of the byte-level BPE")
+    max_tokens: int = Field(64, ge=4, description="longest text that the GPT-2 has positions for")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the GPT-2")
+
+
+class VisionEncoderDecoder(EncoderDecoderFamily):
+    # the ViT's pooler is there but nothing reads it
+    unused = r"encoder\.pooler\."
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        return {
+            "vision": r"encoder\.(?:.*\.(?P<layer>\d+)\.)?",
+            "bridge": r"enc_to_dec_proj\.|decoder\..*(?:crossattention|ln_cross_attn|encoder_attn)",
+            "head": r"decoder\.(?:lm_head|cls|output_projection)\.",
+            "text": r"decoder\.(?:.*\.(?P<layer>\d+)\.)?",
+        }
+
+    @classmethod
+    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
+        model = VisionEncoderDecoderModel.from_pretrained(checkpoint, dtype=dtype)
+        image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        config, generation = model.config, model.generation_config
+        for key in ("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id"):
+            if getattr(generation, key, None) is None:  # older checkpoints say it in the decoder's config only
+                found = getattr(config, key, None)
+                setattr(generation, key, found if found is not None else getattr(config.decoder, key, None))
+        if generation.decoder_start_token_id is None:
+            generation.decoder_start_token_id = generation.bos_token_id
+        if generation.eos_token_id is None or generation.decoder_start_token_id is None:
+            raise CheckpointError(
+                f"{checkpoint} doesn't say which tokens start and end a caption.",
+                "Add decoder_start_token_id and eos_token_id to its generation_config.json.",
+            )
+        return cls(model, image_processor, tokenizer)
+
+    @classmethod
+    def create(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+        sizes = parse(dict(new), New, where="[model.new]")
+        torch.manual_seed(seed)
+        vocab, merges = byte_level_bpe(captions, sizes.vocabulary)
+        # pad and end must be different tokens, or an end that is masked as padding would never be learnt
+        tokenizer = GPT2Tokenizer(
+            vocab=vocab,
+            merges=merges,
+            bos_token="<|start|>",
+            eos_token="<|end|>",
+            unk_token="<|end|>",
+            pad_token="<|pad|>",
+        )
+        encoder = ViTConfig(
+            hidden_size=sizes.vision_width,
+            intermediate_size=2 * sizes.vision_width,
+            num_hidden_layers=sizes.vision_layers,
+            num_attention_heads=sizes.heads,
+            image_size=sizes.image_size,
+            patch_size=sizes.patch_size,
+        )
+        decoder = GPT2Config(
+            vocab_size=len(tokenizer),
+            n_embd=sizes.text_width,
+            n_layer=sizes.text_layers,
+            n_head=sizes.heads,
+            n_positions=sizes.max_tokens,
+            is_decoder=True,
+            add_cross_attention=True,
+            resid_pdrop=sizes.dropout,
+            embd_pdrop=sizes.dropout,
+            attn_pdrop=sizes.dropout,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+        model = VisionEncoderDecoderModel(config=config)
+        for place in (model.config, model.generation_config):
+            place.decoder_start_token_id = place.bos_token_id = tokenizer.bos_token_id
+            place.eos_token_id = tokenizer.eos_token_id
+            place.pad_token_id = tokenizer.pad_token_id
+        side = {"height": sizes.image_size, "width": sizes.image_size}
+        return cls(model, ViTImageProcessorPil(size=side), tokenizer)
+
+    @classmethod
+    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+        sizes = {"vision_layers": 2, "vision_width": 32, "text_layers": 2, "text_width": 64}
+        return cls.create(sizes, captions, seed)
+
+    def see(self, batch: Batch) -> Batch:
+        pixels = batch["pixel_values"].to(self.device, self.dtype)
+        return {"features": self.model.encoder(pixel_values=pixels).last_hidden_state}
+
+    def decode(self, features: Tensor, decoder_input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        if hasattr(self.model, "enc_to_dec_proj"):
+            features = self.model.enc_to_dec_proj(features)
+        decoder = self.model.decoder
+        hidden = decoder.base_model(
+            input_ids=decoder_input_ids,
+            attention_mask=torch.ones_like(decoder_input_ids),  # causal: padding on the right is read by nobody
+            encoder_hidden_states=features,
+            use_cache=False,
+        ).last_hidden_state
+        return hidden, hidden.new_zeros(())
+
+    def head(self, hidden: Tensor) -> Tensor:
+        decoder = self.model.decoder
+        # BERT-like decoders have a transform before the output embedding
+        layer = getattr(decoder, "cls", None) or decoder.get_output_embeddings()
+        return layer(hidden)  # type: ignore[no-any-return]

@@ -1,0 +1,274 @@
+"""A recipe as a whole, and the verb that goes through everything that it asks for."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from cutline.data.settings import DataSettings
+from cutline.errors import CutlineError, RecipeError
+from cutline.families.settings import GenerateSettings, ModelSettings
+from cutline.metrics.settings import ScoreSettings
+from cutline.progress import bar, say
+from cutline.recipe import Section, to_toml
+from cutline.runs import RunFolder, fingerprint
+from cutline.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from cutline.data.dataset import Dataset
+    from cutline.evaluate import Evaluation
+    from cutline.families.base import Family
+
+#: In this order; a recipe without [train] has no train stage.
+STAGES = ("prepare", "train", "caption", "score", "report")
+
+#: Keys of [train] that change nothing about the result.
+_WITHOUT_EFFECT = {"log_every", "keep", "workers", "trackers"}
+
+
+class Recipe(Section):
+    """One experiment."""
+
+    about: str = Field("", description="what the experiment is, in a sentence or two; shown in the report")
+    seed: int = Field(0, ge=0, description="of new weights, of the order of training and of dropout")
+    data: DataSettings
+    model: ModelSettings
+    train: TrainSettings | None = None
+    generate: GenerateSettings = GenerateSettings()
+    score: ScoreSettings = ScoreSettings()
+
+
+class Run:
+    """One run of a recipe in its folder.
+
+    Every stage leaves a file of records behind and a marker of what it was made from; a stage whose marker says that
+    it is finished, from the same, is passed over, and one that was killed goes on where it stopped.
+
+    Args:
+        recipe: what to do.
+        folder: the run folder.
+        tiny: rehearse: a miniature of the model, few images, few steps.
+    """
+
+    def __init__(self, recipe: Recipe, folder: str | Path, *, tiny: bool = False):
+        self.folder = RunFolder(folder)
+        self.tiny = tiny
+        self.recipe = rehearsal(recipe, self.folder.path) if tiny else recipe
+
+    def __call__(self, stages: Collection[str] = STAGES) -> Evaluation | None:
+        """Goes through the stages that the recipe asks for; returns the scores, when they are made."""
+        self._check(stages)
+        with self.folder.locked():
+            self.folder.describe(to_toml(self.recipe), self.recipe.seed)
+            if "prepare" in stages:
+                self._prepare()
+            if "train" in stages and self.recipe.train:
+                self._train()
+            if "caption" in stages:
+                self._caption()
+            evaluation = self._score() if "score" in stages else None
+            if "report" in stages:
+                self._report()
+        return evaluation
+
+    def _check(self, stages: Collection[str]) -> None:
+        """What can be known to be wrong before anything is done."""
+        unknown = [stage for stage in stages if stage not in STAGES]
+        if unknown:
+            raise RecipeError(f"There is no stage {unknown[0]!r}.", f"Stages: {', '.join(STAGES)}.")
+        from cutline.metrics import find
+
+        if self.recipe.train:
+            find.resolve([self.recipe.train.metric])
+
+    # ---- prepare
+
+    @property
+    def _dataset_folder(self) -> Path:
+        return Path(self.recipe.data.dataset) if self.recipe.data.dataset else self.folder / "dataset"
+
+    def _prepare(self) -> None:
+        from cutline.data.prepare import prepare
+
+        begun = time.monotonic()
+        with bar("preparing") as progress:
+            report = prepare(self.recipe.data, self._dataset_folder, progress)
+        dataset = self._dataset()
+        print_counts(report)
+        self.folder.note(data={"folder": str(self._dataset_folder), "fingerprint": dataset.fingerprint})
+        self.folder.begin("prepare", dataset.fingerprint, ())
+        self.folder.finish("prepare", time.monotonic() - begun)
+
+    def _dataset(self) -> Dataset:
+        from cutline.data.dataset import Dataset
+
+        return Dataset.open(self._dataset_folder)
+
+    # ---- train
+
+    def _training_made_from(self) -> str:
+        settings = self.recipe.train.model_dump(exclude=_WITHOUT_EFFECT) if self.recipe.train else None
+        model = self.recipe.model.model_dump(exclude={"device"})
+        return fingerprint(self._dataset().fingerprint, model, settings, self.recipe.seed, self.tiny)
+
+    def _train(self) -> None:
+        assert self.recipe.train is not None
+        made_from = self._training_made_from()
+        if self.folder.is_finished("train", made_from):
+            say("train: finished before")
+            return
+        self._begin("train", made_from, ("train", "model"))
+        from cutline.train.train import train
+
+        begun = time.monotonic()
+        family = self._open_family()
+        facts = train(
+            family,
+            self._dataset(),
+            self.recipe.train,
+            self.folder / "train",
+            seed=self.recipe.seed,
+            cache_root=self.folder / "cache" if self.tiny else None,
+        )
+        family.generation = self.recipe.generate
+        family.save(self.folder / "model")
+        self.folder.finish("train", time.monotonic() - begun, **facts)
+
+    def _open_family(self) -> Family:
+        from cutline.families.open import open_family
+
+        captions: list[str] = []
+        if self.recipe.model.new is not None or self.tiny:
+            dataset = self._dataset()
+            split = "train" if "train" in dataset.splits() else next(iter(dataset.splits()))
+            captions = [caption for captions in dataset.split(split).column("captions") for caption in captions]
+        return open_family(self.recipe.model, captions, tiny=self.tiny, seed=self.recipe.seed)
+
+    # ---- caption
+
+    def _split(self) -> str:
+        wanted, present = self.recipe.generate.split, self._dataset().splits()
+        if wanted != "auto":
+            return wanted
+        return next((name for name in ("test", "val") if name in present), next(iter(present), "train"))
+
+    def _captions_made_from(self) -> str:
+        settings = self.recipe.generate.model_dump(exclude={"split"})
+        return fingerprint(self._training_made_from(), settings, self._split())
+
+    def _caption(self) -> None:
+        made_from = self._captions_made_from()
+        if self.folder.is_finished("caption", made_from):
+            say("caption: finished before")
+            return
+        if self.recipe.train and not self.folder.is_finished("train", self._training_made_from()):
+            raise CutlineError(
+                f"{self.folder.path} holds no finished training of this recipe.", "Run it without --only first."
+            )
+        self._begin("caption", made_from, ("predictions.jsonl", "predictions.jsonl.made-by"))
+        from cutline.caption import caption
+        from cutline.families.open import open_checkpoint
+        from cutline.jsonl import Appender
+        from cutline.predictions import PredictionFile
+
+        begun = time.monotonic()
+        if self.recipe.train:
+            # always what is on the disk, so that a resumed run says what an unbroken one does
+            family = open_checkpoint(self.folder / "model", self.recipe.model.dtype, self.recipe.model.device)
+            family.generation = self.recipe.generate
+            family.save_policy(self.folder / "model")
+        else:
+            family = self._open_family()
+        split = self._dataset().split(self._split())
+        file = PredictionFile(self.folder / "predictions.jsonl", {"made_from": made_from})
+        done = file.open()
+        failed = sum(row.status == "failed" for row in done.values())
+        with bar(f"captioning {self._split()}") as progress, Appender(file.path) as out:
+            count = len(done)
+            for batch in caption(family, split, self.recipe.generate, done=done):
+                out.write(row.to_json() for row in batch)
+                count, failed = count + len(batch), failed + sum(row.status == "failed" for row in batch)
+                progress(count, len(split))
+        self.folder.finish("caption", time.monotonic() - begun, split=self._split(), images=count, failed=failed)
+
+    # ---- score and report
+
+    def _score(self) -> Evaluation:
+        from cutline.evaluate import Evaluation, evaluate
+        from cutline.predictions import read
+
+        captions = self._captions_made_from()
+        made_from = fingerprint(captions, self.recipe.score.model_dump())
+        if self.folder.is_finished("score", made_from):
+            say("score: finished before")
+            return Evaluation.load(self.folder.path)
+        if not self.folder.is_finished("caption", captions):
+            raise CutlineError(f"{self.folder.path} holds no finished captions of this recipe.", "Caption first.")
+        self._begin("score", made_from, ("scores.json", "per_image.jsonl"))
+        begun = time.monotonic()
+        dataset = self._dataset()
+        samples = [sample for sample in dataset.split(self._split()) if sample.captions]
+        if not samples:
+            raise CutlineError(f"No image of {self._split()} has a caption to score against.", "Use --only caption.")
+        predictions = read(self.folder / "predictions.jsonl")
+        evaluation = evaluate(
+            {sample.id: predictions[sample.id] for sample in samples},
+            {sample.id: list(sample.captions) for sample in samples},
+            training_captions=dataset.split("train").column("captions") if "train" in dataset.splits() else None,
+            groups={sample.id: sample.group for sample in samples},
+            settings=self.recipe.score,
+        )
+        evaluation.save(self.folder.path)
+        self.folder.finish("score", time.monotonic() - begun, split=self._split())
+        return evaluation
+
+    def _report(self) -> None:
+        from cutline.report import write
+
+        path = write(self.folder.path)
+        say(f"report: {path}")
+
+    def _begin(self, stage: str, made_from: str, outputs: tuple[str, ...]) -> None:
+        moved = self.folder.begin(stage, made_from, outputs)
+        if moved:
+            say(f"{stage}: the recipe or the data changed; what it had made before is now in {moved}")
+
+
+def print_counts(report: Any) -> None:
+    """What came in and what was lost on the way, on stderr."""
+    say(str(report))
+
+
+def default_folder(recipe: str | Path, tiny: bool) -> Path:
+    """``runs/<the recipe's name>``; a recipe that is a run's own leads back to that run."""
+    path = Path(recipe)
+    if path.name == "recipe.toml" and (path.parent / "run.json").exists():
+        return path.parent
+    name = re.sub(r"[^\w.-]+", "-", path.stem)
+    return Path("runs") / (f"{name}-tiny" if tiny else name)
+
+
+def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe, cut down to what a CPU does in a minute. Where its data isn't here, drawn shapes stand in."""
+    data = recipe.data.model_copy(update={"limit": 12, "dataset": None})
+    if data.source is None or not Path(data.source).exists():
+        from cutline.data import shapes
+
+        say(f"tiny: {data.source} is not here; drawn shapes stand in for it")
+        drawn = folder / "shapes"
+        if not (drawn / "captions.csv").exists():
+            shapes.draw(drawn, train=12, val=12, test=12)
+        data = DataSettings(source=str(drawn), limit=12)
+    train = recipe.train and recipe.train.model_copy(
+        update={"max_steps": 4, "evaluate_every": 2, "batch_size": 2, "accumulate": min(2, recipe.train.accumulate),
+                "warmup": 0.5, "patience": 0, "val_images": 4, "val_max_tokens": 8, "log_every": 1, "trackers": []}
+    )  # fmt: skip
+    generate = recipe.generate.model_copy(update={"max_tokens": 12, "beams": min(2, recipe.generate.beams),
+                                                  "batch_size": 4, "split": "auto"})  # fmt: skip
+    score = recipe.score.model_copy(update={"resamples": 50})
+    return recipe.model_copy(update={"data": data, "train": train, "generate": generate, "score": score})

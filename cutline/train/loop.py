@@ -1,0 +1,193 @@
+"""Hugging Face's Trainer, taught our loss, our validation by generated captions, and small checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from cutline import jsonl
+from cutline.caption import caption, caption_cached
+from cutline.errors import TrainingError
+from cutline.evaluate import Scorer
+from cutline.families.base import Family
+from cutline.families.settings import GenerateSettings
+from cutline.features import FeatureCache
+from cutline.progress import Progress
+from cutline.records import Prediction, Sample
+from cutline.train.examples import EpochShuffle
+
+WEIGHTS = "trained.safetensors"
+#: Written last into a checkpoint; one without it is the leftover of a kill.
+WHOLE = "whole"
+
+
+class Validation:
+    """Captions a fixed set of validation images and scores them.
+
+    Args:
+        samples: validation images with captions.
+        settings: how captions are generated for validation.
+        metric: the score that chooses the checkpoint.
+        cache: features of the images, when the vision part is frozen.
+    """
+
+    def __init__(self, samples: Sequence[Sample], settings: GenerateSettings, metric: str, cache: FeatureCache | None):
+        self.samples = samples
+        self.settings = settings
+        self.cache = cache
+        references = {sample.id: list(sample.captions) for sample in samples}
+        self.scorer = Scorer(references, dict.fromkeys(["cider", "bleu4", metric]), resamples=0)
+
+    def __call__(self, family: Family) -> dict[str, float]:
+        """Scores by name."""
+        batches = (
+            caption_cached(family, self.samples, self.cache, self.settings)
+            if self.cache
+            else caption(family, self.samples, self.settings)
+        )
+        predictions: dict[str, Prediction] = {made.id: made for batch in batches for made in batch}
+        return self.scorer.values(predictions)
+
+
+class CaptionTrainer(Trainer):  # type: ignore[misc, unused-ignore]
+    """Trains a Family. The loss is a sum over the label tokens of the whole accumulated step, divided by their number."""
+
+    def __init__(self, family: Family, validation: Validation | None, label_smoothing: float, **arguments: Any):
+        super().__init__(model=family, **arguments)
+        self.family = family
+        self.validation = validation
+        self.smoothing = label_smoothing
+        # our loss is divided by the tokens of the whole step, so the Trainer must count them and not average again
+        self.model_accepts_loss_kwargs = True
+        for quiet in (PrinterCallback, ProgressCallback):
+            self.remove_callback(quiet)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
+    ) -> Any:
+        result = model(inputs, label_smoothing=self.smoothing if model.training else 0.0)
+        tokens = result.tokens if num_items_in_batch is None else num_items_in_batch
+        loss = (result.nll + result.penalty) / tokens
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # DDP divides by it again
+        return (loss, result) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochShuffle:
+        return EpochShuffle(len(self.train_dataset), self.args.seed)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Validation loss (nats a token, teacher forcing) and scores of generated captions."""
+        begun = time.monotonic()
+        self.family.eval()
+        nll, tokens = 0.0, 0
+        if self.eval_dataset is not None:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                for batch in self.get_eval_dataloader():
+                    result = self.family(self._prepare_inputs(batch))
+                    nll, tokens = nll + float(result.nll), tokens + int(result.tokens)
+        found = {f"{metric_key_prefix}_loss": nll / max(tokens, 1)}
+        if self.validation is not None:
+            with self.compute_loss_context_manager():
+                scores = self.validation(self.family)
+            found |= {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        found[f"{metric_key_prefix}_seconds"] = round(time.monotonic() - begun, 1)
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
+
+    # ---- checkpoints: what is trained, and buffers; the frozen rest stands in the checkpoint that was opened
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(trained_state(self.family), folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_trained(self.family, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        if self.state.best_model_checkpoint:
+            load_trained(self.family, Path(self.state.best_model_checkpoint))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
+
+
+def trained_state(family: Family) -> dict[str, Tensor]:
+    """The trainable parameters and the buffers that are saved with a model, each under its name in ``family.model``."""
+    saved = family.model.state_dict()
+    state = {name: p.detach() for name, p in family.model.named_parameters() if p.requires_grad}
+    state |= {name: buffer for name, buffer in family.model.named_buffers() if name in saved}
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def load_trained(family: Family, checkpoint: Path) -> None:
+    """Puts a checkpoint's tensors back into the family.
+
+    Raises:
+        TrainingError: the checkpoint holds other tensors than are trained now.
+    """
+    saved, wanted = load_file(checkpoint / WEIGHTS), trained_state(family)
+    if saved.keys() != wanted.keys():
+        different = sorted(saved.keys() ^ wanted.keys())
+        raise TrainingError(
+            f"{checkpoint} was trained with other parts open (for example {different[0]}).",
+            "Give another --out, or delete its train/checkpoints folder to begin anew.",
+        )
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(saved[name])
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; unfinished ones are deleted."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in found:
+        if not (path / WHOLE).exists():
+            shutil.rmtree(path)
+    whole = [path for path in found if path.exists()]
+    return whole[-1] if whole else None
+
+
+class Log(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Writes ``train/log.jsonl``, shows progress, and stops at a loss that is not a number."""
+
+    def __init__(self, path: Path, progress: Progress, resumed_at: int):
+        self.path = path
+        self.progress = progress
+        kept = [row for row in jsonl.read(path) if row["step"] <= resumed_at] if path.exists() else []
+        jsonl.write_atomically(path, "")
+        self._out = jsonl.Appender(path)
+        self._out.write(kept)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
+        row = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4)}
+        names = {"learning_rate": "lr", "loss": "loss", "grad_norm": "grad_norm"}
+        for name, value in (logs or {}).items():
+            if name in names:
+                row[names[name]] = value
+            elif name.startswith("eval_"):
+                row["val_" + name.removeprefix("eval_")] = value
+        if len(row) > 2:
+            self._out.write([row])
+        loss = (logs or {}).get("loss")
+        if loss is not None and not abs(loss) < float("inf"):
+            raise TrainingError(
+                f"The loss became {loss} by step {state.global_step}.",
+                "Lower [train] lr, or use precision float32; the last checkpoint is kept.",
+            )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self.progress(state.global_step, state.max_steps)

@@ -1,0 +1,71 @@
+"""The recipe's ``[train]`` section."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from cutline.families.settings import Dtype
+from cutline.recipe import Section
+
+_POLICY = re.compile(r"frozen|full|last:[1-9]\d*")
+
+
+class TrainSettings(Section):
+    parts: dict[str, str] = Field(
+        default_factory=dict,
+        description='what is trained of each part (vision, bridge, text, head): "frozen", "full" or "last:N" (its last '
+        "N layers); parts that are not named are trained in full",
+    )
+    epochs: float = Field(10, gt=0, description="times that each image–caption pair is seen")
+    max_steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever epochs says")
+    batch_size: int = Field(32, ge=1, description="examples a device and step: images with captions_per_image captions")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients make one step together")
+    captions_per_image: int | Literal["all"] = Field(
+        1, description='captions of an image that one example holds; "all" sees each image once an epoch, and is faster'
+    )
+    lr: float = Field(1e-4, gt=0, description="peak learning rate")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="of the learning rate, after warm-up"
+    )
+    warmup: float = Field(0.05, ge=0, description="steps of warm-up; below 1 a share of all steps")
+    min_lr: float = Field(0.0, ge=0, description="learning rate at the end of the cosine")
+    optimizer: str = Field("adamw_torch", description="any optimiser name of Hugging Face's Trainer")
+    weight_decay: float = Field(0.01, ge=0, description="of matrices; biases and norms have none")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of Adam's moments")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over the vocabulary")
+    precision: Dtype = Field("auto", description="of the arithmetic; auto: bfloat16 on a GPU that has it, else float32")
+    gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
+    evaluate_every: int | Literal["epoch"] = Field(
+        "epoch", description="steps between validations, each with a checkpoint"
+    )
+    metric: str = Field("cider", description="score of the generated validation captions that chooses the checkpoint")
+    val_images: int | None = Field(None, ge=2, description="validation images to caption each time; none: all")
+    val_beams: int = Field(1, ge=1, description="beams of the captions made for validation")
+    val_max_tokens: int = Field(40, ge=1, description="longest caption made for validation, in tokens")
+    patience: int = Field(0, ge=0, description="stop after so many validations without a better score; 0: never")
+    keep: int = Field(2, ge=2, description="checkpoints kept for going on; one more is the best")
+    cache_features: bool = Field(True, description="compute a frozen vision part's features once and keep them on disk")
+    cache_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="of the features on disk")
+    workers: int = Field(0, ge=0, description="processes that prepare batches; 0: the training process itself")
+    log_every: int = Field(20, ge=1, description="steps between lines of the log")
+    trackers: list[str] = Field(default_factory=list, description='"tensorboard", "wandb", "trackio", "mlflow", …')
+
+    @field_validator("parts")
+    @classmethod
+    def _policies(cls, parts: dict[str, str]) -> dict[str, str]:
+        for part, policy in parts.items():
+            if not _POLICY.fullmatch(policy):
+                raise ValueError(f'{part} = "{policy}" is none of "frozen", "full", "last:N"')
+        return parts
+
+    @model_validator(mode="after")
+    def _positive(self) -> TrainSettings:
+        if self.captions_per_image != "all" and self.captions_per_image < 1:
+            raise ValueError("captions_per_image is below 1")
+        if self.evaluate_every != "epoch" and self.evaluate_every < 1:
+            raise ValueError("evaluate_every is below 1")
+        return self

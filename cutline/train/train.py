@@ -1,0 +1,186 @@
+"""The verb: a family and a dataset become a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+
+from cutline.data.dataset import Dataset
+from cutline.errors import DataError
+from cutline.families.base import Family
+from cutline.families.settings import GenerateSettings
+from cutline.features import FeatureCache
+from cutline.progress import bar, say
+from cutline.records import Sample
+from cutline.train.examples import Collator, Examples
+from cutline.train.loop import CaptionTrainer, Log, Validation, last_whole_checkpoint
+from cutline.train.settings import TrainSettings
+from cutline.train.trainable import PartSummary, open_parts
+
+
+def train(
+    family: Family,
+    dataset: Dataset,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    seed: int = 0,
+    cache_root: Path | None = None,
+) -> dict[str, Any]:
+    """Trains a family; begins, or goes on from the last whole checkpoint in the folder.
+
+    Args:
+        family: opened; holds the best weights afterwards.
+        dataset: has the splits train and (where the training chooses by score) val.
+        settings: the ``[train]`` section.
+        folder: checkpoints and log.jsonl go here.
+        seed: of order and dropout.
+        cache_root: folder of feature caches; the user's cache by default.
+
+    Returns:
+        Facts for the run's record: steps, best score, parts.
+
+    Raises:
+        DataError: a split is missing.
+        TrainingError: the policy is impossible, or the training had to stop.
+    """
+    training = [sample for sample in _split(dataset, "train") if sample.captions]
+    validating = spread(_captioned(_split(dataset, "val")), settings.val_images)
+    set_seed(seed)
+    parts = open_parts(family, settings.parts)
+    show_parts(parts)
+    if settings.gradient_checkpointing:
+        family.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    cache = None
+    if settings.cache_features and family.vision_is_frozen:
+        cache = _cached(family, [*training, *validating], settings, cache_root)
+    checkpoints = folder / "checkpoints"
+    resumed = last_whole_checkpoint(checkpoints)
+    steps = int(resumed.name.rpartition("-")[2]) if resumed else 0
+    with bar("training") as progress:
+        trainer = CaptionTrainer(
+            family,
+            Validation(validating, _for_validation(settings), settings.metric, cache),
+            settings.label_smoothing,
+            args=arguments(settings, checkpoints, family.device, seed),
+            train_dataset=Examples(training, settings.captions_per_image),
+            eval_dataset=Examples(validating, "all"),
+            data_collator=Collator(family, cache),
+            callbacks=[
+                Log(folder / "log.jsonl", progress, steps),
+                *([EarlyStoppingCallback(settings.patience)] if settings.patience else []),
+            ],
+        )
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    state = trainer.state
+    family.requires_grad_(False).eval()
+    return {
+        "steps": state.global_step,
+        "best_step": state.best_global_step,
+        f"best_val_{settings.metric}": state.best_metric,
+        "parts": {line.part: {"policy": line.policy, "parameters": line.parameters, "trainable": line.trainable}
+                  for line in parts},
+    }  # fmt: skip
+
+
+def arguments(settings: TrainSettings, folder: Path, device: torch.device, seed: int) -> TrainingArguments:
+    """The ``[train]`` section in the words of Hugging Face's Trainer."""
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    strategy = "epoch" if settings.evaluate_every == "epoch" else "steps"
+    every = settings.evaluate_every if isinstance(settings.evaluate_every, int) else 500
+    cosine = settings.schedule == "cosine" and settings.min_lr > 0
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulate,
+        learning_rate=settings.lr,
+        lr_scheduler_type="cosine_with_min_lr" if cosine else settings.schedule
+        if settings.schedule != "constant" else "constant_with_warmup",
+        lr_scheduler_kwargs={"min_lr": settings.min_lr} if cosine else None,
+        warmup_steps=settings.warmup if settings.warmup < 1 else int(settings.warmup),
+        optim=settings.optimizer,
+        weight_decay=settings.weight_decay,
+        adam_beta1=settings.betas[0],
+        adam_beta2=settings.betas[1],
+        max_grad_norm=settings.max_grad_norm,
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        eval_strategy=strategy,
+        eval_steps=every,
+        save_strategy=strategy,
+        save_steps=every,
+        save_total_limit=settings.keep + 1,
+        load_best_model_at_end=True,
+        metric_for_best_model=f"eval_{settings.metric}",
+        greater_is_better=True,
+        logging_steps=settings.log_every,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to=settings.trackers or "none",
+        dataloader_num_workers=settings.workers,
+        dataloader_pin_memory=device.type == "cuda",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        seed=seed,
+        use_cpu=device.type == "cpu",
+    )  # fmt: skip
+
+
+def _for_validation(settings: TrainSettings) -> GenerateSettings:
+    return GenerateSettings(beams=settings.val_beams, max_tokens=settings.val_max_tokens, batch_size=64)
+
+
+def _split(dataset: Dataset, name: str) -> list[Sample]:
+    if name not in dataset.splits():
+        why = "to train on" if name == "train" else "to choose the best checkpoint by"
+        raise DataError(
+            f"{dataset.path} has no split {name!r} {why}; it has {', '.join(dataset.splits()) or 'none'}.",
+            f"Add {name} to the source's split column, or leave the splits to [data] val and test.",
+        )
+    return list(dataset.split(name))
+
+
+def _captioned(samples: Sequence[Sample]) -> list[Sample]:
+    found = [sample for sample in samples if sample.captions]
+    if not found:
+        raise DataError("No validation image has a caption.", "Give captions to the val split.")
+    return found
+
+
+def spread(samples: Sequence[Sample], count: int | None) -> list[Sample]:
+    """``count`` samples, evenly spread over all of them; all when there are no more."""
+    if count is None or count >= len(samples):
+        return list(samples)
+    return [samples[place * len(samples) // count] for place in range(count)]
+
+
+def _cached(family: Family, samples: Sequence[Sample], settings: TrainSettings, root: Path | None) -> FeatureCache:
+    cache = FeatureCache(family, root, getattr(torch, settings.cache_dtype))
+    family.eval()
+    with bar("vision features") as progress:
+        seen = cache.fill(samples, progress)
+    say(f"vision features: {seen} images seen, {len(samples) - seen} from the cache in {cache.folder}")
+    return cache
+
+
+def show_parts(parts: Sequence[PartSummary]) -> None:
+    """The table of what is trained, on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("part", "policy", "parameters", "trainable", "dtype", title="what is trained")
+    for line in parts:
+        table.add_row(line.part, line.policy, f"{line.parameters:,}", f"{line.trainable:,}", line.dtype)
+    total, open_ = sum(line.parameters for line in parts), sum(line.trainable for line in parts)
+    table.add_row("all", "", f"{total:,}", f"{open_:,}", f"{open_ / total:.2%}", style="bold")
+    Console(stderr=True).print(table)
+
