@@ -39,7 +39,7 @@ def similarity(candidates: Candidates, clipped: bool) -> Floats:
         product = (np.minimum(mine, theirs) if clipped else mine) * theirs
         dot = np.bincount(caption, product, minlength=captions)
         norms = norm[index.image_of] * order.norm
-        total += np.divide(dot, norms, out=dot, where=norms != 0)
+        total += np.divide(dot, norms, out=np.zeros(captions), where=norms != 0)
     return total
 
 

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+_FREE_BITS = 63  # of an int64
+
 
 @dataclass(frozen=True)
 class Order:
@@ -220,7 +222,7 @@ def _sort_with_positions(key: Ints, at: Ints) -> tuple[Ints, Ints]:
     if not len(key):
         return key, at
     bits = int(at[-1]).bit_length()
-    if int(key.max()) < 1 << (63 - bits):  # one sort of plain integers is several times faster than an argsort
+    if int(key.max()) < 1 << max(0, _FREE_BITS - bits):  # one sort of plain integers is several times faster than an argsort
         packed = np.sort((key << bits) | at)
         return packed >> bits, packed & ((1 << bits) - 1)
     order = np.argsort(key, kind="stable")

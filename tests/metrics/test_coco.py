@@ -1,0 +1,35 @@
+"""BLEU, ROUGE-L and CIDEr equal pycocoevalcap's, given its tokens."""
+
+import numpy as np
+import pytest
+import reference_scores
+
+from cutline.metrics.scorer import Scorer, score
+from cutline.metrics.tokenize import Pretokenized
+
+SCORES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider")
+
+
+def test_own_cases_equal_the_reference() -> None:
+    own = reference_scores.own()
+    found = score(
+        own["candidate_tokens"], own["reference_tokens"], metrics=SCORES, resamples=0, tokenizer=Pretokenized()
+    )
+    for name in SCORES:
+        assert found[name].value == pytest.approx(own["scores"][name], abs=1e-12)
+        np.testing.assert_allclose(found[name].per_image, own["per_image"][name], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", reference_scores.SETS)
+def test_large_sets_equal_the_reference(name: str) -> None:
+    known = reference_scores.shared(name)
+    candidates = {image: texts[0] for image, texts in known["res_tok"].items()}
+    scorer = Scorer(known["gts_tok"], [*SCORES, "cider_original"], resamples=0, tokenizer=Pretokenized())
+    found = scorer.score(candidates)
+    for mine in SCORES:
+        theirs = reference_scores.NAMES[mine]
+        assert found[mine].value == pytest.approx(known["scores"][theirs], abs=1e-9)
+        np.testing.assert_allclose(found[mine].per_image, known["per_image"][theirs], rtol=0, atol=1e-9)
+    assert scorer.values(candidates) == {mine: found[mine].value for mine in found}
+    if name == "official_fakecap":
+        assert found["cider_original"].value == pytest.approx(0.7110599515, abs=1e-9)

@@ -1,0 +1,124 @@
+"""score() and Scorer: ids, empties, signatures, choice of metrics."""
+
+import subprocess
+import sys
+
+import pytest
+
+from cutline.errors import RecipeError, ScoreError
+from cutline.metrics import find
+from cutline.metrics.hygiene import loops
+from cutline.metrics.scorer import Scorer, score
+from cutline.metrics.settings import ScoreSettings
+from cutline.recipe import parse
+from cutline.records import Prediction
+
+REFERENCES = {"b": ["a dog runs", "the dog runs"], "a": ["a red bike"], "c": ["two cats", "cats", "some cats sit"]}
+PREDICTIONS = {"a": "a red bike", "b": "a dog runs", "c": "a dog"}
+
+
+def test_scores_stand_in_the_order_of_the_references() -> None:
+    found = score(PREDICTIONS, REFERENCES, metrics=["exact_match"])["exact_match"]
+    assert found.per_image == (1.0, 1.0, 0.0)
+    assert found.n == 3
+    assert found.low <= found.value <= found.high
+
+
+def test_names_of_metrics_and_of_single_scores() -> None:
+    assert set(score(PREDICTIONS, REFERENCES, metrics=["bleu4", "rouge_l"])) == {"bleu4", "rouge_l"}
+    assert set(score(PREDICTIONS, REFERENCES, metrics=["bleu"])) == {"bleu1", "bleu2", "bleu3", "bleu4"}
+    with pytest.raises(ScoreError, match="Did you mean cider"):
+        score(PREDICTIONS, REFERENCES, metrics=["cidre"])
+
+
+def test_missing_and_extra_ids_are_counted_and_listed() -> None:
+    with pytest.raises(ScoreError, match=r"2 of 3 images have no prediction: b, c"):
+        score({"a": "x"}, REFERENCES)
+    with pytest.raises(ScoreError, match=r"1 of 4 predictions have no reference: z"):
+        score({**PREDICTIONS, "z": "x"}, REFERENCES)
+    with pytest.raises(ScoreError, match="no reference"):  # allowing missing ones doesn't allow extra ones
+        score({"z": "x"}, REFERENCES, allow_missing=True)
+    found = score({"a": "a red bike"}, REFERENCES, metrics=["exact_match"], allow_missing=True)["exact_match"]
+    assert found.value == pytest.approx(1 / 3)
+    assert "empty:2" in found.signature
+
+
+def test_no_captions_are_errors() -> None:
+    for wrong in ({}, {"a": list[str]()}, {"a": "a string"}):
+        with pytest.raises(ScoreError):
+            score(dict.fromkeys(wrong, "x"), wrong)
+
+
+def test_failed_predictions_count_as_empty_and_zero() -> None:
+    predictions = {
+        "a": Prediction(id="a", caption="a red bike", finished=True),
+        "b": Prediction(id="b", status="failed", error="truncated"),
+        "c": Prediction(id="c", caption="cats cats cats", finished=False),
+    }
+    found = score(predictions, REFERENCES)
+    assert found["bleu1"].per_image[0] == pytest.approx(0, abs=1e-6)
+    assert found["cider"].per_image[0] == 0
+    assert found["rouge_l"].per_image[0] == 0
+    assert found["empty"].value == pytest.approx(1 / 3)
+    assert found["unfinished"].value == pytest.approx(1 / 2)  # of those that have a caption
+    assert list(found["repeated"].per_image) == [0.0, 0.0, 1.0]
+    assert found["cider"].signature == (
+        f"cider|v:1|tok:{Scorer(REFERENCES).references.tokenizer.name}"
+        "|case:lower|refs:1-3|df:references(3)|sigma:6|images:3|empty:1"
+    )
+
+
+def test_unknown_finish_is_left_out() -> None:
+    assert "unfinished" not in score(PREDICTIONS, REFERENCES)
+    assert "unfinished" not in Scorer(REFERENCES).values(PREDICTIONS)
+
+
+def test_values_are_the_scores_without_intervals() -> None:
+    scorer = Scorer(REFERENCES)
+    assert scorer.values(PREDICTIONS) == {name: found.value for name, found in scorer.score(PREDICTIONS).items()}
+    assert scorer.values(PREDICTIONS) == scorer.values(PREDICTIONS)
+
+
+def test_lengths() -> None:
+    found = Scorer(REFERENCES, ["length"]).values(PREDICTIONS)
+    assert found["length"] == pytest.approx(8 / 3)
+    assert found["length_sd"] == pytest.approx((2 / 9) ** 0.5)
+    assert found["length_ratio"] == pytest.approx(8 / (3 + 3 + 2))
+
+
+def test_few_images_warn() -> None:
+    assert any("fewer than 100 images" in text for text in Scorer(REFERENCES).warnings())
+    assert any("one reference" in text for text in Scorer({"a": ["x"]}).warnings())
+    assert any("more than once" in text for text in Scorer({"a": ["x", "x"]}).warnings())
+
+
+@pytest.mark.parametrize("text", ["go go go", "a dog a dog a dog", "a man and a man and", "x the red car the red car"])
+def test_loops_are_seen(text: str) -> None:
+    assert loops(text.split())
+
+
+@pytest.mark.parametrize("text", ["", "a dog next to a dog", "very very good", "a b a b c", "one two three"])
+def test_ordinary_repetition_is_no_loop(text: str) -> None:
+    assert not loops(text.split())
+
+
+@pytest.mark.parametrize("name", list(find.available()))
+def test_every_metric_keeps_the_protocol(name: str) -> None:
+    metric = find.load(name)
+    assert metric.scores == find.available()[name]
+    assert metric.__module__ == f"cutline.metrics.{name}"
+    assert sys.modules[metric.__module__].__doc__
+
+
+def test_listing_imports_nothing() -> None:
+    code = (
+        "import sys; from cutline.metrics import find; find.available();"
+        "sys.exit(any(n in sys.modules for n in ('cutline.metrics.bleu', 'torch', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_settings_know_the_metrics() -> None:
+    assert parse({"metrics": ["bleu4"]}, ScoreSettings).metrics == ("bleu4",)
+    with pytest.raises(RecipeError, match="Did you mean bleu"):
+        parse({"metrics": ["blue"]}, ScoreSettings)
