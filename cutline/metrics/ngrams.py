@@ -222,7 +222,7 @@ def _sort_with_positions(key: Ints, at: Ints) -> tuple[Ints, Ints]:
     if not len(key):
         return key, at
     bits = int(at[-1]).bit_length()
-    if int(key.max()) < 1 << max(0, _FREE_BITS - bits):  # one sort of plain integers is several times faster than an argsort
+    if int(key.max()) < 1 << max(0, _FREE_BITS - bits):  # sorting plain integers is several times faster than argsort
         packed = np.sort((key << bits) | at)
         return packed >> bits, packed & ((1 << bits) - 1)
     order = np.argsort(key, kind="stable")
