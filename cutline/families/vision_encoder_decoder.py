@@ -132,14 +132,16 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
         pixels = batch["pixel_values"].to(self.device, self.dtype)
         return {"features": self.model.encoder(pixel_values=pixels).last_hidden_state}
 
-    def decode(self, features: Tensor, decoder_input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def teach(
+        self, features: Tensor, rows: Tensor, decoder_input_ids: Tensor, is_label: Tensor
+    ) -> tuple[Tensor, Tensor]:
         if hasattr(self.model, "enc_to_dec_proj"):
             features = self.model.enc_to_dec_proj(features)
         decoder = self.model.decoder
         hidden = decoder.base_model(
             input_ids=decoder_input_ids,
             attention_mask=torch.ones_like(decoder_input_ids),  # causal: padding on the right is read by nobody
-            encoder_hidden_states=features,
+            encoder_hidden_states=features[rows],
             use_cache=False,
         ).last_hidden_state
         return hidden, hidden.new_zeros(())

@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoTokenizer
 
-from cutline.families.vocabulary import MARKERS, byte_bpe, word_level
+from cutline.families.common.vocabulary import MARKERS, byte_bpe, word_level
 
 CAPTIONS = [
     "A man's dog (brown) runs , fast .",

@@ -25,15 +25,20 @@ class EncoderDecoderFamily(Family):
     can = frozenset({"caption"})
 
     @abstractmethod
-    def decode(self, features: Tensor, decoder_input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def teach(
+        self, features: Tensor, rows: Tensor, decoder_input_ids: Tensor, is_label: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Runs bridge and decoder with teacher forcing.
 
         Args:
-            features: [R, T, C]
+            features: [N, T, C]
+            rows: [R] each row's image.
             decoder_input_ids: [R, L]
+            is_label: [R, L] where something is to be predicted; all of a row's first positions up to its end.
 
         Returns:
-            Hidden states [R, L, D] that ``head`` takes, and the sum of the penalty over rows (a scalar, 0 for none).
+            Hidden states [R, L, D] that ``head`` takes (meaningful where ``is_label``), and the penalty, summed so that
+            it is to be divided by the number of labels (a scalar, 0 for none).
         """
 
     @abstractmethod
@@ -69,13 +74,13 @@ class EncoderDecoderFamily(Family):
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
         labels = batch["labels"]
-        features = self.looked_at(batch)["features"][batch["rows"]]
+        features = self.looked_at(batch)["features"]
         start = torch.full_like(labels[:, :1], self.start_id)
         pad = self.model.generation_config.pad_token_id
         # position t reads the token before it: the start token, then the caption; after the end nothing is a target
         inputs = torch.cat([start, labels[:, :-1]], 1)
         inputs = inputs.masked_fill(inputs == IGNORED, pad if pad is not None else self.start_id)
-        hidden, penalty = self.decode(features, inputs)
+        hidden, penalty = self.teach(features, batch["rows"], inputs, labels != IGNORED)
         nll, tokens = token_nll(hidden, self.head, labels, label_smoothing)
         return Loss(nll, penalty, tokens)
 

@@ -19,7 +19,8 @@ _SENTENCES = (
 
 
 @functools.cache
-def _example_texts() -> tuple[str, ...]:
+def example_texts() -> tuple[str, ...]:
+    """Sentences on drawn shapes, and a few on anything."""
     names = [f"a {color} {shape}" for color in COLORS for shape in SHAPES]
     pairs = [
         f"{first} {relation} {second}"
@@ -38,7 +39,7 @@ def byte_level_bpe(texts: Sequence[str] = (), size: int = 420) -> tuple[dict[str
         texts: what to learn from; sentences on drawn shapes when empty.
         size: number of tokens, at least the 256 bytes.
     """
-    return _byte_level_bpe(tuple(texts) or _example_texts(), size)
+    return _byte_level_bpe(tuple(texts) or example_texts(), size)
 
 
 @functools.lru_cache(8)

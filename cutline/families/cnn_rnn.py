@@ -1,0 +1,160 @@
+"""A convolutional (or any) vision tower and an LSTM or GRU that attends over its grid, after Xu et al. 2015.
+
+Source: Show, Attend and Tell, arXiv:1502.03044. The model is our own, in ``models/cnn_rnn.py``; the tower is any Hugging
+Face vision backbone (MobileNetV2, ResNet, ViT, …) or the VGG in ``models/vgg.py``. The vocabulary is built from the
+training captions and saved with the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, MobileNetV2Config, ViTImageProcessorPil
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from cutline.errors import CheckpointError
+from cutline.families.base import Batch
+from cutline.families.common.encoder_decoder import EncoderDecoderFamily
+from cutline.families.common.tiny import example_texts
+from cutline.families.common.vocabulary import byte_bpe, word_level
+from cutline.families.models.cnn_rnn import CnnRnnForConditionalGeneration
+from cutline.families.models.tower import build_tower
+from cutline.families.models.vgg import VggConfig
+from cutline.recipe import Section, parse
+
+
+class New(Section):
+    """``[model.new]``: a decoder from scratch on a tower, pretrained (``encoder``) or from scratch (``vgg``)."""
+
+    encoder: str | None = Field(None, description="folder or hub name of a vision checkpoint to look with")
+    vgg: Literal[11, 13, 16, 19] | None = Field(
+        None, description="a VGG of this depth from scratch, instead of encoder"
+    )
+    cell: Literal["lstm", "gru"] = Field("lstm", description="recurrent cell")
+    attention: Literal["additive", "dot"] = Field(
+        "additive", description="additive as in the paper, or the cheaper dot"
+    )
+    gate: Literal["scalar", "channel"] = Field(
+        "scalar", description="the paper's gate on the context, or one a channel"
+    )
+    embedding: int = Field(512, ge=4, description="width of word embeddings and of the deep output")
+    hidden: int = Field(512, ge=4, description="width of the recurrent state")
+    memory: int = Field(512, ge=4, description="width of the projected features")
+    attention_size: int = Field(512, ge=4, description="width of the attention's keys")
+    dropout: float = Field(0.5, ge=0, lt=1, description="on embeddings, states and deep outputs")
+    feature_dropout: float = Field(0.1, ge=0, lt=1, description="on the tower's features")
+    doubly_stochastic: float = Field(1.0, ge=0, description="weight of the penalty for cells not looked at once")
+    tied: bool = Field(False, description="use the word embeddings as the output layer too")
+    vocabulary: Literal["words", "bpe"] = Field("words", description="tokens are whole words, or byte-level pieces")
+    min_count: int = Field(5, ge=1, description="a word must occur so often in the training captions")
+    vocabulary_size: int = Field(10_000, ge=8, description="at most so many tokens")
+    lowercase: bool = Field(True, description="words without case")
+
+    @model_validator(mode="after")
+    def _one_tower(self) -> New:
+        if (self.encoder is None) == (self.vgg is None):
+            raise ValueError("[model.new] needs either encoder = … or vgg = …")
+        return self
+
+
+class CnnRnn(EncoderDecoderFamily):
+    # poolers of towers that have one; nothing reads them
+    unused = r"encoder\.(?:.*\.)?pooler\."
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        return {
+            "vision": r"encoder\.(?:\D*\.(?P<layer>\d+)\.)?",
+            "bridge": r"bridge\.",
+            "text": r"decoder\.",
+            "head": r"head\.",
+        }
+
+    @classmethod
+    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
+        model = CnnRnnForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype)
+        image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+        return cls(model, image_processor, AutoTokenizer.from_pretrained(checkpoint))
+
+    @classmethod
+    def create(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+        sizes = parse(dict(new), New, where="[model.new]")
+        if not captions:
+            raise CheckpointError("A new cnn_rnn takes its vocabulary from captions, and there are none.",
+                                  "Train it on a dataset with a train split.")  # fmt: skip
+        torch.manual_seed(seed)
+        if sizes.encoder is not None:
+            try:
+                tower = AutoModel.from_pretrained(sizes.encoder)
+                image_processor = AutoImageProcessor.from_pretrained(sizes.encoder, backend="pil")
+            except (OSError, ValueError) as error:
+                raise CheckpointError(
+                    f"[model.new] encoder = {sizes.encoder!r} could not be opened: {str(error).splitlines()[0]}",
+                    "Give the folder of a vision checkpoint, or its name on the hub.",
+                ) from error
+        else:
+            tower = build_tower(VggConfig(depth=sizes.vgg or 16))
+            side = {"height": 224, "width": 224}
+            image_processor = ViTImageProcessorPil(
+                size=side, image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD
+            )
+        return cls._on(tower, image_processor, sizes, captions)
+
+    @classmethod
+    def _on(cls, tower: Any, image_processor: Any, sizes: New, captions: Sequence[str]) -> Self:
+        if sizes.vocabulary == "bpe":
+            tokenizer = byte_bpe(captions, sizes.vocabulary_size)
+        else:
+            tokenizer = word_level(captions, sizes.min_count, sizes.vocabulary_size, sizes.lowercase)
+        model = CnnRnnForConditionalGeneration.from_tower(
+            tower,
+            cell=sizes.cell,
+            attention=sizes.attention,
+            gate=sizes.gate,
+            embedding_size=sizes.embedding,
+            hidden_size=sizes.hidden,
+            memory_size=sizes.memory,
+            attention_size=sizes.attention_size,
+            dropout=sizes.dropout,
+            feature_dropout=sizes.feature_dropout,
+            doubly_stochastic=sizes.doubly_stochastic,
+            tie_word_embeddings=sizes.tied,
+            vocab_size=len(tokenizer),
+            bos_token_id=tokenizer.bos_token_id,
+            decoder_start_token_id=tokenizer.bos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            unk_token_id=tokenizer.unk_token_id,
+        )
+        return cls(model, image_processor, tokenizer)
+
+    @classmethod
+    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+        torch.manual_seed(seed)
+        sizes = New(
+            encoder="a miniature MobileNetV2",
+            embedding=32, hidden=48, memory=32, attention_size=16, dropout=0.0, feature_dropout=0.0, min_count=1,
+        )  # fmt: skip
+        tower = build_tower(MobileNetV2Config(depth_multiplier=0.25, finegrained_output=False, image_size=64))
+        image_processor = ViTImageProcessorPil(size={"height": 64, "width": 64})
+        return cls._on(tower, image_processor, sizes, captions or example_texts())
+
+    def see(self, batch: Batch) -> Batch:
+        return {"features": self.model.see(batch["pixel_values"].to(self.device, self.dtype))}
+
+    def teach(
+        self, features: Tensor, rows: Tensor, decoder_input_ids: Tensor, is_label: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        lengths = is_label.sum(1)
+        hidden, alphas = self.model.decode_teacher(features, decoder_input_ids, rows, lengths)
+        weight = self.model.config.doubly_stochastic if self.training else 0.0
+        # each row's penalty counts as much as one average label of the row
+        penalty = (self.model.attention_penalty(alphas, is_label) * lengths).sum()
+        return hidden, weight * penalty
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.model.head(hidden)  # type: ignore[no-any-return]
