@@ -237,7 +237,8 @@ def store_image(folder: Path, facts: ImageFacts, data: bytes) -> None:
 
 def table_row(sample: Sample, facts: ImageFacts, source: str) -> dict[str, Any]:
     """A sample as a row of the table; ``source`` is what the image was called where it came from."""
-    extra = {name: value for name, value in sample.extra.items() if name not in IMAGE_COLUMNS}
+    # a column of the source that has one of our names is kept under "source_", "width_" …
+    extra = {f"{name}_" if name in IMAGE_COLUMNS else name: value for name, value in sample.extra.items()}
     return {
         "file_name": image_name(facts),
         "id": sample.id,

@@ -1,0 +1,45 @@
+"""Tables: CSV, TSV, JSON lines, a JSON list of objects, Parquet; a row per image or a row per caption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cutline.data.finder import ImageFinder
+from cutline.data.problem import Problem
+from cutline.data.settings import DataSettings
+from cutline.data.tables import read_table
+from cutline.errors import DataError
+from cutline.records import Sample
+
+DESCRIPTION = "a CSV, TSV, JSON-lines or Parquet file (or a JSON list) with a row per image or per caption"
+
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+
+def recognises(source: Path) -> bool:
+    if source.is_dir():
+        return len(_tables(source)) == 1
+    if source.suffix.lower() in _SUFFIXES:
+        return True
+    with open(source, "rb") as file:
+        head = file.read(65536)
+    if source.suffix.lower() == ".json":
+        return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    line = head.partition(b"\n")[0].lower()
+    return source.suffix.lower() == ".txt" and b"caption" in line and any(mark in line for mark in (b",", b"\t", b"|"))
+
+
+def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
+    if source.is_dir():
+        found = _tables(source)
+        if len(found) != 1:
+            raise DataError(f"{source} has {len(found)} tables, not one.", "Name the file itself in [data] source.")
+        source = found[0]
+    folder = source.parent
+    return read_table(source, settings, ImageFinder([folder, folder / "images"], settings.images))
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The tables in a folder, but for those that make it an imagefolder."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.stem != "metadata")
