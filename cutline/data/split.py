@@ -28,7 +28,8 @@ def assign(groups: Sequence[str], val: float, test: float, seed: int) -> list[st
     """Gives every sample a split.
 
     The groups stand in an order that depends on the seed and their names alone; from its beginning they fill test, then
-    val, as far as they fit, and the rest is train. So the order of the samples doesn't matter, and one more changes little. With three groups or more, no split that is asked for stays empty.
+    val, as far as they fit, and the rest is train. So the order of the samples doesn't matter, and one more changes
+    little. With three groups or more, no split that is asked for stays empty.
 
     Args:
         groups: the group of each sample.
@@ -43,12 +44,11 @@ def assign(groups: Sequence[str], val: float, test: float, seed: int) -> list[st
     filled = {"test": 0, "val": 0}
     chosen: dict[str, str] = {}
     for group in order:
-        size = sizes[group]
-        fits = (name for name in filled if filled[name] + size / 2 <= wanted[name])
-        split = next(fits, "train") if wanted["test"] or wanted["val"] else "train"
-        if split != "train" and wanted[split]:
-            filled[split] += size
-            chosen[group] = split
+        for name in filled:
+            if filled[name] + sizes[group] / 2 <= wanted[name]:  # putting it in comes nearer than leaving it out
+                filled[name] += sizes[group]
+                chosen[group] = name
+                break
     _fill_empty(order, sizes, wanted, chosen)
     return [chosen.get(group, "train") for group in groups]
 
