@@ -43,6 +43,18 @@ class Recipe(Section):
     score: ScoreSettings = ScoreSettings()
 
 
+class Preparation(Section):
+    """The part of a recipe that preparing needs."""
+
+    data: DataSettings
+
+
+class Captioning(Section):
+    """The part of a recipe that captioning needs."""
+
+    generate: GenerateSettings
+
+
 class Run:
     """One run of a recipe in its folder.
 
@@ -174,7 +186,7 @@ class Run:
         from cutline.caption import caption
         from cutline.families.open import open_checkpoint
         from cutline.jsonl import Appender
-        from cutline.predictions import PredictionFile
+        from cutline.caption_files import PredictionFile
 
         begun = time.monotonic()
         if self.recipe.train:
@@ -200,7 +212,7 @@ class Run:
 
     def _score(self) -> Evaluation:
         from cutline.evaluate import Evaluation, evaluate
-        from cutline.predictions import read
+        from cutline.caption_files import read
 
         captions = self._captions_made_from()
         made_from = fingerprint(captions, self.recipe.score.model_dump())

@@ -1,8 +1,8 @@
 """A convolutional (or any) vision tower and an LSTM or GRU that attends over its grid, after Xu et al. 2015.
 
-Source: Show, Attend and Tell, arXiv:1502.03044. The model is our own, in ``models/cnn_rnn.py``; the tower is any Hugging
-Face vision backbone (MobileNetV2, ResNet, ViT, …) or the VGG in ``models/vgg.py``. The vocabulary is built from the
-training captions and saved with the checkpoint.
+Source: Show, Attend and Tell, arXiv:1502.03044. The model is our own, in ``models/cnn_rnn.py``; the tower is any
+Hugging Face vision backbone (MobileNetV2, ResNet, ViT, …) or the VGG in ``models/vgg.py``. The vocabulary is built from
+the training captions and saved with the checkpoint.
 """
 
 from __future__ import annotations

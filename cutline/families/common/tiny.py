@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from cutline.data.shapes import COLORS, RELATIONS, SHAPES
+from cutline.data.shapes import caption, scenes
 
 _SENTENCES = (
     "Describe the image in one sentence.",
@@ -21,15 +21,7 @@ _SENTENCES = (
 @functools.cache
 def example_texts() -> tuple[str, ...]:
     """Sentences on drawn shapes, and a few on anything."""
-    names = [f"a {color} {shape}" for color in COLORS for shape in SHAPES]
-    pairs = [
-        f"{first} {relation} {second}"
-        for first in names
-        for relation in RELATIONS
-        for second in names
-        if first != second
-    ]
-    return (*pairs, *_SENTENCES)
+    return (*map(caption, scenes()), *_SENTENCES)
 
 
 def byte_level_bpe(texts: Sequence[str] = (), size: int = 420) -> tuple[dict[str, int], list[tuple[str, str]]]:

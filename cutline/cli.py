@@ -1,0 +1,262 @@
+"""The command line. Nothing heavy is imported before a verb runs, so that help comes at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cutline.errors import CutlineError
+
+app = typer.Typer(
+    name="cutline",
+    help="Adapt vision-language models to your own captioned images, caption with them, and know how good they are.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Set = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a value of the recipe.")]
+Tiny = Annotated[bool, typer.Option("--tiny", help="Rehearse with a random miniature of the model, on few images.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="The run folder; runs/<recipe> by default.")]
+Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1", "mps".')]
+Dtype = Annotated[str, typer.Option(help='Of the weights: "auto", "float32", "bfloat16", "float16".')]
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: a TOML file.")]
+
+
+class Failed(Exception):
+    """Rows or checks failed; the talk about it is done. Exit code 1."""
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    out: Out = None,
+    set: Set = [],  # noqa: B006 - typer copies it
+    tiny: Tiny = False,
+    only: Annotated[str, typer.Option(help="Stages to do, with commas: prepare,train,caption,score,report.")] = "",
+    show_config: Annotated[bool, typer.Option("--show-config", help="Print the resolved recipe and stop.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Do everything that a recipe asks for: prepare, train, caption, score, report.
+
+    What is finished and unchanged is passed over; what was killed goes on where it stopped.
+    """
+    from cutline import recipe as recipes
+    from cutline import run as runs
+
+    loaded = recipes.load(recipe, runs.Recipe, set)
+    if show_config:
+        print(recipes.to_toml(loaded), end="")
+        return
+    quiet_libraries()
+    stages = [stage.strip() for stage in only.split(",")] if only else runs.STAGES
+    folder = out or runs.default_folder(recipe, tiny)
+    finish(runs.Run(loaded, folder, tiny=tiny)(stages), folder)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run folder.")] = Path("runs/demo"),
+    tiny: Tiny = False,
+    debug: Debug = False,
+) -> None:
+    """Train, caption and score a small model on drawn pictures: no download, no GPU, a few minutes."""
+    from cutline import demo as demonstration
+
+    quiet_libraries()
+    finish(demonstration.run(out, tiny=tiny), out)
+    demonstration.show(out)
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="File or folder with the captioned images, or a recipe.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the prepared dataset.")],
+    set: Set = [],  # noqa: B006
+    debug: Debug = False,
+) -> None:
+    """Turn captioned images of any format into a dataset that every verb reads.
+
+    The source's format is recognised by itself; --set data.format=…, data.images=…, data.columns.caption=… and the
+    other keys of a recipe's [data] section say what can't be.
+    """
+    from cutline import recipe as recipes
+    from cutline.data.prepare import prepare as do
+    from cutline.progress import bar, say
+    from cutline.run import Preparation
+
+    table = recipes.read_toml(source) if source.suffix == ".toml" else {"data": {"source": str(source)}}
+    settings = recipes.parse({"data": table.get("data", {})}, Preparation, set, where=str(source)).data
+    with bar("preparing") as progress:
+        report = do(settings, out, progress)
+    say(str(report))
+    say(f"dataset: {out}")
+
+
+@app.command()
+def train(
+    recipe: RecipePath,
+    out: Out = None,
+    set: Set = [],  # noqa: B006
+    tiny: Tiny = False,
+    debug: Debug = False,
+) -> None:
+    """Prepare and train, without captioning and scoring."""
+    from cutline import recipe as recipes
+    from cutline import run as runs
+
+    quiet_libraries()
+    folder = out or runs.default_folder(recipe, tiny)
+    runs.Run(recipes.load(recipe, runs.Recipe, set), folder, tiny=tiny)(("prepare", "train"))
+
+
+@app.command()
+def caption(
+    checkpoint: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder, or its name on the hub.")],
+    images: Annotated[list[str], typer.Argument(help="Images, folders of images, a prepared dataset, or - for stdin.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="File to write; - for stdout.")] = "-",
+    form: Annotated[
+        str, typer.Option("--format", help="jsonl, csv, tsv, coco or txt (a .txt for each image); by -o's ending.")
+    ] = "",
+    split: Annotated[str, typer.Option(help="Of a dataset: the split to caption; all by default.")] = "",
+    beams: Annotated[int | None, typer.Option(min=1, help="Beams of the beam search.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest caption, in tokens.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at a time.")] = None,
+    set: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another generation setting (sample=true).")
+    ] = [],  # noqa: B006
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed images again.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the file anew instead of going on.")] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    debug: Debug = False,
+) -> None:
+    """Caption images. Killed at any moment, it goes on where it stopped; an image without caption says why."""
+    from cutline import caption_verb
+
+    quiet_libraries()
+    changes = {"beams": beams, "max_tokens": max_tokens, "batch_size": batch_size}
+    failed = caption_verb.run(
+        checkpoint, images, out, form, split, {k: v for k, v in changes.items() if v is not None}, set,
+        retry_failed=retry_failed, overwrite=overwrite, device=device, dtype=dtype,
+    )  # fmt: skip
+    if failed:
+        raise Failed
+
+
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl, COCO results JSON, CSV or TSV.")],
+    references: Annotated[Path, typer.Argument(help="A prepared dataset, COCO or Karpathy JSON, JSON lines, CSV.")],
+    split: Annotated[str, typer.Option(help="Of the references: the split to score against.")] = "",
+    metrics: Annotated[str, typer.Option(help="Metrics, with commas; the usual ones by default.")] = "",
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Score missing captions as empty.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for scores.json and per_image.jsonl.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Score captions against references, with intervals, signatures and baselines."""
+    from cutline import score_verb
+
+    chosen = [name.strip() for name in metrics.split(",")] if metrics else None
+    score_verb.run(predictions, references, split or None, chosen, resamples, allow_missing, json, out)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    debug: Debug = False,
+) -> None:
+    """Write a run's report: one HTML file with scores, curves, examples and the recipe."""
+    from cutline.progress import say
+    from cutline.report import write
+
+    if not run.is_dir():
+        raise CutlineError(f"There is no run folder {run}.", "Give a folder that cutline run made.")
+    say(f"report: {write(run)}")
+
+
+@app.command()
+def families(debug: Debug = False) -> None:
+    """List the model families that can be opened, trained and captioned with."""
+    from cutline import families as found
+
+    print("\n".join(found.names()))
+
+
+def finish(evaluation: Any, folder: Path) -> None:
+    """Prints a run's scores on stdout; a run with failed images fails."""
+    from cutline.progress import say
+
+    if evaluation is None:
+        return
+    from rich.console import Console
+
+    from cutline.evaluate import table
+
+    Console().print(table(evaluation))
+    for warning in evaluation.warnings:
+        say(f"warning: {warning}")
+    failed = evaluation.counts.get("failed", 0)
+    if failed:
+        say(f"{failed} of {evaluation.counts['images']} images have no caption; {folder}/predictions.jsonl says why")
+        raise Failed
+
+
+def quiet_libraries() -> None:
+    """Stops the libraries' own bars and notes; ours say what is going on."""
+    import os
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def version(value: bool) -> None:
+    if value:
+        import cutline
+
+        print(cutline.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Exit code 0: done; 1: images or checks failed; 2: something the user can mend."""
+    debug = "--debug" in sys.argv
+    try:
+        app(standalone_mode=True)
+    except Failed:
+        sys.exit(1)
+    except CutlineError as error:
+        if debug:
+            raise
+        print(f"error: {error.problem}\n       {error.remedy}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
