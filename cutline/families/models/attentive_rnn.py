@@ -180,8 +180,10 @@ class AttentiveDecoder(nn.Module):
         hiddens, contexts, weights = [], [], []
         for gates in self.embedding_to_gates(words).split(alive):
             n = len(gates)
-            hidden, cell = hidden[:n], None if cell is None else cell[:n]
-            context, alphas = self.attention(hidden, cells[:n], keys[:n])
+            if n < len(hidden):  # each slice costs a copy of the memory's size in backward, so only where rows end
+                hidden, cells, keys = hidden[:n], cells[:n], keys[:n]
+                cell = None if cell is None else cell[:n]
+            context, alphas = self.attention(hidden, cells, keys)
             hidden, cell = self.cell(gates + self.context_to_gates(context), hidden, cell)
             hiddens.append(hidden)
             contexts.append(context)
