@@ -120,7 +120,7 @@ def _captions(names: Sequence[str], said: Columns, image: str) -> tuple[str, ...
         return (said.caption,) if isinstance(said.caption, str) else tuple(said.caption)
     if numbered := [name for name in names if _NUMBERED.fullmatch(_plain(name))]:
         return tuple(sorted(numbered, key=lambda name: int(re.findall(r"\d+", name)[-1])))
-    taken = {image, said.id, said.split, said.group, *said.context}
+    taken = {image, said.id, said.split, said.group}
     guess = _guess([name for name in names if name not in taken], CAPTION)
     return (guess,) if guess else ()
 

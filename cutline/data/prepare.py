@@ -212,7 +212,7 @@ def _state(source: Path) -> str:
     parts = []
     for file in files:
         state = file.stat() if file.exists() else None
-        parts.append([str(file), state and state.st_size, state and state.st_mtime_ns])
+        parts.append([ascii(str(file)), state and state.st_size, state and state.st_mtime_ns])
     return fingerprint(parts)
 
 

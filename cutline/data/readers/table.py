@@ -41,5 +41,6 @@ def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
 
 
 def _tables(folder: Path) -> list[Path]:
-    """The tables in a folder, but for those that make it an imagefolder."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.stem != "metadata")
+    """The tables in a folder; none where a metadata table makes it an imagefolder."""
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    return [] if any(path.stem == "metadata" for path in found) else found
