@@ -1,0 +1,30 @@
+"""Reading a source to its end, and writing small ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bad_images import encode, marker
+
+from cutline.data import readers
+from cutline.data.problem import Problem
+from cutline.data.settings import DataSettings
+from cutline.records import Sample
+
+
+def read(source: Path, **settings: Any) -> tuple[list[Sample], list[Problem]]:
+    items = list(readers.read(DataSettings.model_validate({"source": str(source), **settings})))
+    return [item for item in items if isinstance(item, Sample)], [item for item in items if isinstance(item, Problem)]
+
+
+def image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode(marker(8, 8), "PNG"))
+    return path
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode(encoding))
+    return path
