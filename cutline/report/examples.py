@@ -128,24 +128,24 @@ def _card(run: Gathered, main: str | None, name: str) -> Card:
     made = run.predictions.get(name)
     caption, references = made.caption or "" if made else "", run.photographs.references(name)
     values: dict[str, float] = {}
+    flags: list[str] = []
     if run.evaluation and name in run.places:
         place = run.places[name]
         caption, references = run.evaluation.captions[place], run.evaluation.references[place]
         known = run.evaluation.scores
         shown = [main or "", *(other for other in _BESIDE if other != main)]
         values = {metric: known[metric].per_image[place] for metric in shown if metric in known}
-    flags = ["empty" if not caption.strip() else "", "cut at the length limit" if _is_cut(made) else ""]
+        if "repeated" in known and known["repeated"].per_image[place]:
+            flags.append("repeats itself")
+    if made and made.caption and made.tokens and not made.finished:
+        flags.append("cut at the length limit")
     return Card(
         id=name, picture=picture, why_none=why_none, caption=_clip(caption),
         references=tuple(_clip(text) for text in references[:MOST_REFERENCES]),
         more_references=max(0, len(references) - MOST_REFERENCES),
         scores=tuple((label(metric), number(metric, value)) for metric, value in values.items()),
-        flags=tuple(flag for flag in flags if flag),
+        flags=tuple(flags),
     )  # fmt: skip
-
-
-def _is_cut(made: Prediction | None) -> bool:
-    return made is not None and bool(made.caption) and made.tokens > 0 and not made.finished
 
 
 def _clip(text: str) -> str:

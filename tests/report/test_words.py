@@ -1,0 +1,72 @@
+"""Verdicts claim no more than the intervals do; numbers read as people write them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from cutline.evaluate import Evaluation
+from cutline.metrics.baselines import HUMAN
+from cutline.records import Score
+from cutline.report import words
+
+
+def score(value: float, low: float, high: float, metric: str = "cider") -> Score:
+    return Score(metric=metric, value=value, low=low, high=high, n=100, signature="s")
+
+
+@pytest.mark.parametrize(
+    ("mine", "said"),
+    [
+        (score(0.5, 0.45, 0.55), "clearly better than captions that don’t know the image"),
+        (score(0.2, 0.05, 0.35), "better than one constant caption, but the intervals overlap"),
+        (score(0.1, 0.05, 0.15), "no better than one constant caption"),
+    ],
+)
+def test_verdict(mine: Score, said: str) -> None:
+    evaluation = Evaluation(
+        scores={"cider": mine},
+        baselines={
+            "one constant caption": {"cider": score(0.1, 0.08, 0.12)},
+            "captions of another image": {"cider": score(0.05, 0.04, 0.06)},
+            HUMAN: {"cider": score(0.9, 0.8, 1.0)},
+        },
+    )
+    sentence = words.verdict(evaluation, "cider", "test")
+    assert sentence.endswith(f"{said}.")
+    assert "0.100 for one constant caption and 0.050 for captions of another image" in sentence
+    assert "0.900" not in sentence
+    assert "0.900" in words.human(evaluation, "cider")
+
+
+def test_verdict_without_baselines() -> None:
+    sentence = words.verdict(Evaluation(scores={"cider": score(0.5, 0.5, 0.5)}), "cider", "")
+    assert sentence == "On 100 images the captions reach CIDEr-D 0.500; there is no baseline to hold against it."
+
+
+def test_the_score_that_speaks_for_a_run() -> None:
+    scores = {name: score(0.5, 0.4, 0.6, name) for name in ("length", "bleu4", "cider")}
+    evaluation = Evaluation(scores=scores)
+    assert words.main_score(evaluation, {"train": {"metric": "bleu4"}}) == "bleu4"
+    assert words.main_score(evaluation, {"train": {"metric": "spice"}}) == "cider"
+    assert words.main_score(evaluation, {}) == "cider"
+    assert words.main_score(Evaluation(scores={}), {}) is None
+
+
+def test_troubles() -> None:
+    assert words.troubles({"images": 9}) == "No image failed."
+    assert words.troubles({"failed": 2, "empty": 2}) == "2 images failed."
+    assert words.troubles({"failed": 1, "missing": 3, "empty": 5, "unfinished": 1}) == (
+        "1 image failed, 3 images have no prediction, 1 caption is empty and 1 caption was cut at the length limit."
+    )
+
+
+def test_numbers() -> None:
+    assert words.number("cider", 0.5) == "0.500"
+    assert words.number("cider", math.nan) == words.number("cider", None) == "–"
+    assert words.number("empty", 0.021) == "2.1\u00a0%"
+    assert words.interval(score(0.02, 0.01, 0.03, "empty")) == "1.0–3.0\u00a0%"
+    assert [words.duration(s) for s in (0.25, 8, 59.7, 133, 3905)] == [
+        "0.2 s", "8.0 s", "1 min 00 s", "2 min 13 s", "1 h 05 min"
+    ]  # fmt: skip
