@@ -11,7 +11,7 @@ from cutline.records import Score
 
 #: Score's name → what people call it, and what it says. A score that isn't here goes by its own name.
 _KNOWN = {
-    "cider": ("CIDEr-D", "agreement in phrases, rare ones counting more; 0 none, 10 at most"),
+    "cider": ("CIDEr-D", "agreement in phrases, rare ones counting more; 0–10"),
     "cider_original": ("CIDEr", "the first form of CIDEr-D; repeating words pays"),
     "bleu1": ("BLEU-1", "share of words found in the references"),
     "bleu2": ("BLEU-2", "the same for pairs of words"),
