@@ -35,7 +35,7 @@ _HOMES = {
     "score": "evaluate",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - a list all the same
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

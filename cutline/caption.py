@@ -145,7 +145,8 @@ class _Captioner:
                     size = size // 2 if full else 1
                     self.fits = size if full else self.fits
                 else:
-                    made.append(self._alone(samples[part.start], pictures and pictures[part.start], error, full))
+                    alone = pictures[part.start] if pictures is not None else None
+                    made.append(self._alone(samples[part.start], alone, error, full))
         return made
 
     def _alone(self, sample: Sample, picture: Image | None, error: Exception, full: bool) -> Prediction:

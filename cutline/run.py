@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from cutline.train.settings import TrainSettings
 
 if TYPE_CHECKING:
     from cutline.data.dataset import Dataset
+    from cutline.data.prepare import Report
     from cutline.evaluate import Evaluation
     from cutline.families.base import Family
 
@@ -152,14 +153,16 @@ class Run:
         self.folder.finish("train", time.monotonic() - begun, **facts)
 
     def _open_family(self) -> Family:
-        from cutline.families.open import open_family
+        from cutline.families.open import open_family, spare_threads
 
         captions: list[str] = []
         if self.recipe.model.new is not None or self.tiny:
             dataset = self._dataset()
             split = "train" if "train" in dataset.splits() else next(iter(dataset.splits()))
             captions = [caption for captions in dataset.split(split).column("captions") for caption in captions]
-        return open_family(self.recipe.model, captions, tiny=self.tiny, seed=self.recipe.seed)
+        family = open_family(self.recipe.model, captions, tiny=self.tiny, seed=self.recipe.seed)
+        spare_threads(family)
+        return family
 
     # ---- caption
 
@@ -184,14 +187,15 @@ class Run:
             )
         self._begin("caption", made_from, ("predictions.jsonl", "predictions.jsonl.made-by"))
         from cutline.caption import caption
-        from cutline.families.open import open_checkpoint
-        from cutline.jsonl import Appender
         from cutline.caption_files import PredictionFile
+        from cutline.families.open import open_checkpoint, spare_threads
+        from cutline.jsonl import Appender
 
         begun = time.monotonic()
         if self.recipe.train:
             # always what is on the disk, so that a resumed run says what an unbroken one does
             family = open_checkpoint(self.folder / "model", self.recipe.model.dtype, self.recipe.model.device)
+            spare_threads(family)
             family.generation = self.recipe.generate
             family.save_policy(self.folder / "model")
         else:
@@ -211,8 +215,8 @@ class Run:
     # ---- score and report
 
     def _score(self) -> Evaluation:
-        from cutline.evaluate import Evaluation, evaluate
         from cutline.caption_files import read
+        from cutline.evaluate import Evaluation, evaluate
 
         captions = self._captions_made_from()
         made_from = fingerprint(captions, self.recipe.score.model_dump())
@@ -251,9 +255,13 @@ class Run:
             say(f"{stage}: the recipe or the data changed; what it had made before is now in {moved}")
 
 
-def print_counts(report: Any) -> None:
+def print_counts(report: Report) -> None:
     """What came in and what was lost on the way, on stderr."""
-    say(str(report))
+    splits = ", ".join(f"{count:,} {name}" for name, count in report.splits.items())
+    say(f"prepare: {report.samples:,} images ({splits})" + (", as before" if report.unchanged else ""))
+    if report.problems:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.problems.items())
+        say(f"prepare: {report.lost:,} of {report.rows:,} rows lost; problems.jsonl lists: {reasons}")
 
 
 def default_folder(recipe: str | Path, tiny: bool) -> Path:

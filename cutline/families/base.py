@@ -250,7 +250,8 @@ class Family(nn.Module, ABC):
         """The loss over all label tokens of a batch made with targets."""
 
     def loss(self, batch: Batch) -> Loss:
-        return self(batch)
+        """See ``forward``."""
+        return self.forward(batch)
 
     @abstractmethod
     def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:

@@ -16,6 +16,9 @@ from cutline.errors import CheckpointError
 from cutline.families.base import POLICY_FILE, Family
 from cutline.families.settings import Dtype, ModelSettings
 
+#: Parameters below which a second thread costs more than it gives.
+SMALL = 2_000_000
+
 
 def find(name: str) -> type[Family]:
     """The family in the file of that name.
@@ -114,6 +117,12 @@ def _load(kind: type[Family], checkpoint: str, dtype: torch.dtype) -> Family:
         ) from error
     family.read_policy(checkpoint)
     return family
+
+
+def spare_threads(family: Family) -> None:
+    """Lets a small model run on one thread: with so little work for each, several wait for one another."""
+    if family.device.type == "cpu" and sum(p.numel() for p in family.parameters()) < SMALL:
+        torch.set_num_threads(1)
 
 
 def choose_device(name: str) -> torch.device:

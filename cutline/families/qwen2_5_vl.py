@@ -156,7 +156,7 @@ class Qwen25VL(ChatFamily):
 
     def split_features(self, features: Batch) -> list[Batch]:
         grids = features["image_grid_thw"]
-        pieces = features["features"].split(grids.prod(1).tolist())
+        pieces = torch.split(features["features"], grids.prod(1).tolist())
         return [{"features": piece, "image_grid_thw": grid} for piece, grid in zip(pieces, grids, strict=True)]
 
     def join_features(self, features: Sequence[Batch]) -> Batch:
@@ -170,7 +170,7 @@ class Qwen25VL(ChatFamily):
         visual, grid = self.model.model.visual, features["image_grid_thw"]
         order, _ = get_vision_window_index(grid, visual.spatial_merge_size, visual.window_size, visual.patch_size)
         merged = visual.merger(features["features"])[torch.argsort(order).to(features["features"].device)]
-        images = merged.split((grid.prod(1) // visual.spatial_merge_size**2).tolist())
+        images = torch.split(merged, (grid.prod(1) // visual.spatial_merge_size**2).tolist())
         return BaseModelOutputWithPooling(pooler_output=[images[row] for row in rows.tolist()])
 
     # ---- language model

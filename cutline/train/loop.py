@@ -45,7 +45,7 @@ class Validation:
         self.settings = settings
         self.cache = cache
         references = {sample.id: list(sample.captions) for sample in samples}
-        self.scorer = Scorer(references, dict.fromkeys(["cider", "bleu4", metric]), resamples=0)
+        self.scorer = Scorer(references, list(dict.fromkeys(["cider", "bleu4", metric])), resamples=0)
 
     def __call__(self, family: Family) -> dict[str, float]:
         """Scores by name."""
@@ -58,7 +58,7 @@ class Validation:
         return self.scorer.values(predictions)
 
 
-class CaptionTrainer(Trainer):  # type: ignore[misc, unused-ignore]
+class CaptionTrainer(Trainer):
     """Trains a Family. The loss is a sum over the label tokens of the whole accumulated step, divided by their number."""
 
     def __init__(self, family: Family, validation: Validation | None, label_smoothing: float, **arguments: Any):
@@ -103,7 +103,7 @@ class CaptionTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             found |= {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         found[f"{metric_key_prefix}_seconds"] = round(time.monotonic() - begun, 1)
         self.log(found)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
 
     # ---- checkpoints: what is trained, and buffers; the frozen rest stands in the checkpoint that was opened
@@ -161,7 +161,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
     return whole[-1] if whole else None
 
 
-class Log(TrainerCallback):  # type: ignore[misc, unused-ignore]
+class Log(TrainerCallback):
     """Writes ``train/log.jsonl``, shows progress, and stops at a loss that is not a number."""
 
     def __init__(self, path: Path, progress: Progress, resumed_at: int):

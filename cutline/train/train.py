@@ -183,4 +183,3 @@ def show_parts(parts: Sequence[PartSummary]) -> None:
     total, open_ = sum(line.parameters for line in parts), sum(line.trainable for line in parts)
     table.add_row("all", "", f"{total:,}", f"{open_:,}", f"{open_ / total:.2%}", style="bold")
     Console(stderr=True).print(table)
-

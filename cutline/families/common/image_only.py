@@ -16,7 +16,7 @@ class _NoVideo:
 
 
 @functools.cache
-def image_only(processor_class: type) -> type:
+def image_only(processor_class: type) -> Any:
     """A subclass of a processor that takes images only.
 
     Args:
