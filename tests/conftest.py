@@ -1,0 +1,47 @@
+"""Shared by all tests: one thread, no network, and caches that vanish."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+SHARED = Path(__file__).parent.parent / "../shared/data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    # tiny models: a second thread only waits for the first
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("CUTLINE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def shared():
+    """The folder of real data; tests that need it are skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the real data in ../shared/data, which is not part of the repository")
+    return SHARED
+
+
+def drawing(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
+    """A picture that differs from others by its seed: a coloured square on another colour."""
+    chance = random.Random(seed)
+    image = Image.new("RGB", size, tuple(chance.randrange(256) for _ in range(3)))
+    corner = (chance.randrange(size[0] // 2), chance.randrange(size[1] // 2))
+    box = (*corner, corner[0] + size[0] // 3, corner[1] + size[1] // 3)
+    ImageDraw.Draw(image).rectangle(box, fill=tuple(chance.randrange(256) for _ in range(3)))
+    return image
