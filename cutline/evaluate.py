@@ -12,7 +12,7 @@ from cutline import jsonl
 from cutline.errors import ScoreError
 from cutline.metrics import baselines
 from cutline.metrics.base import Candidates
-from cutline.metrics.scorer import Caption, Scorer, check_ids, score
+from cutline.metrics.scorer import Caption, Scorer, broken_lines, check_ids, score
 from cutline.metrics.settings import ScoreSettings
 from cutline.records import Prediction, Score
 
@@ -135,6 +135,7 @@ def evaluate(
     candidates = scorer.candidates(predictions, allow_missing)
     missing = len(scorer.references) - len(predictions)
     warnings = scorer.warnings()
+    warnings += broken_lines(candidates.captions, "predictions")
     if missing:
         warnings.append(f"{missing} of {len(scorer.references)} images have no prediction and were scored as empty.")
     beside, notes = _baselines(scorer, candidates, training_captions, contexts, settings, warnings)

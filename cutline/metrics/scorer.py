@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cutline.errors import ScoreError
 from cutline.metrics import find, significance
 from cutline.metrics.base import Candidates, Factory, Metric, References, some
+from cutline.metrics.ptb import LINE_BREAKS
 from cutline.metrics.settings import DEFAULT
 from cutline.metrics.tokenize import Tokenizer
 from cutline.records import Prediction, Score
@@ -164,7 +165,16 @@ class Scorer:
 
     def warnings(self) -> list[str]:
         """What to mind with these references, each sentence once."""
-        return list(dict.fromkeys(text for metric in self.metrics for text in metric.warnings()))
+        captions = [text for texts in self.references.captions for text in texts]
+        found = [*broken_lines(captions, "reference captions")]
+        found.extend(text for metric in self.metrics for text in metric.warnings())
+        return list(dict.fromkeys(found))
+
+
+def broken_lines(captions: Sequence[str], what: str) -> list[str]:
+    """A warning when captions hold characters that end a line."""
+    many = sum(1 for caption in captions if not caption.isprintable() and LINE_BREAKS.search(caption))
+    return [f"{many} {what} hold characters that end a line; each was read as a space."] if many else []
 
 
 def check_ids(predictions: Mapping[str, object], ids: Sequence[str], allow_missing: bool = False) -> list[str]:

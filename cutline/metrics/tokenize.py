@@ -6,14 +6,10 @@ gives each caption back as one string of tokens with single spaces between them,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Protocol
 
-#: Tokens that coco-caption drops after tokenising (pycocoevalcap, ``tokenizer/ptbtokenizer.py``).
-PUNCTUATION = frozenset(
-    ["''", "'", "``", "`", "-lrb-", "-rrb-", "-lcb-", "-rcb-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
-)
+from cutline.metrics.ptb import PtbTokenizer
 
 
 class Tokenizer(Protocol):
@@ -27,17 +23,6 @@ class Tokenizer(Protocol):
         ...
 
 
-class PlainTokenizer:
-    """Lower case, words and contractions by one regular expression, punctuation dropped. Not COCO's tokenizer."""
-
-    name = "plain-1"
-    _token = re.compile(r"n't\b|'(?:s|m|d|re|ve|ll)\b|\w+?(?=n't\b)|\w+(?:[-.]\w+)*|[^\w\s]")
-
-    def __call__(self, captions: Sequence[str]) -> list[str]:
-        find = self._token.findall
-        return [" ".join([t for t in find(caption.lower()) if t not in PUNCTUATION]) for caption in captions]
-
-
 class Pretokenized:
     """Captions that are tokens already, with spaces between them."""
 
@@ -49,4 +34,4 @@ class Pretokenized:
 
 def default() -> Tokenizer:
     """The tokenizer used where none is given."""
-    return PlainTokenizer()
+    return PtbTokenizer()

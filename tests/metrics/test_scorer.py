@@ -88,6 +88,7 @@ def test_lengths() -> None:
 
 def test_few_images_warn() -> None:
     assert any("fewer than 100 images" in text for text in Scorer(REFERENCES).warnings())
+    assert any("end a line" in text for text in Scorer({"a": ["x\u2028y"]}).warnings())
     assert any("one reference" in text for text in Scorer({"a": ["x"]}).warnings())
     assert any("more than once" in text for text in Scorer({"a": ["x", "x"]}).warnings())
 
