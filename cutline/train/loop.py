@@ -172,6 +172,12 @@ class Log(TrainerCallback):
         self._out = jsonl.Appender(path)
         self._out.write(kept)
 
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._out.close()
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
         row = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4)}
         names = {"learning_rate": "lr", "loss": "loss", "grad_norm": "grad_norm"}

@@ -61,7 +61,7 @@ def train(
     checkpoints = folder / "checkpoints"
     resumed = last_whole_checkpoint(checkpoints)
     steps = int(resumed.name.rpartition("-")[2]) if resumed else 0
-    with bar("training") as progress:
+    with bar("training") as progress, Log(folder / "log.jsonl", progress, steps) as log:
         trainer = CaptionTrainer(
             family,
             Validation(validating, _for_validation(settings), settings.metric, cache),
@@ -71,7 +71,7 @@ def train(
             eval_dataset=Examples(validating, "all"),
             data_collator=Collator(family, cache),
             callbacks=[
-                Log(folder / "log.jsonl", progress, steps),
+                log,
                 *([EarlyStoppingCallback(settings.patience)] if settings.patience else []),
             ],
         )

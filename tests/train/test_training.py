@@ -1,0 +1,286 @@
+"""Training: exact resume, honest normalisation, the best checkpoint, features that are never stale."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from cutline import jsonl
+from cutline.data import shapes
+from cutline.data.dataset import Dataset
+from cutline.data.prepare import prepare
+from cutline.data.settings import DataSettings
+from cutline.errors import DataError, TrainingError
+from cutline.families.open import find
+from cutline.features import FeatureCache
+from cutline.train import loop
+from cutline.train import train as verb
+from cutline.train.examples import Collator, Examples
+from cutline.train.settings import TrainSettings
+from cutline.train.trainable import open_parts
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    source = shapes.draw(folder / "shapes", train=24, val=6, test=0)
+    prepare(DataSettings(source=str(source)), folder / "dataset")
+    return Dataset.open(folder / "dataset")
+
+
+def vit_gpt2(dropout: float = 0.1):
+    sizes = {"vision_layers": 1, "vision_width": 16, "text_layers": 1, "text_width": 16, "heads": 2, "dropout": dropout}
+    return find("vision_encoder_decoder").create(sizes, [], seed=0)
+
+
+def settings(**changes) -> TrainSettings:
+    usual = {"max_steps": 8, "evaluate_every": 2, "batch_size": 3, "lr": 1e-2, "warmup": 2, "log_every": 1}
+    return TrainSettings(**(usual | {"val_max_tokens": 6} | changes))
+
+
+def weights(family):
+    return {name: tensor.clone() for name, tensor in family.model.state_dict().items()}
+
+
+def same(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_at(monkeypatch, step: int):
+    real = loop.Log.on_step_end
+
+    def on_step_end(self, args, state, control, **rest):
+        if state.global_step == step:
+            raise Killed
+        real(self, args, state, control, **rest)
+
+    monkeypatch.setattr(loop.Log, "on_step_end", on_step_end)
+
+
+@pytest.mark.parametrize("family", ["vision_encoder_decoder", "cnn_rnn"])
+def test_killed_and_resumed_is_the_same_as_unbroken(dataset, tmp_path, monkeypatch, family):
+    """n steps + resume + n steps = 2n steps, to the last bit, with dropout, in the middle of an epoch."""
+
+    def make():
+        return vit_gpt2() if family == "vision_encoder_decoder" else find("cnn_rnn").tiny(["a red square"], seed=0)
+
+    unbroken = make()
+    facts = verb.train(unbroken, dataset, settings(), tmp_path / "unbroken")
+    for step in (3, 7):  # 5 steps and more of an epoch of 8; a checkpoint at each even step
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_at(patch, step)
+            verb.train(make(), dataset, settings(), tmp_path / "broken")
+    # the kill may also come while a checkpoint is written
+    checkpoints = tmp_path / "broken/checkpoints"
+    shutil.copytree(checkpoints / "checkpoint-6", checkpoints / "checkpoint-7")
+    (checkpoints / "checkpoint-7" / loop.WHOLE).unlink()
+    (checkpoints / "checkpoint-7" / "optimizer.pt").write_bytes(b"half")
+    resumed = make()
+    assert verb.train(resumed, dataset, settings(), tmp_path / "broken") == facts
+    assert same(weights(resumed), weights(unbroken))
+    logs = [list(jsonl.read(tmp_path / name / "log.jsonl")) for name in ("unbroken", "broken")]
+    timeless = [[{k: v for k, v in row.items() if k != "val_seconds"} for row in log] for log in logs]
+    assert timeless[0] == timeless[1]
+
+
+def test_accumulated_batches_are_one_large_batch(dataset, tmp_path):
+    """Also when captions differ in length: the loss is a mean over tokens, not over batches."""
+    trained = []
+    for name, batch_size, accumulate in (("large", 6, 1), ("small", 2, 3)):
+        family = vit_gpt2(dropout=0.0)
+        # plain descent keeps differences as small as they are; Adam would blow up those near zero
+        plain = settings(batch_size=batch_size, accumulate=accumulate, max_steps=2, optimizer="sgd", lr=0.5, warmup=0)
+        verb.train(family, dataset, plain, tmp_path / name)
+        trained.append(weights(family))
+    start = weights(vit_gpt2(dropout=0.0))
+    moved = max(float((trained[0][name] - start[name]).abs().max()) for name in start)
+    apart = max(float((trained[0][name] - trained[1][name]).abs().max()) for name in start)
+    assert moved > 1e-3
+    assert apart < 1e-5 * max(1.0, moved)
+
+
+def test_logged_loss_is_nats_a_token(dataset, tmp_path):
+    """A fresh model knows nothing: its loss is about the logarithm of the vocabulary's size."""
+    family = vit_gpt2(dropout=0.0)
+    verb.train(family, dataset, settings(max_steps=2, accumulate=2, batch_size=4), tmp_path)
+    first = next(jsonl.read(tmp_path / "log.jsonl"))
+    size = len(family.tokenizer)
+    assert first["loss"] == pytest.approx(torch.log(torch.tensor(float(size))).item(), abs=0.3)
+
+
+def test_best_checkpoint_by_generated_captions_is_kept(dataset, tmp_path, monkeypatch):
+    seen = {}
+    scores = iter([0.1, 0.9, 0.5, 0.2])
+
+    def validation(self, family):
+        value = next(scores)
+        seen[value] = weights(family)
+        return {"cider": value, "bleu4": 0.0}
+
+    monkeypatch.setattr(loop.Validation, "__call__", validation)
+    family = vit_gpt2()
+    facts = verb.train(family, dataset, settings(), tmp_path)
+    assert facts["best_step"] == 4
+    assert facts["best_val_cider"] == 0.9
+    assert same(weights(family), seen[0.9])
+
+
+def test_stops_early_when_captions_get_no_better(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.Validation, "__call__", lambda self, family: {"cider": 0.1, "bleu4": 0.0})
+    facts = verb.train(vit_gpt2(), dataset, settings(max_steps=40, patience=2), tmp_path)
+    assert facts["steps"] == 6
+
+
+def test_loss_that_is_no_number_stops_the_training(dataset, tmp_path):
+    family = vit_gpt2()
+    with torch.no_grad():
+        family.model.decoder.transformer.wte.weight.fill_(float("inf"))
+    with pytest.raises(TrainingError, match="loss became nan"):
+        verb.train(family, dataset, settings(), tmp_path)
+
+
+def test_other_parts_than_before_is_an_error_and_loses_nothing(dataset, tmp_path):
+    verb.train(vit_gpt2(), dataset, settings(max_steps=2), tmp_path)
+    with pytest.raises(TrainingError, match="other parts open"):
+        verb.train(vit_gpt2(), dataset, settings(max_steps=4, parts={"vision": "frozen"}), tmp_path)
+    assert (tmp_path / "checkpoints/checkpoint-2" / loop.WEIGHTS).exists()
+
+
+def test_no_validation_split_is_said_before_training(dataset, tmp_path):
+    train_only = tmp_path / "dataset"
+    shutil.copytree(dataset.path, train_only)
+    source = shapes.draw(tmp_path / "shapes", train=4, val=0, test=4)
+    prepare(DataSettings(source=str(source)), tmp_path / "other")
+    with pytest.raises(DataError, match="no split 'val'"):
+        verb.train(vit_gpt2(), Dataset.open(tmp_path / "other"), settings(), tmp_path / "run")
+
+
+# ---- what is trained
+
+
+def test_parts_open_what_they_say():
+    family = find("vision_encoder_decoder").tiny()
+    open_parts(family, {"vision": "last:1", "bridge": "full", "text": "frozen"})
+    opened = {name for name, p in family.model.named_parameters() if p.requires_grad}
+    assert opened
+    assert all(family.part_of(name) == "bridge" or ".layer.1." in name or ".layers.1." in name for name in opened)
+    assert any(family.part_of(name) == "vision" for name in opened)
+
+
+def test_last_n_means_the_last_layers_of_that_part_only():
+    family = find("qwen2_5_vl").tiny()
+    open_parts(family, {"vision": "frozen", "bridge": "frozen", "text": "last:1", "head": "frozen"})
+    opened = {name for name, p in family.model.named_parameters() if p.requires_grad}
+    assert opened == {n for n, _ in family.model.named_parameters() if n.startswith("model.language_model.layers.1.")}
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"visoin": "full"}, "no such part"),
+        ({"text": "last:9"}, "2 layers"),
+        ({"bridge": "last:1"}, "no numbered layers"),
+        ({"vision": "frozen", "bridge": "frozen", "text": "frozen", "head": "frozen"}, "nothing to train"),
+    ],
+)
+def test_impossible_policies(parts, words):
+    with pytest.raises(TrainingError, match=words):
+        open_parts(find("qwen2_5_vl").tiny(), parts)
+
+
+def test_trainable_weights_are_kept_in_float32():
+    family = find("qwen2_5_vl").tiny().to(torch.bfloat16)
+    open_parts(family, {"vision": "frozen"})
+    for name, parameter in family.model.named_parameters():
+        assert parameter.dtype == (torch.bfloat16 if family.part_of(name) == "vision" else torch.float32)
+
+
+# ---- examples
+
+
+def test_every_caption_is_seen_once_an_epoch():
+    from cutline.records import Sample
+
+    samples = [Sample(id="a", image="", captions=("1", "2", "3")), Sample(id="b", image="", captions=("4",))]
+    for size, count in ((1, 4), (2, 3), ("all", 2)):
+        examples = Examples(samples, size)
+        assert len(examples) == count
+        assert sorted(c for n in range(count) for c in examples[n].captions) == ["1", "2", "3", "4"]
+
+
+# ---- features on disk
+
+
+def loss_of(family, cache, samples) -> float:
+    with torch.no_grad():
+        return float(family.eval()(Collator(family, cache)(samples)).nll)
+
+
+@pytest.mark.parametrize("name", ["vision_encoder_decoder", "qwen2_5_vl", "cnn_rnn"])
+def test_cached_features_give_the_same_loss_and_are_found_again(dataset, tmp_path, name):
+    family = find(name).tiny(["a red square"]).eval()
+    samples = dataset.split("train")[:8]
+    cache = FeatureCache(family, tmp_path, torch.float32)
+    assert cache.fill(samples) == 8
+    live = loss_of(family, None, samples)
+    assert loss_of(family, cache, samples) == pytest.approx(live, rel=1e-6)
+    again = FeatureCache(find(name).tiny(["a red square"]).eval(), tmp_path, torch.float32)
+    assert again.fill(samples) == 0
+    assert loss_of(family, again, samples) == pytest.approx(live, rel=1e-6)
+    small = FeatureCache(family, tmp_path, torch.float16)
+    assert small.fill(samples) == 8
+    assert loss_of(family, small, samples) == pytest.approx(live, rel=2e-3)
+
+
+def test_features_are_never_stale(dataset, tmp_path):
+    """A changed image, changed weights and changed image processing are all seen anew."""
+    family = find("cnn_rnn").tiny().eval()
+    sample = dataset[0]
+    picture = tmp_path / "picture.png"
+    shutil.copy(sample.image, picture)
+    mine = [type(sample)(id="x", image=str(picture), captions=("a red square",))]
+    assert FeatureCache(family, tmp_path).fill(mine) == 1
+    assert FeatureCache(family, tmp_path).fill(mine) == 0
+    Image.new("RGB", (48, 48), "red").save(picture)
+    assert FeatureCache(family, tmp_path).fill(mine) == 1
+    family.image_processor.size = {"height": 48, "width": 48}
+    assert FeatureCache(family, tmp_path).fill(mine) == 1
+    other = find("cnn_rnn").tiny(seed=5).eval()
+    assert FeatureCache(other, tmp_path).fill(mine) == 1
+
+
+def test_killed_while_seeing_goes_on_with_the_same_bits(dataset, tmp_path, monkeypatch):
+    from cutline import features
+
+    monkeypatch.setattr(features, "CHUNK", 4)
+    family = find("cnn_rnn").tiny().eval()
+    samples = dataset.split("train")[:10]
+    whole = FeatureCache(family, tmp_path / "whole")
+    whole.fill(samples)
+    broken = FeatureCache(family, tmp_path / "broken")
+    broken.fill(samples)
+    index = broken.folder / "index.jsonl"
+    text = index.read_bytes()
+    lines = text.splitlines(keepends=True)
+    for end in (0, len(lines[0]) + 5, sum(map(len, lines[:5])), len(text) - 1):  # torn in and between lines
+        index.write_bytes(text[:end])
+        again = FeatureCache(family, tmp_path / "broken")
+        again.fill(samples)
+        for one, other in zip(whole.get(samples), again.get(samples), strict=True):
+            assert torch.equal(one["features"], other["features"])
+
+
+def test_a_frozen_tower_is_looked_at_once_in_a_whole_training(dataset, tmp_path, monkeypatch):
+    family = find("cnn_rnn").tiny(["a red square above a blue circle"])
+    calls = []
+    see = family.model.see
+    monkeypatch.setattr(family.model, "see", lambda pixels: calls.append(len(pixels)) or see(pixels))
+    verb.train(family, dataset, settings(parts={"vision": "frozen"}), tmp_path, cache_root=tmp_path)
+    assert sum(calls) == len(dataset.split("train")) + len(dataset.split("val"))
