@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import reference_scores
 
 from cutline.metrics.scorer import Scorer, score
 from cutline.metrics.tokenize import Pretokenized
+from tests.metrics import reference_scores
 
 SCORES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider")
 

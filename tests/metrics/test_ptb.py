@@ -3,9 +3,9 @@
 import json
 
 import pytest
-import reference_scores
 
 from cutline.metrics.ptb import PtbTokenizer
+from tests.metrics import reference_scores
 
 #: Captions in one text, and what the reference (Java) makes of each; found by asking it.
 ASKED = [
