@@ -54,7 +54,7 @@ def train(
     parts = open_parts(family, settings.parts)
     show_parts(parts)
     if settings.gradient_checkpointing:
-        family.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        family.model.activation_checkpointing_enable({"use_reentrant": False})
     cache = None
     if settings.cache_features and family.vision_is_frozen:
         cache = _cached(family, [*training, *validating], settings, cache_root)

@@ -1,0 +1,142 @@
+"""Whole runs: every recipe rehearsed, killed and gone on with, changed and passed over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cutline import jsonl, recipe, run
+from cutline.caption_files import read
+from cutline.data import shapes
+from cutline.evaluate import Evaluation
+
+ROOT = Path(__file__).parent.parent
+RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "cutline/demo.toml"]
+
+SMALL = {
+    "model": {
+        "family": "vision_encoder_decoder",
+        "new": {"vision_layers": 1, "vision_width": 16, "text_layers": 1, "text_width": 16, "heads": 2},
+    },
+    "train": {"max_steps": 6, "evaluate_every": 2, "batch_size": 4, "log_every": 1, "val_max_tokens": 6},
+    "generate": {"max_tokens": 8, "batch_size": 2},
+    "score": {"resamples": 50},
+}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    return shapes.draw(tmp_path_factory.mktemp("shapes"), train=16, val=6, test=24)
+
+
+def small(source, **changes) -> run.Recipe:
+    table = {"data": {"source": str(source)}} | {name: dict(section) for name, section in SMALL.items()}
+    for section, values in changes.items():
+        table[section] = table[section] | values
+    return recipe.parse(table, run.Recipe)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_rehearsed_with_tiny(path, tmp_path, monkeypatch):
+    """From the data to the report, without its data, its checkpoint, a network or a GPU."""
+    monkeypatch.chdir(tmp_path)
+    loaded = recipe.load(path, run.Recipe)
+    evaluation = run.Run(loaded, tmp_path / "run", tiny=True)()
+    assert evaluation is not None
+    assert evaluation.counts["images"] == 12
+    assert evaluation.counts["failed"] == 0
+    assert set(evaluation.baselines) >= {"one constant caption", "captions of another image"}
+    page = (tmp_path / "run/report.html").read_text()
+    assert "cider" in page.lower()
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    assert facts["versions"]["torch"]
+    assert facts["data"]["fingerprint"]
+    assert recipe.load(tmp_path / "run/recipe.toml", run.Recipe).model == loaded.model
+
+
+def test_finished_and_unchanged_is_passed_over_and_a_change_redoes_what_follows(drawn, tmp_path, capsys):
+    folder = tmp_path / "run"
+    first = run.Run(small(drawn), folder)()
+    weights = (folder / "model/model.safetensors").stat().st_mtime_ns
+    rows = (folder / "predictions.jsonl").read_bytes()
+    capsys.readouterr()
+    again = run.Run(small(drawn), folder)()
+    said = capsys.readouterr().err
+    assert all(f"{stage}: finished before" in said for stage in ("train", "caption", "score"))
+    assert {name: score.value for name, score in again.scores.items()} == {
+        name: score.value for name, score in first.scores.items()
+    }
+    # another way of generating: the training stays, the old captions are kept aside
+    run.Run(small(drawn, generate={"beams": 2}), folder)()
+    assert (folder / "model/model.safetensors").stat().st_mtime_ns == weights
+    assert [path.read_bytes() for path in folder.glob("superseded/caption-*/predictions.jsonl")] == [rows]
+    # another training: all is done again
+    run.Run(small(drawn, train={"lr": 0.02}, generate={"beams": 2}), folder)()
+    assert (folder / "model/model.safetensors").stat().st_mtime_ns != weights
+    assert list(folder.glob("superseded/train-*/model/model.safetensors"))
+
+
+def start(recipe_path: Path, folder: Path) -> subprocess.Popen[bytes]:
+    arguments = [sys.executable, "-m", "cutline.cli", "run", str(recipe_path), "--out", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
+    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+
+
+def kill_when(process: subprocess.Popen[bytes], happened) -> None:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if happened():
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            return
+        time.sleep(0.002)
+    raise AssertionError(f"the run ended before it was killed: {process.communicate()[1].decode()[-2000:]}")
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said.decode()[-2000:]
+
+
+def test_killed_in_training_and_in_captioning_ends_as_an_unbroken_run(drawn, tmp_path):
+    """SIGKILL, the real program, and the same predictions and scores in the end."""
+    path = tmp_path / "small.toml"
+    path.write_text(recipe.to_toml(small(drawn, train={"max_steps": 12}, generate={"batch_size": 1})))
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    finish(start(path, unbroken))
+    kill_when(start(path, broken), lambda: (broken / "train/checkpoints/checkpoint-4").exists())
+    assert not (broken / "model").exists()
+    predictions = broken / "predictions.jsonl"
+    kill_when(start(path, broken), lambda: predictions.exists() and predictions.read_bytes().count(b"\n") >= 3)
+    assert 3 <= predictions.read_bytes().count(b"\n") < 24
+    finish(start(path, broken))
+    assert read(predictions) == read(unbroken / "predictions.jsonl")
+    assert len(list(jsonl.read(predictions))) == 24
+    scores = [Evaluation.load(folder).scores for folder in (unbroken, broken)]
+    assert scores[0] == scores[1]
+
+
+def test_zero_shot_needs_no_training(drawn, tmp_path):
+    trained = run.Run(small(drawn), tmp_path / "trained")
+    trained(("prepare", "train"))
+    table = {"data": {"source": str(drawn)}, "model": {"checkpoint": str(tmp_path / "trained/model")}}
+    loaded = recipe.parse(table | {"generate": SMALL["generate"]}, run.Recipe)
+    evaluation = run.Run(loaded, tmp_path / "zero")()
+    assert evaluation is not None
+    assert evaluation.counts["images"] == 24
+    assert not (tmp_path / "zero/model").exists()
+
+
+def test_demo_recipe_is_the_one_that_the_package_ships():
+    from cutline import demo
+
+    made = demo.recipe(Path("somewhere"))
+    assert made.data.source == "somewhere"
+    assert made.train is not None
