@@ -1,11 +1,14 @@
 """Append-only JSON-lines files that survive a kill at any byte.
 
-A record counts when its line is complete. A kill in the middle of a write leaves a torn last line; it is cut off before
+A record counts when it is whole. A kill in the middle of a write leaves a torn last line; it is cut off before
 anything is appended, so two records can never be glued together.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from cutline.errors import DataError
+from cutline.errors import CutlineError, DataError
 
 
 def read(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -44,44 +47,86 @@ def read(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def cut_torn_tail(path: str | Path) -> None:
-    """Cuts an unfinished last line off, in place. A file that is absent or whole is left as it is."""
+    """Cuts a torn last line off, in place; one that is whole but for its end is given that.
+
+    A file that is absent or whole is left as it is.
+    """
     path = Path(path)
-    if not path.exists():
+    if path.exists():
+        with open(path, "rb+") as file:
+            _mend_tail(file)
+
+
+def _mend_tail(file: BinaryIO) -> None:
+    end = position = file.seek(0, os.SEEK_END)
+    while position > 0:
+        step = min(65536, position)
+        file.seek(position - step)
+        found = file.read(step).rfind(b"\n")
+        if found >= 0:
+            position = position - step + found + 1
+            break
+        position -= step
+    if position == end:
         return
-    with open(path, "rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        position = end
-        while position > 0:
-            step = min(65536, position)
-            file.seek(position - step)
-            found = file.read(step).rfind(b"\n")
-            if found >= 0:
-                position = position - step + found + 1
-                break
-            position -= step
-        if position != end:
-            file.truncate(position)
+    file.seek(position)
+    try:  # no object is whole before its last byte
+        whole = isinstance(json.loads(file.read()), dict)
+    except ValueError:
+        whole = False
+    if whole:
+        file.write(b"\n")
+    else:
+        file.truncate(position)
+
+
+def dumps(row: Any) -> str:
+    """JSON on one line, readable in any script; what UTF-8 can't hold (odd bytes in a file's name) is escaped."""
+    text = json.dumps(row, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(row)
+    return text
 
 
 class Appender:
-    """Appends records to a file, each in one write; cuts a torn tail off first.
+    """Appends records to a file, in one write where the system allows; cuts a torn tail off first.
 
     Example:
         with Appender("predictions.jsonl") as out:
             out.write([prediction.to_json()])
+
+    Raises:
+        CutlineError: another process is appending to the same file.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        cut_torn_tail(self.path)
-        self._file: BinaryIO = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
+        self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 - closed by __exit__
+        try:
+            self._lock()
+            _mend_tail(self._file)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return  # a file system without locks
+            raise CutlineError(
+                f"Another process is writing {self.path}.", "Wait for it, or write to another file."
+            ) from error
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends the rows and hands them to the operating system at once."""
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        if lines:
-            self._file.write(lines.encode())
+        rest = memoryview("".join(dumps(row) + "\n" for row in rows).encode())
+        while rest:  # a nearly full disk takes a part and says so only at the next write
+            rest = rest[self._file.write(rest) :]
 
     def close(self) -> None:
         self._file.close()
@@ -99,6 +144,8 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     """Writes a whole file so that a reader sees the old one or the new one, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+    # the name by its hash: a name of the greatest length leaves no room for more
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
     os.replace(temporary, path)
