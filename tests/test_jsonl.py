@@ -71,7 +71,7 @@ def test_a_write_that_the_system_takes_in_parts_is_whole(tmp_path, monkeypatch):
     class Small:
         """A file on a disk that takes seven bytes at a time."""
 
-        def __init__(self, file):
+        def __init__(self, file: Any) -> None:
             self.file = file
 
         def write(self, data):
