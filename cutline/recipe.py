@@ -6,16 +6,18 @@ This file knows how a section is read and checked, not which sections there are:
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from cutline.errors import RecipeError
 
@@ -55,63 +57,140 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         hint = f"Did you mean {path.parent / near[0]}?" if near else "Give the path of a .toml file."
         raise RecipeError(f"There is no recipe {path}.", hint)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not valid TOML: {error}.", "Mend that place in the file.") from error
 
 
 def parse(
-    table: dict[str, Any], recipe: type[AnySection], overrides: Sequence[str] = (), where: str = "the recipe"
+    table: Mapping[str, Any], recipe: type[AnySection], overrides: Sequence[str] = (), where: str = "the recipe"
 ) -> AnySection:
     """Checks a table of values against a recipe's model.
 
     Raises:
         RecipeError: an unknown key (with the nearest known one) or a wrong value.
     """
-    for override in overrides:
-        _set(table, override)
+    values = copy.deepcopy(dict(table))
+    texts = dict(_set(values, override) for override in overrides)
     try:
-        return recipe.model_validate(table)
+        return recipe.model_validate(values)
     except ValidationError as error:
-        raise _plain(error, recipe, where) from error
+        wanted = {_location(recipe, one["loc"]) for one in error.errors() if one["type"] == "string_type"}
+        numbers = [(keys, text) for keys, text in texts.items() if keys in wanted]
+        if not numbers:
+            raise _plain(error, recipe, where) from error
+    for keys, text in numbers:  # a folder called 2024 is a text, whatever TOML says
+        _put(values, keys, text)
+    return parse(values, recipe, where=where)
 
 
-def _set(table: dict[str, Any], override: str) -> None:
+def _set(table: dict[str, Any], override: str) -> tuple[tuple[str, ...], str]:
+    """Puts a ``key=value`` into the table; returns the key's parts and the text of the value."""
     key, equals, text = override.partition("=")
-    if not equals or "." not in key:
+    keys = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(keys):
         raise RecipeError(f"--set {override} is not of the form section.key=value.", "For example --set train.epochs=3")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    *sections, last = key.strip().split(".")
-    for section in sections:
-        table = table.setdefault(section, {})
-        if not isinstance(table, dict):
-            raise RecipeError(f"--set {override}: {section} is a value, not a section.", "Name a key inside a section.")
-    table[last] = value
+    if not _put(table, keys, value):
+        raise RecipeError(f"--set {override}: {key} lies inside a value, not a section.", "Name a key of a section.")
+    return keys, text
+
+
+def _put(table: dict[str, Any], keys: Sequence[str], value: Any) -> bool:
+    for section in keys[:-1]:
+        below = table.setdefault(section, {})
+        if not isinstance(below, dict):
+            return False
+        table = below
+    table[keys[-1]] = value
+    return True
 
 
 def _plain(error: ValidationError, recipe: type[Section], where: str) -> RecipeError:
-    """The first of pydantic's complaints as a problem and a remedy."""
-    first = error.errors(include_url=False)[0]
-    location = [str(part) for part in first["loc"]]
+    """One of pydantic's complaints as a problem and a remedy: an unknown key first, since it explains missing ones."""
+    complaints = [(_location(recipe, one["loc"]), one) for one in error.errors(include_url=False)]
+    location, first = next((item for item in complaints if item[1]["type"] == "extra_forbidden"), complaints[0])
     key = ".".join(location)
-    others = f" ({error.error_count() - 1} more after it)" if error.error_count() > 1 else ""
+    more = len({place for place, _ in complaints}) - 1
+    others = f" ({more} more after it)" if more else ""
+    section = _walk(recipe, location)
     if first["type"] == "extra_forbidden":
         known = _keys(recipe, location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"Did you mean {'.'.join([*location[:-1], near[0]])}?" if near else f"Known here: {', '.join(known)}."
-        return RecipeError(f"{where}: unknown key {key}{others}.", hint)
-    if first["type"] == "missing":
-        return RecipeError(f"{where}: {key} is missing{others}.", f"Add {key} = …")
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+        kind = "section" if isinstance(first["input"], dict) else "key"
+        return RecipeError(f"{where}: unknown {kind} {key}{others}.", hint)
+    if first["type"] == "missing" and section:
+        return RecipeError(f"{where}: the section [{key}] is missing{others}.", f"Add [{key}] and its keys below it.")
     description = _describe(recipe, location)
+    if first["type"] == "missing" and location[-1] in _keys(recipe, location[:-1]):
+        return RecipeError(f"{where}: {key} is missing{others}.", f"Add {key} = … ({description})")
+    if section and first["type"] in ("model_type", "model_attributes_type"):
+        return RecipeError(f"{where}: {key} is a section, not a value{others}.", f"Write [{key}] and its keys below.")
+    message = " or ".join(dict.fromkeys(_message(one) for place, one in complaints if place == location))
+    if section or not key:  # a complaint about several keys says itself which it means
+        return RecipeError(_sentence(f"{where}: {message}{others}"), f"Mend [{key}]." if key else "Mend the recipe.")
     got = json.dumps(first["input"], default=str, ensure_ascii=False)
     got = got if len(got) <= 60 else got[:59] + "…"
-    problem = f"{where}: {key} = {got}: {message}{others}." if key else f"{where}: {message}{others}."
-    return RecipeError(problem, description or "Change that value.")
+    if near := difflib.get_close_matches(str(first["input"]), _choices(recipe, location), n=1):
+        description = f'Did you mean "{near[0]}"?'
+    return RecipeError(_sentence(f"{where}: {key} = {got}: {message}{others}"), description or f"Mend {key}.")
+
+
+#: pydantic's type of a complaint → what people are told; the rest of its words are good enough.
+_PLAIN = {
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "string": "must be a text in quotes",
+    "bool": "must be true or false",
+    "list": "must be a list, in brackets",
+    "tuple": "must be a list, in brackets",
+    "dict": "must be a section with keys",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be above {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be below {lt}",
+    "literal_error": "must be one of {expected}",
+    "missing": "has too few values",
+}
+
+
+def _message(complaint: ErrorDetails) -> str:
+    kind = complaint["type"]
+    known = _PLAIN.get(kind) or (
+        _PLAIN.get(kind.partition("_")[0]) if kind.endswith(("_type", "ing", "float")) else None
+    )
+    if known:
+        return known.format_map(complaint.get("ctx", {})).replace(" one of 'all'", ' "all"')
+    message = complaint["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return message[:1].lower() + message[1:]
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
+def _choices(recipe: type[Section], location: Sequence[str]) -> list[str]:
+    """What may stand at a key that knows only certain texts."""
+    above = _walk(recipe, location[:-1])
+    field = above.model_fields.get(location[-1]) if above else None
+    branches = [field.annotation, *get_args(field.annotation)] if field else []
+    return [str(choice) for branch in branches if get_origin(branch) is Literal for choice in get_args(branch)]
+
+
+def _location(recipe: type[Section], place: Sequence[str | int]) -> tuple[str, ...]:
+    """Where a complaint is, without the names that pydantic gives the branches of a union."""
+    location = [str(part) for part in place]
+    for end in range(1, len(location)):
+        above = _walk(recipe, location[: end - 1])
+        field = above.model_fields.get(location[end - 1]) if above else None
+        if field and not _model(field.annotation):
+            deep = "dict" in str(field.annotation)
+            return (*location[:end], *(part for part in location[end:] if deep or part.isdigit()))
+    return tuple(location)
 
 
 def _model(annotation: Any) -> type[Section] | None:
