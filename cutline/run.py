@@ -240,6 +240,8 @@ class Run:
             settings=self.recipe.score,
         )
         evaluation.save(self.folder.path)
+        if self._split() == "test":  # choosing by the test split flatters; how often it was looked at is on record
+            self.folder.note(looks_at_test=self.folder.facts().get("looks_at_test", 0) + 1)
         self.folder.finish("score", time.monotonic() - begun, split=self._split())
         return evaluation
 

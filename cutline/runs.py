@@ -40,7 +40,10 @@ class RunFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise CutlineError(f"{error.filename} is a file.", "Give a folder with --out.") from error
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -55,7 +58,7 @@ class RunFolder:
         with open(self / ".lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise CutlineError(
                     f"Another cutline is working in {self.path}.", "Wait for it, or give another folder with --out."
                 ) from error
@@ -69,11 +72,14 @@ class RunFolder:
             python=platform.python_version(), machine=platform.machine(), cpus=os.cpu_count(),
         )  # fmt: skip
 
+    def facts(self) -> dict[str, Any]:
+        """What ``run.json`` says."""
+        path = self / "run.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
     def note(self, **facts: Any) -> None:
         """Adds facts to ``run.json``."""
-        path = self / "run.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        write_atomically(path, json.dumps(known | facts, indent=2) + "\n")
+        write_atomically(self / "run.json", json.dumps(self.facts() | facts, indent=2) + "\n")
 
     def stage(self, name: str) -> dict[str, Any]:
         """What is known of a stage: ``{}``, or fingerprint, finished, seconds and the stage's own facts."""
@@ -94,7 +100,7 @@ class RunFolder:
         moved = None
         present = [output for output in outputs if (self / output).exists()]
         if known and known.get("fingerprint") != fingerprint and present:
-            moved = self / f"superseded/{name}-{known['fingerprint'][:8]}-{int(time.time())}"
+            moved = self._superseded(f"{name}-{known['fingerprint'][:8]}-{int(time.time())}")
             for output in present:
                 target = moved / output
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +109,11 @@ class RunFolder:
         spent = known.get("seconds", 0.0) if known.get("fingerprint") == fingerprint else 0.0
         self._mark(name, {"fingerprint": fingerprint, "finished": False, "seconds": spent})
         return moved
+
+    def _superseded(self, name: str) -> Path:
+        """A folder that holds nothing yet."""
+        names = (name, *(f"{name}-{number}" for number in range(2, 1000)))
+        return next(place for place in (self / f"superseded/{name}" for name in names) if not place.exists())
 
     def finish(self, name: str, seconds: float, **facts: Any) -> None:
         """Writes the stage's marker. Call it last, when everything that the stage made is on disk."""

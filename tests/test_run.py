@@ -81,6 +81,8 @@ def test_finished_and_unchanged_is_passed_over_and_a_change_redoes_what_follows(
     run.Run(small(drawn, train={"lr": 0.02}, generate={"beams": 2}), folder)()
     assert (folder / "model/model.safetensors").stat().st_mtime_ns != weights
     assert list(folder.glob("superseded/train-*/model/model.safetensors"))
+    # scored three times, and each was a look at the test split
+    assert json.loads((folder / "run.json").read_text())["looks_at_test"] == 3
 
 
 def start(recipe_path: Path, folder: Path) -> subprocess.Popen[bytes]:

@@ -285,3 +285,10 @@ def test_a_frozen_tower_is_looked_at_once_in_a_whole_training(dataset, tmp_path,
     monkeypatch.setattr(family.model, "see", lambda pixels: calls.append(len(pixels)) or see(pixels))
     verb.train(family, dataset, settings(parts={"vision": "frozen"}), tmp_path, cache_root=tmp_path)
     assert sum(calls) == len(dataset.split("train")) + len(dataset.split("val"))
+
+
+def test_a_tracker_gets_what_the_log_gets(dataset, tmp_path):
+    """Trackers come from the Trainer; TensorBoard stands for them, since it needs no account."""
+    pytest.importorskip("tensorboard")
+    verb.train(vit_gpt2(), dataset, settings(max_steps=2, trackers=["tensorboard"]), tmp_path)
+    assert list(tmp_path.rglob("events.out.tfevents*"))
