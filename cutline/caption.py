@@ -6,7 +6,7 @@ Every image that goes in comes out as one ``Prediction``: with a caption, or wit
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -15,22 +15,32 @@ import torch
 from PIL.Image import Image, Resampling
 
 from cutline.data.ahead import ahead
-from cutline.data.images import MAX_PIXELS, ImageProblem, open_image
+from cutline.data.images import MAX_PIXELS, ImageProblem, image_size, open_image
 from cutline.errors import CheckpointError
-from cutline.families.base import Family, Generation
+from cutline.families.base import Batch, Family, Generation
 from cutline.families.settings import GenerateSettings
 from cutline.features import FeatureCache
 from cutline.records import Prediction, Sample
 
-#: Batches whose images are opened, and sorted by size, together.
+#: Batches whose images are sorted by size together.
 WINDOW = 8
 
 #: A model that fails on so many images, and never succeeded, is broken; the images are not to blame.
 HOPELESS = 20
 
-#: What is captioned: the sample, and its picture when it was given as one instead of a file.
-Item = tuple[Sample, Image | None]
+#: Threads that open images and make pixels of them while the model computes.
+THREADS = 2
+
 Anything = TypeVar("Anything")
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An image on its way: its pixels, or its cached features, and how to get the picture again."""
+
+    sample: Sample
+    pixels: Batch | None
+    picture: Callable[[], Image] | None
 
 
 def caption(
@@ -57,22 +67,46 @@ def caption(
         The predictions of one batch at a time, as soon as they are made.
     """
     worker = _Captioner(family, settings)
-    for window in _chunks(samples, WINDOW * settings.batch_size):
-        if all(sample.id in done for sample in window):
-            continue
-        opened: list[tuple[Sample, Image]] = []
-        for sample, picture in ahead(lambda sample: _open(sample, max_pixels), window, depth=settings.batch_size):
-            if isinstance(picture, Prediction):
-                if sample.id not in done:
-                    yield [picture]
-            else:
-                opened.append((sample, picture))
-        # pictures of one size waste no padding; the sort is stable, so the batches are the same at every start
-        opened.sort(key=lambda item: (item[1].width * item[1].height, item[1].width))
-        for batch in _chunks(opened, settings.batch_size):
-            if any(sample.id not in done for sample, _ in batch):
-                made = worker.predict([sample for sample, _ in batch], [picture for _, picture in batch])
-                yield [prediction for prediction in made if prediction.id not in done]
+
+    def open_one(sample: Sample) -> _Item | Prediction:
+        try:
+            picture = open_image(sample.image, max_pixels)
+        except ImageProblem as problem:
+            return failure(sample.id, f"{problem.reason}: {problem.detail}")
+        try:
+            pixels = family.pixels([picture])
+        except Exception as error:  # processors refuse some shapes (Qwen: 200 times as wide as high)
+            size = f"{picture.width} × {picture.height} px"
+            return failure(sample.id, f"unusable: the model's processor refuses {size}: {_words(error)}")
+        return _Item(sample, pixels, lambda: open_image(sample.image, max_pixels))
+
+    todo = (batch for batch in _batches(samples, settings.batch_size) if any(s.id not in done for s in batch))
+    in_a_row = ((batch, sample) for batch in todo for sample in batch)
+    opened: list[_Item | Prediction] = []
+    for (batch, _), item in ahead(lambda place: open_one(place[1]), in_a_row, settings.batch_size, THREADS):
+        opened.append(item)
+        if len(opened) == len(batch):
+            made = [item for item in opened if isinstance(item, Prediction)]
+            made += worker.predict([item for item in opened if isinstance(item, _Item)])
+            opened = []
+            yield [prediction for prediction in made if prediction.id not in done]
+
+
+def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    """Batches of images of like size, which waste no padding in models of native resolution."""
+    for window in _chunks(samples, WINDOW * size):
+        yield from _chunks(sorted(window, key=_area), size)  # stable: the same batches at every start
+
+
+def _area(sample: Sample) -> int:
+    """Number of pixels, from the dataset or else from the file's header; 0 when it can't be known."""
+    if "width" in sample.extra and "height" in sample.extra:
+        return int(sample.extra["width"]) * int(sample.extra["height"])
+    try:
+        width, height = image_size(sample.image)
+    except ImageProblem:
+        return 0
+    return width * height
 
 
 def caption_pictures(
@@ -82,7 +116,8 @@ def caption_pictures(
     worker = _Captioner(family, settings)
     made = []
     for batch in _chunks(list(zip(samples, pictures, strict=True)), settings.batch_size):
-        made += worker.predict([sample for sample, _ in batch], [picture.convert("RGB") for _, picture in batch])
+        rgb = [(sample, picture.convert("RGB")) for sample, picture in batch]
+        made += worker.predict([_Item(s, family.pixels([p]), lambda p=p: p) for s, p in rgb])  # type: ignore[misc]
     return made
 
 
@@ -90,16 +125,9 @@ def caption_cached(
     family: Family, samples: Sequence[Sample], cache: FeatureCache, settings: GenerateSettings
 ) -> Iterator[list[Prediction]]:
     """Captions samples whose features are cached already; for validation during training."""
-    worker = _Captioner(family, settings)
+    worker = _Captioner(family, settings, cache)
     for batch in _chunks(samples, settings.batch_size):
-        yield worker.predict(batch, None, cache)
-
-
-def _open(sample: Sample, max_pixels: int) -> Image | Prediction:
-    try:
-        return open_image(sample.image, max_pixels)
-    except ImageProblem as problem:
-        return failure(sample.id, f"{problem.reason}: {problem.detail}")
+        yield worker.predict([_Item(sample, None, None) for sample in batch])
 
 
 def failure(id: str, error: str) -> Prediction:
@@ -119,6 +147,7 @@ class _Captioner:
 
     family: Family
     settings: GenerateSettings
+    cache: FeatureCache | None = None
     fits: int = field(init=False)
     succeeded: bool = False
     failed: int = 0
@@ -126,35 +155,34 @@ class _Captioner:
     def __post_init__(self) -> None:
         self.fits = self.settings.batch_size
 
-    def predict(
-        self, samples: Sequence[Sample], pictures: Sequence[Image] | None, cache: FeatureCache | None = None
-    ) -> list[Prediction]:
-        """One prediction a sample, in order. Never raises for one image's sake."""
-        size = min(self.fits, len(samples))
+    def predict(self, items: Sequence[_Item]) -> list[Prediction]:
+        """One prediction an image, in order. Never raises for one image's sake."""
+        size = min(self.fits, len(items))
         made: list[Prediction] = []
-        while len(made) < len(samples):
-            part = slice(len(made), len(made) + size)
-            chosen = pictures[part] if pictures is not None else None
+        while len(made) < len(items):
+            part = items[len(made) : len(made) + size]
             try:
-                made += self._generate(samples[part], chosen, cache)
+                made += self._generate(part)
                 self.succeeded = True
             except Exception as error:
                 full = is_out_of_memory(error)
                 _free_memory()
-                if size > 1:  # half as many; or, where one image is to blame, each by itself
-                    size = size // 2 if full else 1
+                if len(part) > 1:  # half as many; or, where one image is to blame, each by itself
+                    size = len(part) // 2 if full else 1
                     self.fits = size if full else self.fits
                 else:
-                    alone = pictures[part.start] if pictures is not None else None
-                    made.append(self._alone(samples[part.start], alone, error, full))
+                    made.append(self._alone(part[0], error, full))
         return made
 
-    def _alone(self, sample: Sample, picture: Image | None, error: Exception, full: bool) -> Prediction:
+    def _alone(self, item: _Item, error: Exception, full: bool) -> Prediction:
         """What becomes of one image that failed by itself."""
-        if full and picture is not None and max(picture.size) > 64:
-            half = picture.resize((max(1, picture.width // 2), max(1, picture.height // 2)), Resampling.BICUBIC)
+        size = ""
+        if full and item.picture is not None:
             try:
-                return self._generate([sample], [half], None)[0]
+                picture = item.picture()
+                size = f" ({picture.width} × {picture.height} px, and half as large)"
+                half = picture.resize((max(1, picture.width // 2), max(1, picture.height // 2)), Resampling.BICUBIC)
+                return self._generate([_Item(item.sample, self.family.pixels([half]), None)])[0]
             except Exception as again:
                 error, full = again, is_out_of_memory(again)
                 _free_memory()
@@ -164,15 +192,14 @@ class _Captioner:
                 f"The model failed on each of the first {self.failed} images: {type(error).__name__}: {error}",
                 "Try it on one image with --debug, which shows where.",
             ) from error
-        size = f" ({picture.width} × {picture.height} px)" if picture is not None else ""
         reason = "out_of_memory" if full else "model_error"
-        return failure(sample.id, f"{reason}: {type(error).__name__}: {str(error).splitlines()[0][:200]}{size}")
+        return failure(item.sample.id, f"{reason}: {type(error).__name__}: {_words(error)}{size}")
 
-    def _generate(
-        self, samples: Sequence[Sample], pictures: Sequence[Image] | None, cache: FeatureCache | None
-    ) -> list[Prediction]:
-        features = cache.get(samples) if cache else None
-        batch = self.family.encode(samples, with_targets=False, images=pictures, features=features)
+    def _generate(self, items: Sequence[_Item]) -> list[Prediction]:
+        samples = [item.sample for item in items]
+        pixels = [item.pixels for item in items if item.pixels is not None]
+        features = self.cache.get(samples) if self.cache else None
+        batch = self.family.encode(samples, with_targets=False, pixels=pixels or None, features=features)
         batch = {name: tensor.to(self.family.device) for name, tensor in batch.items()}
         if self.settings.sample:  # the same draw for the same batch, also after a restart
             torch.manual_seed(_seed(self.settings.seed, samples[0].id))
@@ -184,6 +211,10 @@ def _prediction(sample: Sample, made: Generation) -> Prediction:
     return Prediction(
         id=sample.id, caption=made.text, logprob=round(made.logprob, 4), tokens=made.tokens, finished=made.finished
     )
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _seed(seed: int, id: str) -> int:

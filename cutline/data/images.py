@@ -126,6 +126,25 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[ImageFa
     return ImageFacts(hashlib.sha256(data).hexdigest(), *picture.size, suffix), data
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height in px as the header says, before any rotation; no pixel is decoded.
+
+    Raises:
+        ImageProblem: as ``open_image``, but for what only decoding shows.
+    """
+    with _opened(path) as file:
+        kind = signatures.recognise(file.read(signatures.HEAD))
+        if isinstance(kind, signatures.Foreign):
+            raise ImageProblem(path, "unsupported" if kind.is_image else "not_an_image", kind.name)
+        file.seek(0)
+        try:
+            with _pillow_warnings_kept_in():
+                width, height = kind.plugin()(file).size
+        except Exception as error:  # a damaged file makes Pillow raise nearly anything
+            raise ImageProblem(path, "corrupt", f"{kind.name}: its header makes no sense") from error
+        return width, height
+
+
 def image_hash(path: str | Path) -> str:
     """SHA-256 of the file's bytes, in hex.
 

@@ -209,6 +209,7 @@ class Family(nn.Module, ABC):
         *,
         with_targets: bool,
         images: Sequence[Image] | None = None,
+        pixels: Sequence[Batch] | None = None,
         features: Sequence[Batch] | None = None,
     ) -> Batch:
         """Samples → a batch. The only place where prompts and labels are made.
@@ -216,16 +217,23 @@ class Family(nn.Module, ABC):
         Args:
             samples: images, each with the captions that it is trained on.
             with_targets: for the loss (a row for each caption) or for generation (a row for each image, no caption).
-            images: the opened images; opened here when neither these nor features are given.
+            images: the opened images; opened here when nothing of the images is given.
+            pixels: what ``pixels`` made of each image by itself, instead of the images.
             features: what ``see`` said of each image before, instead of the images.
         """
 
     def visual(
-        self, samples: Sequence[Sample], images: Sequence[Image] | None, features: Sequence[Batch] | None
+        self,
+        samples: Sequence[Sample],
+        images: Sequence[Image] | None,
+        pixels: Sequence[Batch] | None,
+        features: Sequence[Batch] | None,
     ) -> Batch:
         """The image side of ``encode``: cached features where there are any, else pixels."""
         if features is not None:
             return self.join_features(features)
+        if pixels is not None:
+            return {name: torch.cat([one[name] for one in pixels]) for name in pixels[0]}
         if images is None:
             images = [open_image(sample.image) for sample in samples]
         return self.pixels(images)

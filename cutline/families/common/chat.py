@@ -71,9 +71,10 @@ class ChatFamily(Family):
         *,
         with_targets: bool,
         images: Sequence[Image] | None = None,
+        pixels: Sequence[Batch] | None = None,
         features: Sequence[Batch] | None = None,
     ) -> Batch:
-        batch = self.visual(samples, images, features)
+        batch = self.visual(samples, images, pixels, features)
         prompts = [
             self._prompt_ids(self.prompt_of(sample), tokens)
             for sample, tokens in zip(samples, self.image_tokens(batch), strict=True)

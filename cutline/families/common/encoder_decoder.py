@@ -60,9 +60,10 @@ class EncoderDecoderFamily(Family):
         *,
         with_targets: bool,
         images: Sequence[Image] | None = None,
+        pixels: Sequence[Batch] | None = None,
         features: Sequence[Batch] | None = None,
     ) -> Batch:
-        batch = self.visual(samples, images, features)
+        batch = self.visual(samples, images, pixels, features)
         if with_targets:
             rows = [(image, caption) for image, sample in enumerate(samples) for caption in sample.captions]
             ends = self.end_ids[:1]
