@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -32,7 +32,7 @@ class Failed(Exception):
     """Rows or checks failed; the talk about it is done. Exit code 1."""
 
 
-@app.command()
+@app.command(short_help="Do all that a recipe asks for; goes on where it was stopped.")
 def run(
     recipe: RecipePath,
     out: Out = None,
@@ -59,7 +59,7 @@ def run(
     finish(runs.Run(loaded, folder, tiny=tiny)(stages), folder)
 
 
-@app.command()
+@app.command(short_help="Train, caption and score on drawn pictures, in a few minutes.")
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="The run folder.")] = Path("runs/demo"),
     tiny: Tiny = False,
@@ -73,9 +73,11 @@ def demo(
     demonstration.show(out)
 
 
-@app.command()
+@app.command(short_help="Turn captioned images of any format into a dataset.")
 def prepare(
-    source: Annotated[Path, typer.Argument(help="File or folder with the captioned images, or a recipe.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="File or folder with the captioned images, or a recipe.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the prepared dataset.")],
     set: Set = [],  # noqa: B006
     debug: Debug = False,
@@ -98,7 +100,7 @@ def prepare(
     say(f"dataset: {out}")
 
 
-@app.command()
+@app.command(short_help="Prepare and train, without captioning and scoring.")
 def train(
     recipe: RecipePath,
     out: Out = None,
@@ -115,10 +117,15 @@ def train(
     runs.Run(recipes.load(recipe, runs.Recipe, set), folder, tiny=tiny)(("prepare", "train"))
 
 
-@app.command()
+@app.command(short_help="Caption images; an image without caption says why.")
 def caption(
-    checkpoint: Annotated[str, typer.Argument(help="A run folder, a checkpoint folder, or its name on the hub.")],
-    images: Annotated[list[str], typer.Argument(help="Images, folders of images, a prepared dataset, or - for stdin.")],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A run folder, a checkpoint folder, or its name on the hub.")
+    ],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGES", help="Images, folders of images, a prepared dataset, or - for stdin."),
+    ],
     out: Annotated[str, typer.Option("--out", "-o", help="File to write; - for stdout.")] = "-",
     form: Annotated[
         str, typer.Option("--format", help="jsonl, csv, tsv, coco or txt (a .txt for each image); by -o's ending.")
@@ -149,10 +156,15 @@ def caption(
         raise Failed
 
 
-@app.command()
+@app.command(short_help="Score captions: intervals, signatures, baselines.")
 def score(
-    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl, COCO results JSON, CSV or TSV.")],
-    references: Annotated[Path, typer.Argument(help="A prepared dataset, COCO or Karpathy JSON, JSON lines, CSV.")],
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="predictions.jsonl, COCO results JSON, CSV or TSV.")
+    ],
+    references: Annotated[
+        Path,
+        typer.Argument(metavar="REFERENCES", help="A prepared dataset, COCO or Karpathy JSON, JSON lines, CSV."),
+    ],
     split: Annotated[str, typer.Option(help="Of the references: the split to score against.")] = "",
     metrics: Annotated[str, typer.Option(help="Metrics, with commas; the usual ones by default.")] = "",
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
@@ -168,9 +180,9 @@ def score(
     score_verb.run(predictions, references, split or None, chosen, resamples, allow_missing, json, out)
 
 
-@app.command()
+@app.command(short_help="Write a run's report as one HTML file.")
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     debug: Debug = False,
 ) -> None:
     """Write a run's report: one HTML file with scores, curves, examples and the recipe."""
@@ -182,7 +194,7 @@ def report(
     say(f"report: {write(run)}")
 
 
-@app.command()
+@app.command(short_help="List the model families.")
 def families(debug: Debug = False) -> None:
     """List the model families that can be opened, trained and captioned with."""
     from cutline import families as found
@@ -241,7 +253,7 @@ def common(
 
 
 def main() -> None:
-    """Exit code 0: done; 1: images or checks failed; 2: something the user can mend."""
+    """Exit code 0: done; 1: images or checks failed; 2: something the user can mend; 130: interrupted."""
     debug = "--debug" in sys.argv
     try:
         app(standalone_mode=True)
@@ -250,14 +262,22 @@ def main() -> None:
     except CutlineError as error:
         if debug:
             raise
-        print(f"error: {error.problem}\n       {error.remedy}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stderr.close()
-        sys.exit(0)
+        complain(error.problem, error.remedy)
+    except OSError as error:  # no space, no permission, a folder where a file belongs
+        if debug or error.errno is None:
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        complain(f"{error.strerror}{place}.", "Mend that and start the same command again; --debug shows where it was.")
+    except SystemExit as stop:
+        if stop.code == 130:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+        raise
+
+
+def complain(problem: str, remedy: str) -> NoReturn:
+    """One line for the problem, one for the remedy, and exit code 2."""
+    print(f"error: {' '.join(problem.split())}\n       {' '.join(remedy.split())}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":
