@@ -6,8 +6,10 @@ Every image that goes in comes out as one ``Prediction``: with a caption, or wit
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -15,7 +17,7 @@ import torch
 from PIL.Image import Image, Resampling
 
 from cutline.data.ahead import ahead
-from cutline.data.images import MAX_PIXELS, ImageProblem, image_size, open_image
+from cutline.data.images import MAX_PIXELS, ImageProblem, as_seen, image_size, open_image
 from cutline.errors import CheckpointError
 from cutline.families.base import Batch, Family, Generation
 from cutline.families.settings import GenerateSettings
@@ -27,6 +29,9 @@ WINDOW = 8
 
 #: A model that fails on so many images, and never succeeded, is broken; the images are not to blame.
 HOPELESS = 20
+
+#: Batches without trouble after which a batch that was halved for want of memory may grow again.
+CALM = 8
 
 #: Threads that open images and make pixels of them while the model computes.
 THREADS = 2
@@ -68,34 +73,33 @@ def caption(
     """
     worker = _Captioner(family, settings)
 
-    def open_one(sample: Sample) -> _Item | Prediction:
-        try:
-            picture = open_image(sample.image, max_pixels)
-        except ImageProblem as problem:
-            return failure(sample.id, f"{problem.reason}: {problem.detail}")
-        try:
-            pixels = family.pixels([picture])
-        except Exception as error:  # processors refuse some shapes (Qwen: 200 times as wide as high)
-            size = f"{picture.width} × {picture.height} px"
-            return failure(sample.id, f"unusable: the model's processor refuses {size}: {_words(error)}")
-        return _Item(sample, pixels, lambda: open_image(sample.image, max_pixels))
+    def prepare(place: tuple[int, Sample]) -> _Item | Prediction:
+        return _prepare(family, place[1], partial(open_image, place[1].image, max_pixels))
 
-    todo = (batch for batch in _batches(samples, settings.batch_size) if any(s.id not in done for s in batch))
-    in_a_row = ((batch, sample) for batch in todo for sample in batch)
+    in_a_row = ((len(batch), sample) for batch in _batches(samples, settings.batch_size, done) for sample in batch)
     opened: list[_Item | Prediction] = []
-    for (batch, _), item in ahead(lambda place: open_one(place[1]), in_a_row, settings.batch_size, THREADS):
+    held: list[Prediction] = []
+    for (size, _), item in ahead(prepare, in_a_row, settings.batch_size, THREADS):
         opened.append(item)
-        if len(opened) == len(batch):
+        if len(opened) == size:
             made = [item for item in opened if isinstance(item, Prediction)]
-            made += worker.predict([item for item in opened if isinstance(item, _Item)])
+            held += worker.predict([item for item in opened if isinstance(item, _Item)])
             opened = []
+            if worker.succeeded:  # until then it may be the model's fault, and the images are to be tried again
+                made, held = made + held, []
             yield [prediction for prediction in made if prediction.id not in done]
+    if held:
+        yield [prediction for prediction in held if prediction.id not in done]
 
 
-def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """Batches of images of like size, which waste no padding in models of native resolution."""
-    for window in _chunks(samples, WINDOW * size):
-        yield from _chunks(sorted(window, key=_area), size)  # stable: the same batches at every start
+def _batches(samples: Iterable[Sample], size: int, done: Collection[str]) -> Iterator[list[Sample]]:
+    """Batches of images of like size, which waste no padding in models of native resolution; finished ones left out."""
+
+    def todo(some: Sequence[Sample]) -> bool:
+        return any(sample.id not in done for sample in some)
+
+    for window in filter(todo, _chunks(samples, WINDOW * size)):
+        yield from filter(todo, _chunks(sorted(window, key=_area), size))  # stable: the same batches at every start
 
 
 def _area(sample: Sample) -> int:
@@ -114,10 +118,11 @@ def caption_pictures(
 ) -> list[Prediction]:
     """Captions pictures that are in memory; the samples give ids and context."""
     worker = _Captioner(family, settings)
-    made = []
-    for batch in _chunks(list(zip(samples, pictures, strict=True)), settings.batch_size):
-        rgb = [(sample, picture.convert("RGB")) for sample, picture in batch]
-        made += worker.predict([_Item(s, family.pixels([p]), lambda p=p: p) for s, p in rgb])  # type: ignore[misc]
+    made: list[Prediction] = []
+    for batch in _chunks(zip(samples, pictures, strict=True), settings.batch_size):
+        opened = [_prepare(family, sample, partial(as_seen, picture)) for sample, picture in batch]
+        made += [item for item in opened if isinstance(item, Prediction)]
+        made += worker.predict([item for item in opened if isinstance(item, _Item)])
     return made
 
 
@@ -128,6 +133,19 @@ def caption_cached(
     worker = _Captioner(family, settings, cache)
     for batch in _chunks(samples, settings.batch_size):
         yield worker.predict([_Item(sample, None, None) for sample in batch])
+
+
+def _prepare(family: Family, sample: Sample, picture: Callable[[], Image]) -> _Item | Prediction:
+    """An image's pixels, or why there are none."""
+    try:
+        opened = picture()
+    except ImageProblem as problem:
+        return failure(sample.id, f"{problem.reason}: {problem.detail}")
+    try:
+        return _Item(sample, family.pixels([opened]), picture)
+    except Exception as error:  # processors refuse some shapes (Qwen: 200 times as wide as high)
+        size = f"{opened.width} × {opened.height} px"
+        return failure(sample.id, f"unusable: the model's processor refuses {size}: {_words(error)}")
 
 
 def failure(id: str, error: str) -> Prediction:
@@ -149,6 +167,7 @@ class _Captioner:
     settings: GenerateSettings
     cache: FeatureCache | None = None
     fits: int = field(init=False)
+    calm: int = 0
     succeeded: bool = False
     failed: int = 0
 
@@ -157,22 +176,40 @@ class _Captioner:
 
     def predict(self, items: Sequence[_Item]) -> list[Prediction]:
         """One prediction an image, in order. Never raises for one image's sake."""
+        if self.calm >= CALM:  # it may have been one large image
+            self.fits, self.calm = min(2 * self.fits, self.settings.batch_size), 0
         size = min(self.fits, len(items))
         made: list[Prediction] = []
+        self.calm += 1
         while len(made) < len(items):
             part = items[len(made) : len(made) + size]
             try:
-                made += self._generate(part)
-                self.succeeded = True
+                rows = self._generate(part)
             except Exception as error:
                 full = is_out_of_memory(error)
                 _free_memory()
                 if len(part) > 1:  # half as many; or, where one image is to blame, each by itself
                     size = len(part) // 2 if full else 1
-                    self.fits = size if full else self.fits
-                else:
-                    made.append(self._alone(part[0], error, full))
+                    self.fits, self.calm = (size, 0) if full else (self.fits, self.calm)
+                    continue
+                rows = [self._alone(part[0], error, full)]
+            self._judge(rows)
+            made += rows
         return made
+
+    def _judge(self, rows: Sequence[Prediction]) -> None:
+        """
+        Raises:
+            CheckpointError: nothing worked yet, and too much failed for it to be the images' fault.
+        """
+        lost = [row for row in rows if row.status == "failed"]
+        self.succeeded = self.succeeded or len(lost) < len(rows)
+        self.failed += len(lost)
+        if self.failed >= HOPELESS and not self.succeeded:
+            raise CheckpointError(
+                f"The model failed on each of the first {self.failed} images: {lost[-1].error}",
+                "Look at the checkpoint; nothing of this was written.",
+            )
 
     def _alone(self, item: _Item, error: Exception, full: bool) -> Prediction:
         """What becomes of one image that failed by itself."""
@@ -186,12 +223,6 @@ class _Captioner:
             except Exception as again:
                 error, full = again, is_out_of_memory(again)
                 _free_memory()
-        self.failed += 1
-        if self.failed >= HOPELESS and not self.succeeded:
-            raise CheckpointError(
-                f"The model failed on each of the first {self.failed} images: {type(error).__name__}: {error}",
-                "Try it on one image with --debug, which shows where.",
-            ) from error
         reason = "out_of_memory" if full else "model_error"
         return failure(item.sample.id, f"{reason}: {type(error).__name__}: {_words(error)}{size}")
 
@@ -208,6 +239,8 @@ class _Captioner:
 
 
 def _prediction(sample: Sample, made: Generation) -> Prediction:
+    if not math.isfinite(made.logprob):
+        return failure(sample.id, f"model_error: the caption's log-probability is {made.logprob}, so it means nothing")
     return Prediction(
         id=sample.id, caption=made.text, logprob=round(made.logprob, 4), tokens=made.tokens, finished=made.finished
     )
@@ -218,7 +251,7 @@ def _words(error: Exception) -> str:
 
 
 def _seed(seed: int, id: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed} {id}".encode()).digest()[:8]) >> 1
+    return int.from_bytes(hashlib.sha256(f"{seed} {id}".encode(errors="surrogateescape")).digest()[:8]) >> 1
 
 
 def is_out_of_memory(error: BaseException) -> bool:

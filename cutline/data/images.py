@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from cutline.data import signatures
 from cutline.errors import DataError
@@ -106,6 +106,21 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     with _opened(path) as file:
         return _decode(file, path, max_pixels)[0]
+
+
+def as_seen(picture: Image.Image) -> Image.Image:
+    """A picture that somebody else opened or made, as ``open_image`` would have given it.
+
+    Raises:
+        ImageProblem: it can't be decoded.
+    """
+    try:
+        with _pillow_warnings_kept_in():
+            return _to_rgb(picture)
+    except Exception as error:
+        detail = " ".join(str(error).split()) or type(error).__name__
+        reason: ImageReason = "truncated" if _complains_of_end(error) else "corrupt"
+        raise ImageProblem("picture", reason, detail) from error
 
 
 def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[ImageFacts, bytes]:
@@ -210,8 +225,8 @@ def _complains_of_end(error: Exception) -> bool:
     return isinstance(error, EOFError) or any(sign in text for sign in signs)
 
 
-def _to_rgb(stored: ImageFile.ImageFile) -> Image.Image:
-    picture: Image.Image = stored
+def _to_rgb(stored: Image.Image) -> Image.Image:
+    picture = stored
     picture.load()
     orientation = _orientation(stored)
     if picture.mode in ("F", "I") or picture.mode.startswith("I;16"):
@@ -227,7 +242,7 @@ def _to_rgb(stored: ImageFile.ImageFile) -> Image.Image:
     return picture
 
 
-def _orientation(stored: ImageFile.ImageFile) -> int:
+def _orientation(stored: Image.Image) -> int:
     try:
         return int(stored.getexif().get(0x0112, 1))
     except Exception:  # broken EXIF is common, and no reason to lose the picture
