@@ -39,6 +39,9 @@ class Captioner:
             One prediction an image, in order. An image that can't be captioned has ``caption`` None and an ``error``.
         """
         several = [images] if isinstance(images, str | Path | Image) else list(images)
+        strange = next((image for image in several if not isinstance(image, str | Path | Image)), None)
+        if strange is not None:
+            raise TypeError(f"images are paths or PIL images, not {type(strange).__name__}")
         contexts = [context or {}] * len(several) if not isinstance(context, Sequence) else list(context)
         chosen = parse(self.settings.model_dump() | settings, GenerateSettings, where="caption()")
         names = [str(place) if isinstance(image, Image) else str(image) for place, image in enumerate(several)]

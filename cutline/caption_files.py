@@ -9,13 +9,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from cutline import jsonl
+from cutline.data.signatures import IMAGE_SUFFIXES
 from cutline.errors import CutlineError
-from cutline.records import Prediction
+from cutline.records import Prediction, Sample
 
 Form = Literal["jsonl", "csv", "tsv", "coco", "txt"]
 
@@ -59,58 +61,111 @@ class PredictionFile:
         """The predictions that are there already.
 
         Args:
-            retry_failed: failed ones don't count as there.
+            retry_failed: failed ones are taken out of the file, so that an image never has two rows.
 
         Raises:
             CutlineError: the file was made by another model or with other settings.
         """
-        found: dict[str, Prediction] = {}
-        if self.path.exists():
-            known = json.loads(self.note.read_text()) if self.note.exists() else None
-            if known != self.made_by:
-                changed = [key for key in self.made_by if (known or {}).get(key) != self.made_by[key]]
-                what = ", ".join(changed) or "something unknown"
-                raise CutlineError(
-                    f"{self.path} was made differently ({what}).",
-                    "Give another -o, or --overwrite to begin it anew.",
-                )
-            jsonl.cut_torn_tail(self.path)
-            found = read(self.path)
-        else:
+        if not self.path.exists():
             jsonl.write_atomically(self.note, json.dumps(self.made_by, indent=2) + "\n")
-        return {id: row for id, row in found.items() if row.status == "ok"} if retry_failed else found
+            return {}
+        known = json.loads(self.note.read_text()) if self.note.exists() else None
+        if known != self.made_by:
+            what = "; ".join(_differences(known, self.made_by)) if known else "by something else"
+            raise CutlineError(
+                f"{self.path} was made differently: {what}.", "Give another -o, or --overwrite to begin it anew."
+            )
+        found = read(self.path)
+        if retry_failed and any(row.status == "failed" for row in found.values()):
+            jsonl.Appender(self.path).close()  # nobody else writes it
+            found = {id: row for id, row in found.items() if row.status == "ok"}
+            jsonl.write_atomically(self.path, text("jsonl", found.values()))
+        return found
 
     def delete(self) -> None:
+        """
+        Raises:
+            CutlineError: another process is writing it.
+        """
+        if self.path.exists():
+            jsonl.Appender(self.path).close()
         self.path.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
 
-def write(path: str, form: Form, predictions: Sequence[Prediction], images: Sequence[str]) -> None:
-    """Writes finished predictions in a form of other tools, whole or not at all.
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is not as it was, in words; fingerprints by their names only."""
+    found = []
+    for key in [*then, *(key for key in now if key not in then)]:
+        one, other = then.get(key), now.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += _differences(one, other)
+        elif one != other:
+            short = not isinstance(one, str) or len(one) < 16
+            found.append(f"{key} was {json.dumps(one)}, is {json.dumps(other)}" if short else f"another {key}")
+    return found
+
+
+def write(path: str, form: Form, predictions: Sequence[Prediction]) -> None:
+    """Writes finished predictions as one file in a form of other tools, whole or not at all.
 
     Args:
-        path: the file; for "txt" the folder, or "" for a .txt beside each image.
+        path: the file.
         form: "csv"/"tsv" (id, caption, status, error), "coco" (results JSON; failed images are left out, as its readers
-            know no other way), "txt" (one file an image; none for failed images).
+            know no other way).
         predictions: in the order to write.
-        images: the image path of each.
     """
-    if form == "txt":
-        for prediction, image in zip(predictions, images, strict=True):
-            if prediction.caption is not None:
-                target = Path(path or Path(image).parent) / (Path(image).stem + ".txt")
-                jsonl.write_atomically(target, prediction.caption + "\n")
+    jsonl.write_atomically(path, text(form, predictions))
+
+
+def sidecars(samples: Sequence[Sample], folder: str = "") -> dict[str, Path]:
+    """Where each image's ``.txt`` goes, by id.
+
+    Args:
+        samples: the images.
+        folder: a folder for all, with the images' own folders in it where they lie in several; "" puts each beside
+            its image.
+
+    Raises:
+        CutlineError: two images would have the same file.
+    """
+    if folder:
+        names = {sample.id: Path(os.path.abspath(sample.id)) for sample in samples}
+        common = os.path.commonpath([name.parent for name in names.values()])
+        places = {id: Path(folder) / _as_text(name.relative_to(common)) for id, name in names.items()}
     else:
-        jsonl.write_atomically(path, text(form, predictions))
+        places = {sample.id: _as_text(Path(sample.image)) for sample in samples}
+    owners: dict[Path, str] = {}
+    for id, place in places.items():
+        if place in owners:
+            raise CutlineError(
+                f"{owners[place]} and {id} would both have the captions of {place}.",
+                "Choose a form that keeps all in one file, such as --format jsonl.",
+            )
+        owners[place] = id
+    return places
+
+
+def _as_text(image: Path) -> Path:
+    """The usual name of an image's text file; a dot in a name that is no file's ("v1.2") ends nothing."""
+    known = image.suffix.lower() in IMAGE_SUFFIXES
+    return image.with_suffix(".txt") if known else image.with_name(f"{image.name}.txt")
+
+
+def write_sidecars(places: Mapping[str, Path], predictions: Iterable[Prediction]) -> None:
+    """A text file for each image that has a caption."""
+    for row in predictions:
+        if row.caption is not None:
+            jsonl.write_atomically(places[row.id], row.caption + "\n")
 
 
 def text(form: Form, predictions: Iterable[Prediction]) -> str:
     """Predictions as the text of a file."""
     if form == "jsonl":
-        return "".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in predictions)
+        return "".join(jsonl.dumps(row.to_json()) + "\n" for row in predictions)
     if form == "coco":
         rows = [{"image_id": _coco_id(p.id), "caption": p.caption} for p in predictions if p.caption is not None]
-        return json.dumps(rows, ensure_ascii=False, indent=0) + "\n"
+        return "[" + ",\n".join(jsonl.dumps(row) for row in rows) + "]\n"
     out = io.StringIO()
     writer = csv.writer(out, delimiter="\t" if form == "tsv" else ",", lineterminator="\n")
     writer.writerow(["id", "caption", "status", "error"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,17 +14,16 @@ from cutline import caption_files
 from cutline.caption import caption
 from cutline.caption_files import Form, PredictionFile
 from cutline.data.dataset import MARKER, Dataset
+from cutline.data.signatures import IMAGE_SUFFIXES
 from cutline.errors import CutlineError
+from cutline.families.base import Family
 from cutline.families.open import open_checkpoint
 from cutline.families.settings import GenerateSettings
 from cutline.jsonl import Appender
 from cutline.progress import bar, say
-from cutline.recipe import parse
+from cutline.recipe import Section, parse
 from cutline.records import Prediction, Sample
 from cutline.runs import fingerprint
-
-#: Endings by which a folder's images are known.
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif", ".heic", ".jp2"}
 
 
 def run(
@@ -46,15 +47,21 @@ def run(
     """
     chosen = _form(out, form)
     samples = find(images, split)
-    family = open_checkpoint(checkpoint, dtype, device)
-    settings = _settings(family.generation or GenerateSettings(), changes, overrides)
+    places = _sidecars(samples, images, out) if chosen == "txt" else {}
     if out == "-" and chosen != "txt":
-        return _to_stdout(caption(family, samples, settings), chosen)
-    path = out if chosen == "jsonl" else _partial(out)
-    file = PredictionFile(path, {"checkpoint": identity(checkpoint), "settings": settings.model_dump(), "dtype": dtype})
-    if overwrite:
+        family = open_checkpoint(checkpoint, dtype, device)
+        return _to_stdout(caption(family, samples, _settings(family, changes, overrides)), chosen)
+    path = Path(out) if chosen == "jsonl" else _partial(out)
+    if chosen in ("csv", "tsv", "coco") and not overwrite and not path.exists():
+        _refuse([Path(out)])
+    family = open_checkpoint(checkpoint, dtype, device)
+    settings = _settings(family, changes, overrides)
+    file = PredictionFile(path, _made_by(checkpoint, family, settings))
+    if overwrite and chosen != "txt":
         file.delete()
     done = file.open(retry_failed=retry_failed)
+    if not overwrite:
+        _refuse([place for id, place in places.items() if id not in done])
     with bar("captioning") as progress, Appender(file.path) as rows:
         count = sum(sample.id in done for sample in samples)
         for batch in caption(family, samples, settings, done=done):
@@ -63,8 +70,11 @@ def run(
             progress(count, len(samples))
     made = caption_files.read(file.path)
     ordered = [made[sample.id] for sample in samples]
+    if chosen == "txt":
+        caption_files.write_sidecars(places, ordered)
+    elif chosen != "jsonl":
+        caption_files.write(out, chosen, ordered)
     if chosen != "jsonl":
-        caption_files.write("" if out == "-" else out, chosen, ordered, [sample.image for sample in samples])
         file.delete()
     return _tell(ordered, out)
 
@@ -83,14 +93,45 @@ def _partial(out: str) -> Path:
     return path.with_name(f"{path.name}.partial.jsonl")
 
 
-def _settings(own: GenerateSettings, changes: Mapping[str, Any], overrides: Sequence[str]) -> GenerateSettings:
-    table = {"generate": own.model_dump() | dict(changes)}
-    from cutline.run import Captioning
+def _refuse(targets: Sequence[Path]) -> None:
+    """
+    Raises:
+        CutlineError: one of the files is there already; it may be somebody's own work.
+    """
+    present = [target for target in targets if target.exists()]
+    if present:
+        more = f" (and {len(present) - 1:,} more)" if len(present) > 1 else ""
+        raise CutlineError(f"{present[0]}{more} exists already.", "Give another -o, or --overwrite to replace it.")
 
+
+def _sidecars(samples: Sequence[Sample], images: Sequence[str], out: str) -> dict[str, Path]:
+    if out == "-" and (Path(images[0]) / MARKER).is_file():
+        raise CutlineError(f"{images[0]} is a prepared dataset, which is not changed.", "Give -o a folder.")
+    return caption_files.sidecars(samples, "" if out == "-" else out)
+
+
+class Captioning(Section):
+    generate: GenerateSettings
+
+
+def _settings(family: Family, changes: Mapping[str, Any], overrides: Sequence[str]) -> GenerateSettings:
+    """The checkpoint's own settings, changed."""
+    table = {"generate": (family.generation or GenerateSettings()).model_dump() | dict(changes)}
     wrong = next((text for text in overrides if "=" not in text), None)
     if wrong is not None:
         raise CutlineError(f"--set {wrong} is not of the form key=value.", "For example --set beams=3")
-    return parse(table, Captioning, [f"generate.{text.removeprefix('generate.')}" for text in overrides]).generate
+    named = [f"generate.{text.removeprefix('generate.')}" for text in overrides]
+    return parse(table, Captioning, named, where="--set").generate
+
+
+def _made_by(checkpoint: str, family: Family, settings: GenerateSettings) -> dict[str, Any]:
+    """What decides about the captions: the size of a batch only where it changes what is drawn."""
+    without = {"split"} if settings.sample else {"split", "batch_size", "seed", "temperature", "top_p", "top_k"}
+    return {
+        "checkpoint": identity(checkpoint),
+        "dtype": str(family.dtype).removeprefix("torch."),
+        "settings": settings.model_dump(exclude=without),
+    }
 
 
 def find(images: Sequence[str], split: str = "") -> list[Sample]:
@@ -107,17 +148,38 @@ def find(images: Sequence[str], split: str = "") -> list[Sample]:
     names: dict[str, None] = {}
     for argument in images:
         if argument == "-":
-            names |= dict.fromkeys(line.strip() for line in sys.stdin if line.strip())
+            names |= dict.fromkeys(_stdin())
         elif Path(argument).is_dir():
-            below = sorted(path for path in Path(argument).rglob("*") if path.suffix.lower() in SUFFIXES)
-            names |= dict.fromkeys(str(path) for path in below if path.is_file())
-        elif Path(argument).exists():
+            names |= dict.fromkeys(_below(argument))
+        elif os.path.lexists(argument):
             names[argument] = None
         else:
             raise CutlineError(f"There is no image or folder {argument}.", "Check the path.")
     if not names:
-        raise CutlineError(f"No images in {', '.join(images)}.", f"Images end in {', '.join(sorted(SUFFIXES))}.")
+        raise CutlineError(f"No images in {', '.join(images)}.", f"Images end in {', '.join(IMAGE_SUFFIXES)}.")
     return [Sample(id=name, image=name) for name in names]
+
+
+def _stdin() -> Iterator[str]:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
+    for line in sys.stdin:
+        if name := line.rstrip("\r\n"):
+            yield name
+
+
+def _below(folder: str) -> list[str]:
+    """A folder's images at any depth, hidden files left out; a folder that can't be looked into stands for itself."""
+    found: list[str] = []
+
+    def closed(error: OSError) -> None:
+        found.append(str(error.filename))
+
+    for place, below, names in os.walk(folder, onerror=closed):
+        below[:] = [name for name in below if not name.startswith(".")]
+        images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
+        found += [os.path.join(place, name) for name in images]
+    return sorted(found)
 
 
 def identity(checkpoint: str) -> str:
@@ -134,6 +196,8 @@ def identity(checkpoint: str) -> str:
 
 def _to_stdout(batches: Any, form: Form) -> int:
     """Captions as they are made, in the order of their batches."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
     made: list[Prediction] = []
     header = form in ("csv", "tsv")
     for batch in batches:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from cutline import families
 from cutline.errors import CheckpointError
 from cutline.families.base import POLICY_FILE, Family
 from cutline.families.settings import Dtype, ModelSettings
+from cutline.recipe import parse
 
 #: Parameters below which a second thread costs more than it gives.
 SMALL = 2_000_000
@@ -27,6 +29,7 @@ def find(name: str) -> type[Family]:
         CheckpointError: there is none.
     """
     known = families.names()
+    name = name.replace("-", "_")  # some checkpoints spell it "vision-encoder-decoder"
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Families here: {', '.join(known)}."
@@ -51,11 +54,13 @@ def family_of(settings: ModelSettings) -> type[Family]:
 def _model_type(checkpoint: str) -> str:
     folder = Path(checkpoint)
     if (folder / POLICY_FILE).is_file():
-        return str(json.loads((folder / POLICY_FILE).read_text())["family"])
+        return _entry(folder / POLICY_FILE, "family")
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder} holds no config.json.", "Give the folder of a checkpoint.")
-        return str(json.loads((folder / "config.json").read_text()).get("model_type"))
+        return _entry(folder / "config.json", "model_type")
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file.", "Give the folder of a checkpoint.")
     if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
         raise CheckpointError(f"There is no checkpoint folder {checkpoint}.", "Check the path.")
     from transformers import AutoConfig
@@ -66,6 +71,16 @@ def _model_type(checkpoint: str) -> str:
         raise CheckpointError(
             f"{checkpoint} is neither a folder here nor a checkpoint that could be read from the hub.",
             "Check the name and the connection; for a rehearsal without the hub give [model] family and --tiny.",
+        ) from error
+
+
+def _entry(path: Path, key: str) -> str:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return str(found[key])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} doesn't say the checkpoint's {key}.", "Copy the checkpoint anew, or give [model] family."
         ) from error
 
 
@@ -102,17 +117,19 @@ def open_checkpoint(checkpoint: str | Path, dtype: Dtype = "auto", device: str =
     folder = Path(checkpoint)
     if (folder / "model" / "config.json").is_file():  # a run folder
         checkpoint = folder / "model"
-    elif (folder / "recipe.toml").is_file():
+    elif (folder / "recipe.toml").is_file() and not (folder / "config.json").is_file():
         raise CheckpointError(f"The run in {folder} has no model yet.", f"Finish it: cutline run {folder}/recipe.toml")
-    return open_family(ModelSettings(checkpoint=str(checkpoint), dtype=dtype, device=device))
+    wanted = {"checkpoint": str(checkpoint), "dtype": dtype, "device": device}
+    return open_family(parse(wanted, ModelSettings, where="the model"))
 
 
 def _load(kind: type[Family], checkpoint: str, dtype: torch.dtype) -> Family:
     try:
         family = kind.load(checkpoint, dtype)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        words = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{checkpoint} could not be opened as {kind.name()}: {str(error).splitlines()[0]}",
+            f"{checkpoint} could not be opened as {kind.name()}: {type(error).__name__}: {words}",
             "Check that the folder is a whole checkpoint of that family.",
         ) from error
     family.read_policy(checkpoint)
