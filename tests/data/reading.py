@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bad_images import encode, marker
-
 from cutline.data import readers
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
 from cutline.records import Sample
+from tests.data.bad_images import encode, marker
 
 
 def read(source: Path, **settings: Any) -> tuple[list[Sample], list[Problem]]:

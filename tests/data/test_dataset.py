@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making import pictures, run
 
 from cutline.data import readers
 from cutline.data.dataset import IMAGE_COLUMNS, Dataset
 from cutline.data.images import open_image
 from cutline.errors import DataError
 from cutline.records import Sample
+from tests.data.making import pictures, run
 
 
 @pytest.fixture(scope="module")

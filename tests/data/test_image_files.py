@@ -8,15 +8,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import bad_images
 import numpy as np
 import pytest
-from bad_images import BLUE, BROKEN, COLOURFUL, RED, encode, marker
 from PIL import Image, ImageFile, features
 
 from cutline.data import images
 from cutline.data.images import ImageProblem, check_image, image_hash, open_image
 from cutline.errors import CutlineError
+from tests.data import bad_images
+from tests.data.bad_images import BLUE, BROKEN, COLOURFUL, RED, encode, marker
 
 
 def near(pixel: Any, colour: tuple[int, int, int], tolerance: int = 40) -> bool:

@@ -12,8 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from bad_images import BROKEN, COLOURFUL, encode, noise
-from making import pictures, run, table
 
 from cutline.data import shapes
 from cutline.data.dataset import Dataset
@@ -23,6 +21,8 @@ from cutline.data.problem import LOSSES, MENDED
 from cutline.data.settings import DataSettings
 from cutline.data.text import tidy
 from cutline.errors import DataError, RecipeError
+from tests.data.bad_images import BROKEN, COLOURFUL, encode, noise
+from tests.data.making import pictures, run, table
 
 
 def problems(folder: Path) -> list[dict[str, str]]:

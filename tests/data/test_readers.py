@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from reading import image, read, write
 
 from cutline.data import readers
 from cutline.data.settings import DataSettings
 from cutline.errors import DataError, RecipeError
 from cutline.records import Sample
+from tests.data.reading import image, read, write
 
 REAL = Path(__file__).parents[2].parent / "shared/data"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the shared real data is not beside this repository")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from reading import image, read, write
 
 from cutline.data import readers
 from cutline.errors import DataError, RecipeError
 from cutline.records import Sample
+from tests.data.reading import image, read, write
 
 
 def test_a_row_per_image_with_several_caption_columns(tmp_path: Path) -> None:
