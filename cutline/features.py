@@ -30,8 +30,9 @@ from cutline.progress import Progress
 from cutline.records import Sample
 
 #: Images that go through the tower together. Always the same images, also after a kill, so that a resumed run gets
-#: the same bits: a convolution's last digits depend on the size of the batch.
-CHUNK = 32
+#: the same bits: a convolution's last digits depend on the size of the batch. On a CPU eight images of 224 px stay in
+#: the processor's cache; 32 take up to twice the time an image.
+CHUNK = {"cpu": 8, "cuda": 64, "mps": 32}
 
 
 def cache_root() -> Path:
@@ -106,7 +107,8 @@ class FeatureCache:
             jsonl.cut_torn_tail(self.folder / "index.jsonl")
             self._read_index()
             unique = list({self._hash(sample): sample for sample in samples}.values())
-            chunks = [unique[start : start + CHUNK] for start in range(0, len(unique), CHUNK)]
+            size = CHUNK.get(self.family.device.type, 32)
+            chunks = [unique[start : start + size] for start in range(0, len(unique), size)]
             todo = [chunk for chunk in chunks if any(self._hash(sample) not in self._index for sample in chunk)]
             done = len(unique) - sum(map(len, todo))
             seen = 0

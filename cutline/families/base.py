@@ -8,6 +8,7 @@ V vocabulary.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
+import transformers
 from PIL.Image import Image
 from torch import Tensor, nn
 
@@ -25,7 +27,8 @@ from cutline.families.settings import GenerateSettings, ImagePolicy, ModelSettin
 from cutline.jsonl import write_atomically
 from cutline.records import Sample
 
-#: Opaque outside its family, but for "labels" ([R, L], IGNORED where nothing is predicted).
+#: Opaque outside its family, but for "labels" ([R, L], IGNORED where nothing is predicted) and, optionally, "weights"
+#: ([R], what each row's likelihood counts).
 Batch = dict[str, Tensor]
 
 #: File in a checkpoint that holds what Hugging Face's files have no place for.
@@ -189,7 +192,8 @@ class Family(nn.Module, ABC):
         """A hash that changes with anything that changes features: weights, buffers, image processing, dtype, code."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(json.dumps(self.image_processor.to_dict(), sort_keys=True, default=str).encode())
-        digest.update(f"{self.name()} {self.dtype}".encode())
+        code = "".join(inspect.getsource(method) for method in (type(self).see, type(self).pixels))
+        digest.update(f"{self.name()} {self.dtype} transformers {transformers.__version__} {code}".encode())
         for name, tensor in self._vision_tensors():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -145,7 +145,9 @@ class CnnRnn(EncoderDecoderFamily):
         return cls._on(tower, image_processor, sizes, captions or example_texts())
 
     def see(self, batch: Batch) -> Batch:
-        return {"features": self.model.see(batch["pixel_values"].to(self.device, self.dtype))}
+        # channels last: MobileNetV2 on a CPU takes a fifth to a third less time
+        pixels = batch["pixel_values"].to(self.device, self.dtype, memory_format=torch.channels_last)
+        return {"features": self.model.see(pixels)}
 
     def teach(
         self, features: Tensor, rows: Tensor, decoder_input_ids: Tensor, is_label: Tensor

@@ -36,11 +36,14 @@ class Examples(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         number, first, end = self._places[index]
         sample = self.samples[number]
-        return replace(sample, captions=sample.captions[first:end])
+        return replace(sample, captions=sample.captions[first:end], extra={"place": number})
 
 
 class Collator:
-    """Examples → a batch with targets; cached features instead of pixels where there is a cache."""
+    """Examples → a batch with targets; cached features instead of pixels where there is a cache.
+
+    ``places`` [N] says which samples the images are.
+    """
 
     def __init__(self, family: Family, cache: FeatureCache | None):
         self.family = family
@@ -48,7 +51,8 @@ class Collator:
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         features = self.cache.get(samples) if self.cache else None
-        return self.family.encode(samples, with_targets=True, features=features)
+        batch = self.family.encode(samples, with_targets=True, features=features)
+        return batch | {"places": torch.tensor([sample.extra.get("place", -1) for sample in samples])}
 
 
 class EpochShuffle(Sampler[int]):

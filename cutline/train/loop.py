@@ -24,6 +24,7 @@ from cutline.features import FeatureCache
 from cutline.progress import Progress
 from cutline.records import Prediction, Sample
 from cutline.train.examples import EpochShuffle
+from cutline.train.self_critical import SelfCritic
 
 WEIGHTS = "trained.safetensors"
 #: Written last into a checkpoint; one without it is the leftover of a kill.
@@ -59,13 +60,22 @@ class Validation:
 
 
 class CaptionTrainer(Trainer):
-    """Trains a Family. The loss is a sum over the label tokens of the whole accumulated step, divided by their number."""
+    """Trains a Family. The loss is a sum over the label tokens of an accumulated step, divided by their number."""
 
-    def __init__(self, family: Family, validation: Validation | None, label_smoothing: float, **arguments: Any):
+    def __init__(
+        self,
+        family: Family,
+        validation: Validation,
+        label_smoothing: float,
+        critic: SelfCritic | None = None,
+        critic_after: float = 0.0,
+        **arguments: Any,
+    ):
         super().__init__(model=family, **arguments)
         self.family = family
         self.validation = validation
         self.smoothing = label_smoothing
+        self.critic, self.critic_after = critic, critic_after
         # our loss is divided by the tokens of the whole step, so the Trainer must count them and not average again
         self.model_accepts_loss_kwargs = True
         for quiet in (PrinterCallback, ProgressCallback):
@@ -74,12 +84,22 @@ class CaptionTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
+        places = inputs.pop("places")
+        if self.critic is not None and model.training and (self.state.epoch or 0.0) >= self.critic_after:
+            return self._critical_loss(model, places)
         result = model(inputs, label_smoothing=self.smoothing if model.training else 0.0)
         tokens = result.tokens if num_items_in_batch is None else num_items_in_batch
         loss = (result.nll + result.penalty) / tokens
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP divides by it again
         return (loss, result) if return_outputs else loss
+
+    def _critical_loss(self, model: Any, places: Tensor) -> Tensor:
+        assert self.critic is not None
+        ids = [self.train_dataset.samples[place].id for place in dict.fromkeys(places.tolist())]
+        result = model(self._prepare_inputs(self.critic.batch(ids)))
+        loss: Tensor = result.nll / result.tokens / self.current_gradient_accumulation_steps
+        return loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochShuffle:
         return EpochShuffle(len(self.train_dataset), self.args.seed)
@@ -94,13 +114,13 @@ class CaptionTrainer(Trainer):
         if self.eval_dataset is not None:
             with torch.no_grad(), self.compute_loss_context_manager():
                 for batch in self.get_eval_dataloader():
+                    batch.pop("places")
                     result = self.family(self._prepare_inputs(batch))
                     nll, tokens = nll + float(result.nll), tokens + int(result.tokens)
         found = {f"{metric_key_prefix}_loss": nll / max(tokens, 1)}
-        if self.validation is not None:
-            with self.compute_loss_context_manager():
-                scores = self.validation(self.family)
-            found |= {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        with self.compute_loss_context_manager():
+            scores = self.validation(self.family)
+        found |= {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         found[f"{metric_key_prefix}_seconds"] = round(time.monotonic() - begun, 1)
         self.log(found)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)

@@ -18,6 +18,7 @@ from cutline.progress import bar, say
 from cutline.records import Sample
 from cutline.train.examples import Collator, Examples
 from cutline.train.loop import CaptionTrainer, Log, Validation, last_whole_checkpoint
+from cutline.train.self_critical import SelfCritic
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import PartSummary, open_parts
 
@@ -66,6 +67,8 @@ def train(
             family,
             Validation(validating, _for_validation(settings), settings.metric, cache),
             settings.label_smoothing,
+            _critic(family, training, settings, cache),
+            settings.reward_after or 0.0,
             args=arguments(settings, checkpoints, family.device, seed),
             train_dataset=Examples(training, settings.captions_per_image),
             eval_dataset=Examples(validating, "all"),
@@ -161,6 +164,14 @@ def spread(samples: Sequence[Sample], count: int | None) -> list[Sample]:
     if count is None or count >= len(samples):
         return list(samples)
     return [samples[place * len(samples) // count] for place in range(count)]
+
+
+def _critic(
+    family: Family, training: Sequence[Sample], settings: TrainSettings, cache: FeatureCache | None
+) -> SelfCritic | None:
+    if settings.reward_after is None:
+        return None
+    return SelfCritic(family, training, settings.reward_draws, settings.val_max_tokens, cache)
 
 
 def _cached(family: Family, samples: Sequence[Sample], settings: TrainSettings, root: Path | None) -> FeatureCache:

@@ -260,7 +260,7 @@ def test_features_are_never_stale(dataset, tmp_path):
 def test_killed_while_seeing_goes_on_with_the_same_bits(dataset, tmp_path, monkeypatch):
     from cutline import features
 
-    monkeypatch.setattr(features, "CHUNK", 4)
+    monkeypatch.setattr(features, "CHUNK", {"cpu": 4})
     family = find("cnn_rnn").tiny().eval()
     samples = dataset.split("train")[:10]
     whole = FeatureCache(family, tmp_path / "whole")
@@ -292,3 +292,59 @@ def test_a_tracker_gets_what_the_log_gets(dataset, tmp_path):
     pytest.importorskip("tensorboard")
     verb.train(vit_gpt2(), dataset, settings(max_steps=2, trackers=["tensorboard"]), tmp_path)
     assert list(tmp_path.rglob("events.out.tfevents*"))
+
+
+# ---- self-critical training
+
+
+def test_reward_is_cider_d(dataset):
+    """Against the metric itself, which scores one caption for every image at once."""
+    from cutline.metrics.scorer import Scorer
+    from cutline.train.self_critical import CiderReward
+
+    samples = list(dataset.split("train"))
+    captions = [samples[(place + 3) % len(samples)].captions[0] for place in range(len(samples))]
+    captions[0], captions[1] = "", "a red red red circle circle above"
+    rewards = CiderReward(samples)(samples, captions)
+    scorer = Scorer({s.id: list(s.captions) for s in samples}, ["cider"], resamples=0)
+    expected = scorer.score({s.id: text for s, text in zip(samples, captions, strict=True)})["cider"].per_image
+    assert rewards == pytest.approx(expected, abs=1e-9)
+
+
+def test_weights_multiply_each_rows_likelihood(dataset):
+    family = vit_gpt2(dropout=0.0).eval()
+    samples = dataset.split("train")[:3]
+    batch = family.encode(samples, with_targets=True)
+    alone = [float(family.loss(family.encode([sample], with_targets=True)).nll.detach()) for sample in samples]
+    batch["weights"] = torch.tensor([0.5, -1.0, 2.0])
+    weighted = float(family.loss(batch).nll.detach())
+    assert weighted == pytest.approx(0.5 * alone[0] - alone[1] + 2.0 * alone[2], rel=1e-5)
+
+
+def test_rewarded_captions_become_likelier(dataset, tmp_path):
+    """Steps on drawn captions raise the CIDEr of drawn captions more than as many steps on the references do."""
+    from cutline.families.settings import GenerateSettings
+    from cutline.train.self_critical import CiderReward
+
+    samples = list(dataset.split("train"))
+    reward = CiderReward(samples)
+
+    def drawn(family) -> float:
+        torch.manual_seed(1)
+        many = samples * 4
+        made = family.generate(family.encode(many, with_targets=False), GenerateSettings(sample=True, max_tokens=14))
+        return sum(reward(many, [one.text for one in made])) / len(many)
+
+    found = []
+    for name, after in (("likely", None), ("rewarded", 20.0)):
+        family = vit_gpt2(dropout=0.0)
+        changes = {
+            "max_steps": 100,
+            "evaluate_every": 100,
+            "batch_size": 8,
+            "val_max_tokens": 14,
+            "reward_after": after,
+        }
+        verb.train(family, dataset, settings(**changes), tmp_path / name)
+        found.append(drawn(family))
+    assert found[1] > found[0] + 0.1

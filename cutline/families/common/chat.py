@@ -116,7 +116,8 @@ class ChatFamily(Family):
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
         hidden = self.read(batch)
         # position t predicts token t + 1
-        nll, tokens = token_nll(hidden[:, :-1], self.head, batch["labels"][:, 1:], label_smoothing)
+        labels, weights = batch["labels"][:, 1:], batch.get("weights")
+        nll, tokens = token_nll(hidden[:, :-1], self.head, labels, label_smoothing, weights)
         return Loss(nll, nll.new_zeros(()), tokens)
 
     def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:

@@ -82,7 +82,7 @@ class EncoderDecoderFamily(Family):
         inputs = torch.cat([start, labels[:, :-1]], 1)
         inputs = inputs.masked_fill(inputs == IGNORED, pad if pad is not None else self.start_id)
         hidden, penalty = self.teach(features, batch["rows"], inputs, labels != IGNORED)
-        nll, tokens = token_nll(hidden, self.head, labels, label_smoothing)
+        nll, tokens = token_nll(hidden, self.head, labels, label_smoothing, batch.get("weights"))
         return Loss(nll, penalty, tokens)
 
     def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:

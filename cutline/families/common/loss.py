@@ -13,7 +13,11 @@ IGNORED = -100
 
 
 def token_nll(
-    hidden: Tensor, head: Callable[[Tensor], Tensor], labels: Tensor, label_smoothing: float = 0.0
+    hidden: Tensor,
+    head: Callable[[Tensor], Tensor],
+    labels: Tensor,
+    label_smoothing: float = 0.0,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sum of the negative log-likelihoods of the labels, with logits made at label positions only.
 
@@ -24,13 +28,18 @@ def token_nll(
         head: maps [M, D] to logits [M, V].
         labels: [R, L] token ids, IGNORED where nothing is to be predicted.
         label_smoothing: share of the target distribution spread evenly over the vocabulary.
+        weights: [R] what each row's likelihoods are multiplied by; 1 when None.
 
     Returns:
         The sum in nats (float32 scalar) and the number of label tokens (int64 scalar).
     """
     is_label = labels != IGNORED
     logits = head(hidden[is_label]).float()
-    nll = F.cross_entropy(logits, labels[is_label], reduction="sum", label_smoothing=label_smoothing)
+    if weights is None:
+        nll = F.cross_entropy(logits, labels[is_label], reduction="sum", label_smoothing=label_smoothing)
+    else:
+        each = F.cross_entropy(logits, labels[is_label], reduction="none", label_smoothing=label_smoothing)
+        nll = (each * weights[:, None].expand_as(labels)[is_label]).sum()
     return nll, is_label.sum()
 
 
