@@ -56,7 +56,7 @@ def run(
     quiet_libraries()
     stages = [stage.strip() for stage in only.split(",")] if only else runs.STAGES
     folder = out or runs.default_folder(recipe, tiny)
-    finish(runs.Run(loaded, folder, tiny=tiny)(stages), folder)
+    finish(runs.Run(loaded, folder, tiny=tiny)(stages), folder, captioned="caption" in stages)
 
 
 @app.command(short_help="Train, caption and score on drawn pictures, in a few minutes.")
@@ -202,22 +202,22 @@ def families(debug: Debug = False) -> None:
     print("\n".join(found.names()))
 
 
-def finish(evaluation: Any, folder: Path) -> None:
+def finish(evaluation: Any, folder: Path, captioned: bool = True) -> None:
     """Prints a run's scores on stdout; a run with failed images fails."""
     from cutline.progress import say
+    from cutline.runs import RunFolder
 
-    if evaluation is None:
-        return
-    from rich.console import Console
+    if evaluation is not None:
+        from rich.console import Console
 
-    from cutline.evaluate import table
+        from cutline.evaluate import table
 
-    Console().print(table(evaluation))
-    for warning in evaluation.warnings:
-        say(f"warning: {warning}")
-    failed = evaluation.counts.get("failed", 0)
-    if failed:
-        say(f"{failed} of {evaluation.counts['images']} images have no caption; {folder}/predictions.jsonl says why")
+        Console().print(table(evaluation))
+        for warning in evaluation.warnings:
+            say(f"warning: {warning}")
+    known = RunFolder(folder).stage("caption")
+    if captioned and known.get("failed"):
+        say(f"{known['failed']} of {known['images']} images have no caption; {folder}/predictions.jsonl says why")
         raise Failed
 
 

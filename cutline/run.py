@@ -80,6 +80,8 @@ class Run:
             self.folder.describe(to_toml(self.recipe), self.recipe.seed)
             if "prepare" in stages:
                 self._prepare()
+            if "caption" in stages:
+                self._dataset().split(self._split())  # a split that isn't there is known before hours of training
             if "train" in stages and self.recipe.train:
                 self._train()
             if "caption" in stages:
@@ -98,6 +100,10 @@ class Run:
 
         if self.recipe.train:
             find.resolve([self.recipe.train.metric])
+        if {"train", "caption"} & set(stages) and not (self.tiny or self.folder.stage("prepare")):
+            from cutline.families.open import family_of
+
+            family_of(self.recipe.model)  # a model that isn't there is known before hours of preparing
 
     # ---- prepare
 

@@ -45,10 +45,18 @@ def find(name: str) -> type[Family]:
 
 def family_of(settings: ModelSettings) -> type[Family]:
     """The family that ``[model]`` names, or that its checkpoint's config.json does."""
-    if settings.family is not None:
-        return find(settings.family)
-    assert settings.checkpoint is not None  # the section's own check
-    return find(_model_type(settings.checkpoint))
+    if settings.family is None:
+        assert settings.checkpoint is not None  # the section's own check
+        return find(_model_type(settings.checkpoint))
+    wanted = find(settings.family)
+    if settings.checkpoint is not None and Path(settings.checkpoint).is_dir():
+        found = _model_type(settings.checkpoint).replace("-", "_")
+        if found in families.names() and found != wanted.name():  # it would open, with weights drawn by chance
+            raise CheckpointError(
+                f"[model] family = {settings.family!r}, but {settings.checkpoint} is of the family {found}.",
+                "Leave [model] family out, or give another checkpoint.",
+            )
+    return wanted
 
 
 def _model_type(checkpoint: str) -> str:
