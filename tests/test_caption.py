@@ -725,6 +725,20 @@ def test_a_checkpoint_without_our_own_file_is_opened_by_its_config(name, tmp_pat
     assert open_checkpoint(tmp_path).name() == name
 
 
+@pytest.mark.parametrize("name", ["cnn_rnn", "vision_encoder_decoder", "qwen2_5_vl"])
+def test_a_checkpoint_that_lacks_weights_is_refused(name, tmp_path):
+    """Hugging Face draws them by chance and goes on: captions would come, and mean nothing."""
+    from safetensors.torch import load_file, save_file
+
+    find(name).tiny().save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    names = [key for key in weights if key.endswith("weight") and "pooler" not in key]
+    del weights[names[len(names) // 2]]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="lacks 1 weights that"):
+        open_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

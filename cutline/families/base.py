@@ -96,6 +96,18 @@ class Family(nn.Module, ABC):
         """Opens a checkpoint (folder or hub name) on the CPU."""
 
     @classmethod
+    def load_whole(cls, kind: Any, checkpoint: str, dtype: torch.dtype) -> Any:
+        """``kind.from_pretrained``; a weight that the checkpoint lacks is an error instead of drawn by chance."""
+        model, found = kind.from_pretrained(checkpoint, dtype=dtype, output_loading_info=True)
+        missing = sorted(name for name in found["missing_keys"] if not re.match(cls.unused, name))
+        if missing:
+            raise CheckpointError(
+                f"{checkpoint} lacks {len(missing):,} weights that {cls.name()} needs: {', '.join(missing[:3])} ….",
+                "Copy the checkpoint anew, or check that it is one of this family.",
+            )
+        return model
+
+    @classmethod
     @abstractmethod
     def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
         """A random two-layer instance of the real classes with its real processor, built offline.

@@ -76,7 +76,7 @@ class CnnRnn(EncoderDecoderFamily):
 
     @classmethod
     def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
-        model = CnnRnnForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype)
+        model = cls.load_whole(CnnRnnForConditionalGeneration, checkpoint, dtype)
         image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         return cls(model, image_processor, AutoTokenizer.from_pretrained(checkpoint))
 

@@ -56,7 +56,7 @@ class Qwen25VL(ChatFamily):
 
     @classmethod
     def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype)
+        model = cls.load_whole(Qwen2_5_VLForConditionalGeneration, checkpoint, dtype)
         processor = image_only(Qwen2_5_VLProcessor).from_pretrained(checkpoint, backend="pil")
         return cls(model, processor)
 

@@ -60,7 +60,7 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
 
     @classmethod
     def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
-        model = VisionEncoderDecoderModel.from_pretrained(checkpoint, dtype=dtype)
+        model = cls.load_whole(VisionEncoderDecoderModel, checkpoint, dtype)
         image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         config, generation = model.config, model.generation_config
