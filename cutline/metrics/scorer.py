@@ -79,6 +79,7 @@ class Scorer:
         self.chosen = chosen
         wanted = find.resolve([name for name in chosen if isinstance(name, str)])
         self.metrics: list[Metric] = [find.load(name)(self.references) for name in wanted]
+        self._widths: list[int] = []
         self._wanted = {score for scores in wanted.values() for score in scores}
         for make in chosen:
             if not isinstance(make, str):
@@ -105,13 +106,40 @@ class Scorer:
         ]
         return self.references.candidates(texts, known)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The K scores of all metrics, also those that nobody asked for."""
+        return tuple(name for metric in self.metrics for name in metric.scores)
+
+    def is_wanted(self, name: str) -> bool:
+        return name in self._wanted
+
+    def statistics(self, candidates: Candidates) -> Floats:
+        """All metrics' statistics side by side, [n, S]."""
+        parts = [metric.statistics(candidates) for metric in self.metrics]
+        self._widths = [part.shape[1] for part in parts]
+        return np.concatenate(parts, axis=1)
+
+    def reduce(self, sums: Floats) -> Floats:
+        """Values [..., K] of summed :meth:`statistics` [..., S]."""
+        return np.concatenate([metric.reduce(part) for metric, part in self._parts(sums)], axis=-1)
+
+    def per_image(self, statistics: Floats) -> Floats:
+        """Each image's values, [n, K]."""
+        return np.concatenate([metric.per_image(part) for metric, part in self._parts(statistics)], axis=-1)
+
+    def signatures(self, candidates: Candidates) -> dict[str, str]:
+        return {name: metric.signature(name, candidates) for metric in self.metrics for name in metric.scores}
+
+    def _parts(self, statistics: Floats) -> list[tuple[Metric, Floats]]:
+        """Each metric with its columns."""
+        ends = np.cumsum(self._widths)[:-1]
+        return list(zip(self.metrics, np.split(statistics, ends, axis=-1), strict=True))
+
     def values(self, predictions: Mapping[str, Caption]) -> dict[str, float]:
         """The values alone, without intervals: for validation loops."""
-        candidates = self.candidates(predictions)
-        found: dict[str, float] = {}
-        for metric in self.metrics:
-            values = metric.reduce(metric.statistics(candidates).sum(axis=0))
-            found |= dict(zip(metric.scores, values.tolist(), strict=True))
+        values = self.reduce(self.statistics(self.candidates(predictions)).sum(axis=0)).tolist()
+        found = dict(zip(self.names, values, strict=True))
         return {name: value for name, value in found.items() if name in self._wanted and not np.isnan(value)}
 
     def score(self, predictions: Mapping[str, Caption], allow_missing: bool = False) -> dict[str, Score]:
