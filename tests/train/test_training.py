@@ -64,27 +64,30 @@ def kill_at(monkeypatch, step: int):
     monkeypatch.setattr(loop.Log, "on_step_end", on_step_end)
 
 
-@pytest.mark.parametrize("family", ["vision_encoder_decoder", "cnn_rnn"])
-def test_killed_and_resumed_is_the_same_as_unbroken(dataset, tmp_path, monkeypatch, family):
-    """n steps + resume + n steps = 2n steps, to the last bit, with dropout, in the middle of an epoch."""
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("vision_encoder_decoder", {}), ("cnn_rnn", {}), ("cnn_rnn", {"reward_after": 0.3, "reward_draws": 2})],
+)
+def test_killed_and_resumed_is_the_same_as_unbroken(dataset, tmp_path, monkeypatch, family, changes):
+    """n steps + resume + n steps = 2n steps, to the last bit, with dropout, draws, in the middle of an epoch."""
 
     def make():
         return vit_gpt2() if family == "vision_encoder_decoder" else find("cnn_rnn").tiny(["a red square"], seed=0)
 
     unbroken = make()
-    facts = verb.train(unbroken, dataset, settings(), tmp_path / "unbroken")
+    facts = verb.train(unbroken, dataset, settings(**changes), tmp_path / "unbroken")
     for step in (3, 7):  # 5 steps and more of an epoch of 8; a checkpoint at each even step
         with monkeypatch.context() as patch:
             kill_at(patch, step)
             with pytest.raises(Killed):
-                verb.train(make(), dataset, settings(), tmp_path / "broken")
+                verb.train(make(), dataset, settings(**changes), tmp_path / "broken")
     # the kill may also come while a checkpoint is written
     checkpoints = tmp_path / "broken/checkpoints"
     shutil.copytree(checkpoints / "checkpoint-6", checkpoints / "checkpoint-7")
     (checkpoints / "checkpoint-7" / loop.WHOLE).unlink()
     (checkpoints / "checkpoint-7" / "optimizer.pt").write_bytes(b"half")
     resumed = make()
-    assert verb.train(resumed, dataset, settings(), tmp_path / "broken") == facts
+    assert verb.train(resumed, dataset, settings(**changes), tmp_path / "broken") == facts
     assert same(weights(resumed), weights(unbroken))
     logs = [list(jsonl.read(tmp_path / name / "log.jsonl")) for name in ("unbroken", "broken")]
     timeless = [[{k: v for k, v in row.items() if k != "val_seconds"} for row in log] for log in logs]
