@@ -112,6 +112,7 @@ class Scorer:
         return tuple(name for metric in self.metrics for name in metric.scores)
 
     def is_wanted(self, name: str) -> bool:
+        """Whether a score was asked for; a metric may yield others beside it."""
         return name in self._wanted
 
     def statistics(self, candidates: Candidates) -> Floats:
