@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cutline import jsonl
 from cutline.errors import ScoreError
 from cutline.metrics import baselines
-from cutline.metrics.base import Candidates
+from cutline.metrics.base import Candidates, References
 from cutline.metrics.scorer import Caption, Scorer, broken_lines, check_ids, score
 from cutline.metrics.settings import ScoreSettings
 from cutline.records import Prediction, Score
@@ -131,14 +131,16 @@ def evaluate(
         ScoreError: see :func:`cutline.metrics.scorer.score`.
     """
     settings = settings or ScoreSettings()
-    scorer = Scorer(references, settings.metrics, groups=groups, resamples=settings.resamples, seed=settings.seed)
+    images = [[item] if isinstance(item, str) else item for item in _values(training_captions or ())]
+    known = References(references, training=[text for texts in images for text in texts], contexts=contexts)
+    scorer = Scorer(known, settings.metrics, groups=groups, resamples=settings.resamples, seed=settings.seed)
     candidates = scorer.candidates(predictions, allow_missing)
     missing = len(scorer.references) - len(predictions)
     warnings = scorer.warnings()
     warnings += broken_lines(candidates.captions, "predictions")
     if missing:
         warnings.append(f"{missing} of {len(scorer.references)} images have no prediction and were scored as empty.")
-    beside, notes = _baselines(scorer, candidates, training_captions, contexts, settings, warnings)
+    beside, notes = _baselines(scorer, candidates, images, contexts, settings, warnings)
     return Evaluation(
         scores=scorer.score_candidates(candidates),
         baselines=beside,
@@ -167,7 +169,7 @@ def _counts(predictions: Mapping[str, Caption], candidates: Candidates, missing:
 def _baselines(
     scorer: Scorer,
     candidates: Candidates,
-    training: Mapping[str, Sequence[str]] | Sequence[Sequence[str]] | Sequence[str] | None,
+    training: Sequence[Sequence[str]],
     contexts: Mapping[str, str] | None,
     settings: ScoreSettings,
     warnings: list[str],
@@ -181,9 +183,8 @@ def _baselines(
         found[name] = scorer.score_candidates(references.candidates(captions), only_comparing=True)
         notes[name] = note
 
-    images = [[item] if isinstance(item, str) else item for item in _values(training)] if training else []
-    if any(images):
-        caption = baselines.constant_caption(images, references.tokenizer, settings.seed)
+    if any(training):
+        caption = baselines.constant_caption(training, references.tokenizer, settings.seed)
         add(
             baselines.CONSTANT,
             [caption] * len(references),

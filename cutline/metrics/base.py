@@ -28,12 +28,20 @@ class References:
     Args:
         captions: image id → its captions, at least one each. The order of the ids is the order of everything else.
         tokenizer: see :mod:`cutline.metrics.tokenize`.
+        training: the captions of the training images; for what asks whether a caption is new.
+        contexts: image id → the text that stood in the prompt; for what asks whether a caption echoes it.
 
     Raises:
         ScoreError: no image, or an image without a caption.
     """
 
-    def __init__(self, captions: Mapping[str, Sequence[str]], tokenizer: Tokenizer | None = None):
+    def __init__(
+        self,
+        captions: Mapping[str, Sequence[str]],
+        tokenizer: Tokenizer | None = None,
+        training: Sequence[str] = (),
+        contexts: Mapping[str, str] | None = None,
+    ):
         if not captions:
             raise ScoreError("There are no references.", "Give at least one image with its captions.")
         wrong = [name for name, texts in captions.items() if isinstance(texts, str) or not len(texts)]
@@ -45,6 +53,8 @@ class References:
         self.ids = tuple(captions)
         self.captions = [tuple(texts) for texts in captions.values()]
         self.tokenizer = tokenizer or default()
+        self._training = training
+        self._contexts = contexts or {}
         self.per_image = np.array([len(texts) for texts in self.captions], np.int64)  # [n]
 
     def __len__(self) -> int:
@@ -58,6 +68,15 @@ class References:
     @cached_property
     def ngrams(self) -> ReferenceNgrams:
         return ReferenceNgrams(self.tokens, self.per_image)
+
+    @cached_property
+    def training_tokens(self) -> frozenset[str]:
+        return frozenset(self.tokenizer(self._training))
+
+    @cached_property
+    def context_tokens(self) -> list[str]:
+        """The images' contexts as tokens, "" where there is none; nothing when no image has one."""
+        return self.tokenizer([self._contexts.get(name, "") for name in self.ids]) if self._contexts else []
 
     def candidates(self, captions: Sequence[str], predictions: Sequence[Prediction] | None = None) -> Candidates:
         """One caption an image, in the order of the ids; "" where there is none.
@@ -138,7 +157,7 @@ class Metric(ABC):
         least, most = int(self.references.per_image.min()), int(self.references.per_image.max())
         parts = {"v": str(self.version)}
         if self.uses_tokens:
-            parts |= {"tok": self.references.tokenizer.name, "case": "lower"}
+            parts |= {"tok": self.references.tokenizer.name, "case": self.references.tokenizer.case}
         parts["refs"] = str(least) if least == most else f"{least}-{most}"
         parts |= self.facts()
         parts |= {"images": str(len(self.references)), "empty": str(candidates.empty)}

@@ -36,6 +36,7 @@ class PtbTokenizer:
     """See the module. Instances share what they remember."""
 
     name = "ptb-coco-1"
+    case = "lower"
     _known: dict[str, str] = {}  # noqa: RUF012 - shared on purpose; piece between spaces → its tokens
     _alone: dict[str, str] = {}  # noqa: RUF012 - those of them that mean the same wherever they stand
 

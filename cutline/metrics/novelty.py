@@ -1,0 +1,23 @@
+"""The share of captions that are no training caption, token by token. Left out where the training captions are unknown.
+
+Nearly all of people's captions are new; a captioner that repeats its training set can score well and say little.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cutline.metrics.base import Candidates, Floats, MeanMetric
+
+SCORES = ("novel",)
+
+
+class Novelty(MeanMetric):
+    scores = SCORES
+    compares = False
+
+    def values(self, candidates: Candidates) -> Floats:
+        known = self.references.training_tokens
+        if not known:
+            return np.full((len(candidates.captions), 1), np.nan)
+        return np.array([[tokens not in known] for tokens in candidates.tokens], np.float64)

@@ -1,0 +1,27 @@
+"""The share of captions that hold the text that stood in the prompt, token by token. Left out where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cutline.metrics.base import Candidates, Floats, Metric, ratio
+
+SCORES = ("prompt_echo",)
+
+
+class PromptEcho(Metric):
+    """Statistics an image: whether the caption holds the context, whether there is one."""
+
+    scores = SCORES
+    compares = False
+
+    def statistics(self, candidates: Candidates) -> Floats:
+        rows = np.zeros((len(candidates.captions), 2))
+        contexts = self.references.context_tokens
+        for image, (tokens, context) in enumerate(zip(candidates.tokens, contexts, strict=False)):
+            if context:
+                rows[image] = f" {context} " in f" {tokens} ", 1
+        return rows
+
+    def reduce(self, sums: Floats) -> Floats:
+        return ratio(sums[..., :1], sums[..., 1:])

@@ -1,0 +1,49 @@
+"""The protocols beside COCO's, against numbers of nltk 3.9 and rouge_score 0.1.2 on our own cases."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cutline.evaluate import evaluate
+from cutline.metrics.scorer import score
+from cutline.metrics.settings import ScoreSettings
+from cutline.metrics.tokenize import NewsTokenizer
+from tests.metrics import reference_scores
+
+KNOWN = json.loads(Path(__file__).with_name("other_oracle.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", list(KNOWN))
+def test_equal_to_the_packages(name: str) -> None:
+    own = reference_scores.own()
+    found = score(own["candidates"], own["references"], [name], resamples=0)[name]
+    np.testing.assert_allclose(found.per_image, KNOWN[name], atol=1e-12)
+
+
+def test_repetition_counts_ngrams_that_came_before() -> None:
+    found = score({"a": "x y x y", "b": "p q"}, {"a": ["x"], "b": ["x"]}, ["repetition"], resamples=0)
+    assert [found[f"seq_rep{k}"].value for k in (1, 2, 3, 4)] == pytest.approx([2 / 6, 1 / 4, 0, 0])
+
+
+def test_novelty_and_echo_need_to_know_what_was_there() -> None:
+    references = {"a": ["x"], "b": ["y"], "c": ["z"]}
+    predictions = {"a": "A dog.", "b": "the cat in Paris", "c": "new"}
+    assert score(predictions, references, ["novelty", "prompt_echo"], resamples=0) == {}
+    found = evaluate(
+        predictions,
+        references,
+        training_captions=["a dog", "a tree"],
+        contexts={"a": "London", "b": "Paris!"},
+        settings=ScoreSettings(metrics=("novelty", "prompt_echo"), resamples=0),
+    ).scores
+    assert found["novel"].value == pytest.approx(2 / 3)
+    assert found["prompt_echo"].value == pytest.approx(1 / 2)
+
+
+def test_news_words_keep_their_case() -> None:
+    assert NewsTokenizer()(["Mr. Smith's well-known dog, here"]) == ["Mr Smiths wellknown dog here"]
+    found = score({"a": "The Dog"}, {"a": ["the dog."]}, ["exact_match"], resamples=0, tokenizer=NewsTokenizer())
+    assert found["exact_match"].value == 0
+    assert "tok:news-1|case:kept" in found["exact_match"].signature
