@@ -130,6 +130,7 @@ class Scorer:
         return np.concatenate([metric.per_image(part) for metric, part in self._parts(statistics)], axis=-1)
 
     def signatures(self, candidates: Candidates) -> dict[str, str]:
+        """Score's name → how its number comes about."""
         return {name: metric.signature(name, candidates) for metric in self.metrics for name in metric.scores}
 
     def _parts(self, statistics: Floats) -> list[tuple[Metric, Floats]]:
