@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from cutline.evaluate import Evaluation
 ROOT = Path(__file__).parent.parent
 RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "cutline/demo.toml"]
 
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "model": {
         "family": "vision_encoder_decoder",
         "new": {"vision_layers": 1, "vision_width": 16, "text_layers": 1, "text_width": 16, "heads": 2},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from cutline.data.dataset import Dataset
-from cutline.errors import DataError
+from cutline.errors import DataError, TrainingError
 from cutline.families.base import Family
 from cutline.families.settings import GenerateSettings
 from cutline.features import FeatureCache
@@ -55,6 +56,10 @@ def train(
     parts = open_parts(family, settings.parts)
     show_parts(parts)
     if settings.gradient_checkpointing:
+        if not family.model.supports_gradient_checkpointing:
+            raise TrainingError(
+                f"{family.name()} has no gradient checkpointing.", "Set [train] gradient_checkpointing = false."
+            )
         family.model.activation_checkpointing_enable({"use_reentrant": False})
     cache = None
     if settings.cache_features and family.vision_is_frozen:
@@ -63,21 +68,20 @@ def train(
     resumed = last_whole_checkpoint(checkpoints)
     steps = int(resumed.name.rpartition("-")[2]) if resumed else 0
     with bar("training") as progress, Log(folder / "log.jsonl", progress, steps) as log:
-        trainer = CaptionTrainer(
-            family,
-            Validation(validating, _for_validation(settings), settings.metric, cache),
-            settings.label_smoothing,
-            _critic(family, training, settings, cache),
-            settings.reward_after or 0.0,
-            args=arguments(settings, checkpoints, family.device, seed),
-            train_dataset=Examples(training, settings.captions_per_image),
-            eval_dataset=Examples(validating, "all"),
-            data_collator=Collator(family, cache),
-            callbacks=[
-                log,
-                *([EarlyStoppingCallback(settings.patience)] if settings.patience else []),
-            ],
-        )
+        with _what_the_trainer_refuses():
+            trainer = CaptionTrainer(
+                family,
+                Validation(validating, _for_validation(settings), settings.metric, cache),
+                settings.label_smoothing,
+                _critic(family, training, settings, cache),
+                settings.reward_after or 0.0,
+                args=arguments(settings, checkpoints, family.device, seed),
+                train_dataset=Examples(training, settings.captions_per_image),
+                eval_dataset=Examples(validating, "all"),
+                data_collator=Collator(family, cache),
+                callbacks=[log, *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])],
+            )
+            trainer.get_optimizer_cls_and_kwargs(trainer.args, family)
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     state = trainer.state
     family.requires_grad_(False).eval()
@@ -88,6 +92,18 @@ def train(
         "parts": {line.part: {"policy": line.policy, "parameters": line.parameters, "trainable": line.trainable}
                   for line in parts},
     }  # fmt: skip
+
+
+@contextmanager
+def _what_the_trainer_refuses() -> Iterator[None]:
+    """An optimiser or tracker that the Trainer doesn't know, or that isn't installed, as an error to mend."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        raise TrainingError(
+            f"[train] can't be done: {' '.join(str(error).split())[:300]}",
+            "Change that key, or install what it needs; optimizer and trackers have the Trainer's names.",
+        ) from error
 
 
 def arguments(settings: TrainSettings, folder: Path, device: torch.device, seed: int) -> TrainingArguments:

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from tests.conftest import drawing
 
 from cutline import families
 from cutline.families.base import Family
@@ -15,6 +14,7 @@ from cutline.families.open import find
 from cutline.families.settings import GenerateSettings
 from cutline.records import Sample
 from cutline.train.trainable import open_parts, partition
+from tests.conftest import drawing
 
 CAPTIONS = ("a red circle above a blue square", "a green triangle", "a yellow square to the left of a red circle")
 
@@ -83,9 +83,9 @@ def test_loss_is_the_cross_entropy_of_the_models_own_logits(family):
             logits = family.model(pixel_values=batch["pixel_values"], decoder_input_ids=inputs, **mask).logits
             labels = batch["labels"]
         else:
-            inputs = {name: value for name, value in batch.items() if name not in ("labels", "rows")}
-            inputs["mm_token_type_ids"] = (inputs["input_ids"] == family.image_token_id).int()
-            logits = family.model(**inputs).logits[:, :-1]
+            plain = {name: value for name, value in batch.items() if name not in ("labels", "rows")}
+            plain["mm_token_type_ids"] = (plain["input_ids"] == family.image_token_id).int()
+            logits = family.model(**plain).logits[:, :-1]
             labels = batch["labels"][:, 1:]
     logprobs = logits.float().log_softmax(-1)
     expected = -sum(
@@ -217,11 +217,11 @@ def test_two_pictures_are_learnt_until_the_exact_captions_come(family):
     pair, images = samples(CAPTIONS[:2]), [drawing(1), drawing(2)]
     batch = student.encode(pair, with_targets=True, images=images)
     optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=5e-3)
-    first = None
-    for _ in range(150):
+    first = float("nan")
+    for step in range(150):
         loss = student(batch)
         mean = (loss.nll + loss.penalty) / loss.tokens
-        first = first or float(mean.detach())
+        first = first if step else float(mean.detach())
         optimizer.zero_grad()
         mean.backward()
         optimizer.step()

@@ -7,7 +7,6 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
-import drawn_run
 import pytest
 
 from cutline.data.dataset import Dataset
@@ -16,6 +15,7 @@ from cutline.evaluate import Evaluation
 from cutline.records import Prediction
 from cutline.report import write
 from cutline.report.words import interval, number
+from tests.report import drawn_run
 
 
 class Page(HTMLParser):

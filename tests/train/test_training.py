@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Literal
 
 import pytest
 import torch
@@ -157,6 +158,20 @@ def test_other_parts_than_before_is_an_error_and_loses_nothing(dataset, tmp_path
     assert (tmp_path / "checkpoints/checkpoint-2" / loop.WEIGHTS).exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimizer": "adamw_torhc"}, "adamw_torhc is not a valid"),
+        ({"optimizer": "paged_adamw_8bit"}, "bitsandbytes"),
+        ({"trackers": ["tensorbord"]}, "tensorbord is not supported"),
+        ({"gradient_checkpointing": True}, "no gradient checkpointing"),
+    ],
+)
+def test_what_the_trainer_refuses_is_said_in_plain_words(dataset, tmp_path, changes, words):
+    with pytest.raises(TrainingError, match=words):
+        verb.train(find("cnn_rnn").tiny(["a red square"]), dataset, settings(**changes), tmp_path)
+
+
 def test_no_validation_split_is_said_before_training(dataset, tmp_path):
     train_only = tmp_path / "dataset"
     shutil.copytree(dataset.path, train_only)
@@ -213,7 +228,8 @@ def test_every_caption_is_seen_once_an_epoch():
     from cutline.records import Sample
 
     samples = [Sample(id="a", image="", captions=("1", "2", "3")), Sample(id="b", image="", captions=("4",))]
-    for size, count in ((1, 4), (2, 3), ("all", 2)):
+    sizes: list[tuple[int | Literal["all"], int]] = [(1, 4), (2, 3), ("all", 2)]
+    for size, count in sizes:
         examples = Examples(samples, size)
         assert len(examples) == count
         assert sorted(c for n in range(count) for c in examples[n].captions) == ["1", "2", "3", "4"]
