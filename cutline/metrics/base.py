@@ -53,7 +53,7 @@ class References:
         self.ids = tuple(captions)
         self.captions = [tuple(texts) for texts in captions.values()]
         self.tokenizer = tokenizer or default()
-        self._training = training
+        self.training = training
         self._contexts = contexts or {}
         self.per_image = np.array([len(texts) for texts in self.captions], np.int64)  # [n]
 
@@ -71,7 +71,7 @@ class References:
 
     @cached_property
     def training_tokens(self) -> frozenset[str]:
-        return frozenset(self.tokenizer(self._training))
+        return frozenset(self.tokenizer(self.training))
 
     @cached_property
     def context_tokens(self) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from cutline.errors import ScoreError
 from cutline.metrics.base import Metric
 
-_SCORES = re.compile(r"^SCORES = (\(.*?\))$", re.MULTILINE | re.DOTALL)
+_SCORES = re.compile(r"^SCORES = (\([^)]*\))", re.MULTILINE)
 
 
 @cache
