@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +68,15 @@ class CaptionTrainer(Trainer):
         validation: Validation,
         label_smoothing: float,
         critic: SelfCritic | None = None,
-        critic_after: float = 0.0,
+        critic_from: int = 0,
+        critic_lr: float = 0.0,
         **arguments: Any,
     ):
         super().__init__(model=family, **arguments)
         self.family = family
         self.validation = validation
         self.smoothing = label_smoothing
-        self.critic, self.critic_after = critic, critic_after
+        self.critic, self.critic_from, self.critic_lr = critic, critic_from, critic_lr
         # our loss is divided by the tokens of the whole step, so the Trainer must count them and not average again
         self.model_accepts_loss_kwargs = True
         for quiet in (PrinterCallback, ProgressCallback):
@@ -85,7 +86,7 @@ class CaptionTrainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
         places = inputs.pop("places")
-        if self.critic is not None and model.training and (self.state.epoch or 0.0) >= self.critic_after:
+        if self.critic is not None and model.training and self.state.global_step >= self.critic_from:
             return self._critical_loss(model, places)
         result = model(inputs, label_smoothing=self.smoothing if model.training else 0.0)
         tokens = result.tokens if num_items_in_batch is None else num_items_in_batch
@@ -93,6 +94,25 @@ class CaptionTrainer(Trainer):
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP divides by it again
         return (loss, result) if return_outputs else loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The usual schedule ends where self-critical steps begin; these have their own, lower rate, falling to 0.
+
+        At the rate of likelihood steps they push what is worse than its siblings away without end.
+        """
+        if self.critic is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        begin = min(self.critic_from, num_training_steps)
+        usual = super().create_scheduler(max(begin, 1), optimizer).lr_lambdas
+        low, rest = self.critic_lr / self.args.learning_rate, max(num_training_steps - begin, 1)
+
+        def with_critic(share: Callable[[int], float]) -> Callable[[int], float]:
+            return lambda step: share(step) if step < begin else low * max(0.0, 1 - (step - begin) / rest)
+
+        self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, [with_critic(share) for share in usual]
+        )
+        return self.lr_scheduler
 
     def _critical_loss(self, model: Any, places: Tensor) -> Tensor:
         assert self.critic is not None

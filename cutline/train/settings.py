@@ -40,6 +40,7 @@ class TrainSettings(Section):
     reward_after: float | None = Field(
         None, ge=0, description="epochs after which drawn captions are rewarded by CIDEr (self-critical); none: never"
     )
+    reward_lr: float = Field(1e-4, gt=0, description="learning rate of self-critical steps, falling to 0; keep it low")
     reward_draws: int = Field(5, ge=2, description="captions drawn for each image of a self-critical step")
     precision: Dtype = Field("auto", description="of the arithmetic; auto: bfloat16 on a GPU that has it, else float32")
     gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")

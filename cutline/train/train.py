@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,7 @@ def train(
     cache = None
     if settings.cache_features and family.vision_is_frozen:
         cache = _cached(family, [*training, *validating], settings, cache_root)
+    examples = Examples(training, settings.captions_per_image)
     checkpoints = folder / "checkpoints"
     resumed = last_whole_checkpoint(checkpoints)
     steps = int(resumed.name.rpartition("-")[2]) if resumed else 0
@@ -74,9 +76,10 @@ def train(
                 Validation(validating, _for_validation(settings), settings.metric, cache),
                 settings.label_smoothing,
                 _critic(family, training, settings, cache),
-                settings.reward_after or 0.0,
+                _first_critical_step(examples, settings),
+                settings.reward_lr,
                 args=arguments(settings, checkpoints, family.device, seed),
-                train_dataset=Examples(training, settings.captions_per_image),
+                train_dataset=examples,
                 eval_dataset=Examples(validating, "all"),
                 data_collator=Collator(family, cache),
                 callbacks=[log, *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])],
@@ -188,6 +191,11 @@ def _critic(
     if settings.reward_after is None:
         return None
     return SelfCritic(family, training, settings.reward_draws, settings.val_max_tokens, cache)
+
+
+def _first_critical_step(examples: Examples, settings: TrainSettings) -> int:
+    batches = math.ceil(len(examples) / settings.batch_size)
+    return round((settings.reward_after or 0.0) * math.ceil(batches / settings.accumulate))
 
 
 def _cached(family: Family, samples: Sequence[Sample], settings: TrainSettings, root: Path | None) -> FeatureCache:

@@ -356,7 +356,7 @@ def test_rewarded_captions_become_likelier(dataset, tmp_path):
 
     family = vit_gpt2(dropout=0.0)
     changes = {"max_steps": 120, "evaluate_every": 60, "batch_size": 8, "lr": 5e-3, "val_max_tokens": 14}
-    verb.train(family, dataset, settings(**changes, reward_after=20.0), tmp_path)  # 3 steps an epoch
+    verb.train(family, dataset, settings(**changes, reward_after=20.0, reward_lr=2e-3), tmp_path)  # 3 steps an epoch
     found = []
     for step in (60, 120):
         open_parts(family, {})
