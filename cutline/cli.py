@@ -180,6 +180,26 @@ def score(
     score_verb.run(predictions, references, split or None, chosen, resamples, allow_missing, json, out)
 
 
+@app.command(short_help="Compare captions of the same images by paired tests.")
+def compare(
+    predictions: Annotated[
+        list[Path], typer.Argument(metavar="PREDICTIONS...", help="Two files or more; the first is the base.")
+    ],
+    references: Annotated[Path, typer.Option("--references", "-r", help="As for cutline score.")],
+    split: Annotated[str, typer.Option(help="Of the references: the split to score against.")] = "",
+    metrics: Annotated[str, typer.Option(help="Metrics, with commas; the usual ones by default.")] = "",
+    resamples: Annotated[int, typer.Option(min=1, help="Resamples of both tests.")] = 1000,
+    by: Annotated[str, typer.Option(help="The score by which the images that moved most are chosen.")] = "cider",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Compare captions of the same images: differences with intervals, paired tests, the images that moved most."""
+    from cutline import compare_verb
+
+    chosen = [name.strip() for name in metrics.split(",")] if metrics else None
+    compare_verb.run(predictions, references, split or None, chosen, resamples, by, json)
+
+
 @app.command(short_help="Write a run's report as one HTML file.")
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],

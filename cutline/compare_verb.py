@@ -1,0 +1,58 @@
+"""``cutline compare``: files of predictions on the same images in, a table or JSON out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from cutline.compare import Comparison, compare, table
+from cutline.errors import ScoreError
+from cutline.prediction_files import read_predictions
+from cutline.progress import say
+from cutline.reference_files import read_references
+
+
+def run(
+    predictions: Sequence[Path],
+    references: Path,
+    split: str | None,
+    metrics: Sequence[str] | None,
+    resamples: int,
+    by: str,
+    as_json: bool,
+) -> None:
+    """Compares the later files with the first, and prints the result on stdout."""
+    systems = {name: read_predictions(path) for name, path in zip(_names(predictions), predictions, strict=True)}
+    if len(systems) < 2:
+        raise ScoreError("There is nothing to compare.", "Give the predictions of two systems or more.")
+    found = read_references(references, next(iter(systems.values())), split)
+    if found.note:
+        say(found.note)
+    comparison = compare(systems, found.captions, metrics, groups=found.groups or None, resamples=resamples, by=by)
+    if as_json:
+        print(json.dumps(comparison.to_json(), ensure_ascii=False, indent=2))
+    else:
+        _show(comparison)
+    for warning in comparison.warnings:
+        say(f"warning: {warning}")
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The files' own names, or as much of their paths as tells them apart."""
+    for parts in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    twice = next(str(path) for path in paths if list(paths).count(path) > 1)
+    raise ScoreError(f"{twice} is given twice.", "Give each file of predictions once.")
+
+
+def _show(comparison: Comparison) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(table(comparison))
+    for moved in comparison.moved:
+        console.print(f"{moved.id}: {moved.metric} {moved.change:+.3f} in {moved.b}", highlight=False, markup=False)
+        console.print(f"    {moved.caption_a or '(none)'}  →  {moved.caption_b or '(none)'}", markup=False)
