@@ -77,6 +77,8 @@ class Family(nn.Module, ABC):
     #: Parameters that no forward pass here uses; they are never trained.
     unused: ClassVar[str] = r"(?!)"
     default_prompt: ClassVar[str] = ""
+    #: Whether a training step is a row of small ones, which two threads only make slower (recurrent decoders).
+    serial: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module, image_processor: Any, tokenizer: Any, prompt: str | None = None):
         super().__init__()

@@ -64,6 +64,7 @@ class New(Section):
 class CnnRnn(EncoderDecoderFamily):
     # poolers of towers that have one; nothing reads them
     unused = r"encoder\.(?:.*\.)?pooler\."
+    serial = True
 
     @property
     def parts(self) -> Mapping[str, str]:

@@ -65,6 +65,8 @@ def train(
     cache = None
     if settings.cache_features and family.vision_is_frozen:
         cache = _cached(family, [*training, *validating], settings, cache_root)
+    if family.serial and family.device.type == "cpu":
+        torch.set_num_threads(1)
     examples = Examples(training, settings.captions_per_image)
     checkpoints = folder / "checkpoints"
     resumed = last_whole_checkpoint(checkpoints)
