@@ -69,7 +69,9 @@ def _model_type(checkpoint: str) -> str:
         return _entry(folder / "config.json", "model_type")
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file.", "Give the folder of a checkpoint.")
-    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
+    # a name such as runs/food, where there is a folder runs, is meant as a path and not as a name on the hub
+    is_path = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1 or folder.parent.is_dir()
+    if is_path and "/" in checkpoint:
         raise CheckpointError(f"There is no checkpoint folder {checkpoint}.", "Check the path.")
     from transformers import AutoConfig
 
