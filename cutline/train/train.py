@@ -65,6 +65,7 @@ def train(
     cache = None
     if settings.cache_features and family.vision_is_frozen:
         cache = _cached(family, [*training, *validating], settings, cache_root)
+    threads = torch.get_num_threads()
     if family.serial and family.device.type == "cpu":
         torch.set_num_threads(1)
     examples = Examples(training, settings.captions_per_image)
@@ -77,7 +78,7 @@ def train(
                 family,
                 Validation(validating, _for_validation(settings), settings.metric, cache),
                 settings.label_smoothing,
-                _critic(family, training, settings, cache),
+                _critic(family, training, settings, cache, threads),
                 _first_critical_step(examples, settings),
                 settings.reward_lr,
                 args=arguments(settings, checkpoints, family.device, seed),
@@ -188,11 +189,11 @@ def spread(samples: Sequence[Sample], count: int | None) -> list[Sample]:
 
 
 def _critic(
-    family: Family, training: Sequence[Sample], settings: TrainSettings, cache: FeatureCache | None
+    family: Family, training: Sequence[Sample], settings: TrainSettings, cache: FeatureCache | None, threads: int
 ) -> SelfCritic | None:
     if settings.reward_after is None:
         return None
-    return SelfCritic(family, training, settings.reward_draws, settings.val_max_tokens, cache)
+    return SelfCritic(family, training, settings.reward_draws, settings.val_max_tokens, cache, threads)
 
 
 def _first_critical_step(examples: Examples, settings: TrainSettings) -> int:
