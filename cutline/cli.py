@@ -245,7 +245,7 @@ def quiet_libraries() -> None:
     """Stops the libraries' own bars and notes; ours say what is going on."""
     import os
 
-    # threads that wait must sleep: spinning ones make two busy cores four times slower
+    # threads that wait must sleep: on busy cores spinning ones take the time of those that work
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -209,23 +209,27 @@ def _moved(
 
 
 def table(comparison: Comparison) -> Table:
-    """The differences for people."""
+    """The differences for people; narrow enough for a terminal of 80 columns when two systems are compared."""
+    from rich import box
     from rich.table import Table
 
-    found = Table(title=f"compared with {comparison.systems[0]}", title_justify="left")
-    for name in ("system", "score"):
+    several = len(comparison.systems) > 2
+    first, second = comparison.systems[:2]
+    title = f"compared with {first}" if several else f"{second} compared with {first}"
+    found = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for name in ("system", "score") if several else ("score",):
         found.add_column(name, no_wrap=True)
-    for name in ("value", "difference", "95 % interval", "p (bootstrap)", "p (randomisation)", "win / tie / loss"):
-        found.add_column(name, justify="right")
+    for name in ("value", "change", "95 % interval", "p boot", "p rand", "win/tie/loss"):
+        found.add_column(name, justify="right", no_wrap=True)
     for row in comparison.differences:
-        found.add_row(
-            row.b,
+        cells = (
             row.metric,
             f"{row.value_b:.4f}",
             f"{row.difference:+.4f}",
-            f"{row.low:+.4f} – {row.high:+.4f}",
+            f"{row.low:+.3f} – {row.high:+.3f}",
             f"{row.p_bootstrap:.3f}",
             f"{row.p_randomisation:.3f}",
-            f"{row.wins} / {row.ties} / {row.losses}",
+            f"{row.wins}/{row.ties}/{row.losses}",
         )
+        found.add_row(*((row.b, *cells) if several else cells))
     return found

@@ -43,7 +43,9 @@ def test_the_better_run_is_named_with_its_test_and_the_images_that_moved(files, 
     assert found["moved"][0]["caption_b"].startswith("a dog number")
     assert call(monkeypatch, *paths, *options[:-1]) == 0
     shown = capsys.readouterr().out
-    assert "compared with bad/predictions.jsonl" in shown
+    assert "compared with bad/predictions.jsonl" in " ".join(shown.split())
+    assert "30/0/0" in shown  # and nothing is cut off at 80 columns
+    assert "…" not in shown
     assert "a cat sleeps  →  a dog number" in shown
 
 
