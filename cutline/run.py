@@ -296,6 +296,8 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
         update={"max_steps": 4, "evaluate_every": 2, "batch_size": 2, "accumulate": min(2, recipe.train.accumulate),
                 "warmup": 0.5, "patience": 0, "val_images": 4, "val_max_tokens": 8, "log_every": 1, "trackers": []}
     )  # fmt: skip
+    if train and train.align:
+        train = train.model_copy(update={"align": train.align.model_copy(update={"max_steps": 2})})
     if train and train.reward_after is not None:
         train = train.model_copy(update={"reward_after": 0.05, "reward_draws": 2})
     generate = recipe.generate.model_copy(update={"max_tokens": 12, "beams": min(2, recipe.generate.beams),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -149,9 +150,7 @@ class CaptionTrainer(Trainer):
     # ---- checkpoints: what is trained, and buffers; the frozen rest stands in the checkpoint that was opened
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(trained_state(self.family), folder / WEIGHTS)
+        save_trained(self.family, Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_trained(self.family, Path(resume_from_checkpoint))
@@ -171,6 +170,13 @@ def trained_state(family: Family) -> dict[str, Tensor]:
     state = {name: p.detach() for name, p in family.model.named_parameters() if p.requires_grad}
     state |= {name: buffer for name, buffer in family.model.named_buffers() if name in saved}
     return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def save_trained(family: Family, folder: Path) -> None:
+    """Writes what is trained into a folder; the file is there whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(trained_state(family), folder / f"{WEIGHTS}.part")
+    os.replace(folder / f"{WEIGHTS}.part", folder / WEIGHTS)
 
 
 def load_trained(family: Family, checkpoint: Path) -> None:

@@ -13,12 +13,40 @@ from cutline.recipe import Section
 _POLICY = re.compile(r"frozen|full|last:[1-9]\d*")
 
 
+def _check_policies(parts: dict[str, str]) -> dict[str, str]:
+    for part, policy in parts.items():
+        if not _POLICY.fullmatch(policy):
+            raise ValueError(f'{part} = "{policy}" is none of "frozen", "full", "last:N"')
+    return parts
+
+
+class AlignSettings(Section):
+    """``[train.align]``: a first stage in which the bridge learns to speak the language model's language.
+
+    Two stages as in LLaVA (Liu et al. 2023, arXiv:2304.08485). What isn't said here is as in ``[train]``; the stage
+    ends with its last step, not with its best validation, and the main stage has its own optimiser and schedule.
+    """
+
+    parts: dict[str, str] = Field(
+        default_factory=lambda: {"bridge": "full"},
+        description="what is trained in this stage; parts that are not named are frozen",
+    )
+    epochs: float = Field(1, gt=0, description="epochs of this stage")
+    max_steps: int | None = Field(None, ge=1, description="stop this stage after so many steps, whatever epochs says")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate of this stage")
+    batch_size: int | None = Field(None, ge=1, description="examples a device and step; none: as in [train]")
+    accumulate: int | None = Field(None, ge=1, description="batches that make one step; none: as in [train]")
+
+    _policies = field_validator("parts")(_check_policies)
+
+
 class TrainSettings(Section):
     parts: dict[str, str] = Field(
         default_factory=dict,
         description='what is trained of each part (vision, bridge, text, head): "frozen", "full" or "last:N" (its last '
         "N layers); parts that are not named are trained in full",
     )
+    align: AlignSettings | None = Field(None, description="a stage before, which trains the bridge alone")
     epochs: float = Field(10, gt=0, description="times that each image–caption pair is seen")
     max_steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever epochs says")
     batch_size: int = Field(32, ge=1, description="examples a device and step: images with captions_per_image captions")
@@ -59,13 +87,7 @@ class TrainSettings(Section):
     log_every: int = Field(20, ge=1, description="steps between lines of the log")
     trackers: list[str] = Field(default_factory=list, description='"tensorboard", "wandb", "trackio", "mlflow", …')
 
-    @field_validator("parts")
-    @classmethod
-    def _policies(cls, parts: dict[str, str]) -> dict[str, str]:
-        for part, policy in parts.items():
-            if not _POLICY.fullmatch(policy):
-                raise ValueError(f'{part} = "{policy}" is none of "frozen", "full", "last:N"')
-        return parts
+    _policies = field_validator("parts")(_check_policies)
 
     @model_validator(mode="after")
     def _positive(self) -> TrainSettings:

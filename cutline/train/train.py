@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,15 @@ from cutline.features import FeatureCache
 from cutline.progress import bar, say
 from cutline.records import Sample
 from cutline.train.examples import Collator, Examples
-from cutline.train.loop import CaptionTrainer, Log, Validation, last_whole_checkpoint
+from cutline.train.loop import (
+    WEIGHTS,
+    CaptionTrainer,
+    Log,
+    Validation,
+    last_whole_checkpoint,
+    load_trained,
+    save_trained,
+)
 from cutline.train.self_critical import SelfCritic
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import PartSummary, open_parts
@@ -53,15 +62,58 @@ def train(
     """
     training = [sample for sample in _split(dataset, "train") if sample.captions]
     validating = spread(_captioned(_split(dataset, "val")), settings.val_images)
+    data = (training, validating)
+    if settings.align is not None:
+        _align(family, data, settings, folder / "align", seed, cache_root)
+    return _stage(family, data, settings, folder, seed, cache_root)
+
+
+def _align(
+    family: Family,
+    data: tuple[Sequence[Sample], Sequence[Sample]],
+    settings: TrainSettings,
+    folder: Path,
+    seed: int,
+    cache_root: Path | None,
+) -> None:
+    """The stage before the main one. Only what it trained is kept, in one file, which is also its marker."""
+    assert settings.align is not None
+    said = {key: value for key, value in settings.align.model_dump().items() if value is not None}
+    parts = dict.fromkeys(family.parts, "frozen") | settings.align.parts
+    stage = settings.model_copy(
+        update={"align": None, "max_steps": None, "patience": 0, "reward_after": None} | said | {"parts": parts}
+    )
+    if (folder / WEIGHTS).exists():
+        say("train: aligned before")
+        open_parts(family, stage.parts)
+        load_trained(family, folder)
+    else:
+        say("train: first stage, alignment")
+        _stage(family, data, stage, folder, seed, cache_root, choose=False)
+        open_parts(family, stage.parts)
+        save_trained(family, folder)
+        shutil.rmtree(folder / "checkpoints")
+        say("train: main stage")
+    family.requires_grad_(False).eval()
+
+
+def _stage(
+    family: Family,
+    data: tuple[Sequence[Sample], Sequence[Sample]],
+    settings: TrainSettings,
+    folder: Path,
+    seed: int,
+    cache_root: Path | None,
+    *,
+    choose: bool = True,
+) -> dict[str, Any]:
+    """One training from its beginning, or from its last whole checkpoint; ``choose``: ends with the best one."""
+    training, validating = data
     set_seed(seed)
     parts = open_parts(family, settings.parts)
     show_parts(parts)
     if settings.gradient_checkpointing:
-        if not family.model.supports_gradient_checkpointing:
-            raise TrainingError(
-                f"{family.name()} has no gradient checkpointing.", "Set [train] gradient_checkpointing = false."
-            )
-        family.model.activation_checkpointing_enable({"use_reentrant": False})
+        _checkpoint_activations(family)
     cache = None
     if settings.cache_features and family.vision_is_frozen:
         cache = _cached(family, [*training, *validating], settings, cache_root)
@@ -81,7 +133,7 @@ def train(
                 _critic(family, training, settings, cache, threads),
                 _first_critical_step(examples, settings),
                 settings.reward_lr,
-                args=arguments(settings, checkpoints, family.device, seed),
+                args=arguments(settings, checkpoints, family.device, seed, choose),
                 train_dataset=examples,
                 eval_dataset=Examples(validating, "all"),
                 data_collator=Collator(family, cache),
@@ -100,6 +152,14 @@ def train(
     }  # fmt: skip
 
 
+def _checkpoint_activations(family: Family) -> None:
+    if not family.model.supports_gradient_checkpointing:
+        raise TrainingError(
+            f"{family.name()} has no gradient checkpointing.", "Set [train] gradient_checkpointing = false."
+        )
+    family.model.activation_checkpointing_enable({"use_reentrant": False})
+
+
 @contextmanager
 def _what_the_trainer_refuses() -> Iterator[None]:
     """An optimiser or tracker that the Trainer doesn't know, or that isn't installed, as an error to mend."""
@@ -112,8 +172,10 @@ def _what_the_trainer_refuses() -> Iterator[None]:
         ) from error
 
 
-def arguments(settings: TrainSettings, folder: Path, device: torch.device, seed: int) -> TrainingArguments:
-    """The ``[train]`` section in the words of Hugging Face's Trainer."""
+def arguments(
+    settings: TrainSettings, folder: Path, device: torch.device, seed: int, choose: bool = True
+) -> TrainingArguments:
+    """The ``[train]`` section in the words of Hugging Face's Trainer; ``choose``: the best checkpoint is the result."""
     precision = settings.precision
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
@@ -144,9 +206,9 @@ def arguments(settings: TrainSettings, folder: Path, device: torch.device, seed:
         save_strategy=strategy,
         save_steps=every,
         save_total_limit=settings.keep + 1,
-        load_best_model_at_end=True,
-        metric_for_best_model=f"eval_{settings.metric}",
-        greater_is_better=True,
+        load_best_model_at_end=choose,
+        metric_for_best_model=f"eval_{settings.metric}" if choose else None,
+        greater_is_better=True if choose else None,
         logging_steps=settings.log_every,
         logging_nan_inf_filter=False,
         disable_tqdm=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from typing import Literal
 
 import pytest
@@ -22,14 +23,6 @@ from cutline.train import train as verb
 from cutline.train.examples import Collator, Examples
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import open_parts
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    source = shapes.draw(folder / "shapes", train=24, val=6, test=0)
-    prepare(DataSettings(source=str(source)), folder / "dataset")
-    return Dataset.open(folder / "dataset")
 
 
 def vit_gpt2(dropout: float = 0.1):
@@ -167,7 +160,8 @@ def test_other_parts_than_before_is_an_error_and_loses_nothing(dataset, tmp_path
         ({"gradient_checkpointing": True}, "no gradient checkpointing"),
     ],
 )
-def test_what_the_trainer_refuses_is_said_in_plain_words(dataset, tmp_path, changes, words):
+def test_what_the_trainer_refuses_is_said_in_plain_words(dataset, tmp_path, monkeypatch, changes, words):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it weren't installed
     with pytest.raises(TrainingError, match=words):
         verb.train(find("cnn_rnn").tiny(["a red square"]), dataset, settings(**changes), tmp_path)
 
