@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -18,7 +20,7 @@ from cutline.records import Sample
 
 class ChatFamily(Family):
     """Batches of these families: pixels or ``features`` as the family has them; ``input_ids`` and ``attention_mask``
-    [R, L]; ``rows`` [R], each row's image; with targets ``labels`` [R, L].
+    [R, L]; ``rows`` [R], each row's image; with targets ``labels`` [R, L] and ``prompt_lengths`` [R].
 
     For training, rows are prompt + caption + end token, padded on the right and never cut inside the prompt; for
     generation the prompt alone, padded on the left. Labels are IGNORED on the prompt, so it can't be learnt, and the
@@ -52,10 +54,26 @@ class ChatFamily(Family):
     def generation_inputs(self, batch: Batch) -> dict[str, object]:
         """Keyword arguments of the model's ``generate`` for a batch without targets."""
 
+    def plain_inputs(self, batch: Batch) -> dict[str, object]:
+        """Keyword arguments with which the Hugging Face model's own ``forward`` sees a batch that holds pixels: what
+        probes and tests hold this family's loss against. Logits at position t are of token t + 1."""
+        rest = ("rows", "labels", "weights", "prompt_lengths")
+        return {name: value for name, value in batch.items() if name not in rest}
+
+    @property
+    def answer_start(self) -> str:
+        """What stands between the prompt and a caption, if anything: a space after "ASSISTANT:"."""
+        return ""
+
+    @property
+    def trained_end_id(self) -> int:
+        """The token that a caption is taught to end with."""
+        return int(self.tokenizer.eos_token_id)
+
     @property
     def end_ids(self) -> list[int]:
         """Tokens that end a caption; the first one is trained."""
-        trained = self.tokenizer.eos_token_id
+        trained = self.trained_end_id
         ends = self.model.generation_config.eos_token_id
         ends = list(ends) if isinstance(ends, list | tuple) else [] if ends is None else [ends]
         return [trained, *(end for end in ends if end != trained)]
@@ -63,7 +81,16 @@ class ChatFamily(Family):
     def prompt_of(self, sample: Sample) -> str:
         """The prompt of one sample; {context} in it stands for the sample's context."""
         context = " | ".join(f"{field}: {text}" for field, text in sample.context.items() if text)
-        return self.prompt.replace("{context}", context).strip()
+        return self.prompt.replace("{context}", self.without_markers(context)).strip()
+
+    def without_markers(self, text: str) -> str:
+        """Text that the tokenizer can't take for an image, a turn or an end, whatever people wrote into it."""
+        return self._markers.sub(" ", text)
+
+    @functools.cached_property
+    def _markers(self) -> re.Pattern[str]:
+        markers = sorted(filter(None, self.tokenizer.all_special_tokens), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, markers)) or r"(?!)")
 
     def encode(
         self,
@@ -75,10 +102,7 @@ class ChatFamily(Family):
         features: Sequence[Batch] | None = None,
     ) -> Batch:
         batch = self.visual(samples, images, pixels, features)
-        prompts = [
-            self._prompt_ids(self.prompt_of(sample), tokens)
-            for sample, tokens in zip(samples, self.image_tokens(batch), strict=True)
-        ]
+        prompts = self.prompts(samples, batch)
         if not with_targets:
             longest = max(map(len, prompts))
             batch["rows"] = torch.arange(len(samples))
@@ -98,6 +122,7 @@ class ChatFamily(Family):
         batch["rows"] = torch.tensor([image for image, _ in pairs])
         batch["input_ids"], batch["attention_mask"] = torch.tensor(ids), torch.tensor(masks)
         batch["labels"] = torch.tensor(labels)
+        batch["prompt_lengths"] = torch.tensor([len(head) for head in heads])
         return batch
 
     @property
@@ -105,13 +130,26 @@ class ChatFamily(Family):
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
 
+    def prompts(self, samples: Sequence[Sample], visual: Batch) -> list[list[int]]:
+        """Token ids up to where each sample's caption begins, the image's tokens among them.
+
+        Args:
+            samples: N samples.
+            visual: the images' side of the batch, pixels or features.
+        """
+        return [
+            self._prompt_ids(self.prompt_of(sample), tokens)
+            for sample, tokens in zip(samples, self.image_tokens(visual), strict=True)
+        ]
+
     def _prompt_ids(self, prompt: str, image_tokens: int) -> list[int]:
         ids = self.tokenizer(self.render(prompt), add_special_tokens=False)["input_ids"]
         place = ids.index(self.image_token_id)
         return [*ids[:place], *[self.image_token_id] * image_tokens, *ids[place + 1 :]]
 
     def _caption_ids(self, caption: str) -> list[int]:
-        return [*self.tokenizer(caption, add_special_tokens=False)["input_ids"], self.end_ids[0]]
+        text = self.answer_start + self.without_markers(caption).strip()
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_ids[0]]
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
         hidden = self.read(batch)

@@ -73,6 +73,17 @@ class EncoderDecoderFamily(Family):
             batch["rows"] = torch.tensor([image for image, _ in rows])
         return batch
 
+    def plain_inputs(self, batch: Batch) -> dict[str, object]:
+        """Keyword arguments with which the Hugging Face model's own ``forward`` sees a batch that holds pixels: what
+        probes and tests hold this family's loss against. Logits at position t are of label t."""
+        labels = batch["labels"]
+        ids = torch.cat([torch.full_like(labels[:, :1], self.start_id), labels[:, :-1].clamp(min=0)], 1)
+        return {
+            "pixel_values": batch["pixel_values"][batch["rows"]],
+            "decoder_input_ids": ids,
+            "decoder_attention_mask": torch.ones_like(ids),
+        }
+
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
         labels = batch["labels"]
         features = self.looked_at(batch)["features"]

@@ -1,0 +1,158 @@
+"""Families whose Hugging Face model puts image features where the image tokens of a prompt stand.
+
+LLaVA, PaliGemma, Gemma 3, InternVL, SmolVLM and Qwen-VL all do, and all take features that were made before as
+``mm_encoder_outputs``: the seam at which a frozen tower is skipped. What differs is written in each family's file: the
+parts, the bridge, and the text that stands for an image.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from cutline.families.base import Batch
+from cutline.families.common.chat import ChatFamily
+from cutline.families.common.image_only import image_only
+from cutline.records import Sample
+
+_MARK = "caption"  # stands for an answer where a chat template is asked what it puts around one
+
+
+class SplicedFamily(ChatFamily):
+    """See the module; ``model_class`` and ``processor_class`` are the real Hugging Face ones."""
+
+    model_class: ClassVar[Any]
+    processor_class: ClassVar[Any]
+    #: Whether the processor insists on a video half, which needs torchvision.
+    has_video: ClassVar[bool] = False
+
+    def __init__(self, model: Any, processor: Any, prompt: str | None = None):
+        super().__init__(model, processor.image_processor, processor.tokenizer, prompt)
+        self.processor = processor
+
+    @classmethod
+    def processor_kind(cls) -> Any:
+        """The processor's class, without its video half if it has one."""
+        return image_only(cls.processor_class) if cls.has_video else cls.processor_class
+
+    @classmethod
+    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
+        model = cls.load_whole(cls.model_class, checkpoint, dtype)
+        return cls(model, cls.processor_kind().from_pretrained(checkpoint, backend="pil"))
+
+    def save(self, folder: str | Path) -> None:
+        self.processor.save_pretrained(folder)
+        super().save(folder)
+
+    # ---- text
+
+    @property
+    def image_token_id(self) -> int:
+        return int(self.model.config.image_token_id)
+
+    @property
+    def placeholder(self) -> str:
+        """What stands for an image in a rendered prompt."""
+        return str(self.processor.image_token)
+
+    def messages(self, prompt: str) -> list[dict[str, Any]]:
+        return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+
+    def render(self, prompt: str) -> str:
+        return self._chat(self.messages(prompt), add_generation_prompt=True)
+
+    def _chat(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+        made = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        return str(made)
+
+    @functools.cached_property
+    def _around_answer(self) -> tuple[str, str]:
+        """What the chat template itself puts between the prompt and an answer, and after the answer."""
+        turn = self.messages("-")
+        whole = self._chat(
+            [*turn, {"role": "assistant", "content": [{"type": "text", "text": _MARK}]}], add_generation_prompt=False
+        )
+        asked = self._chat(turn, add_generation_prompt=True)
+        before, _, after = whole.rpartition(_MARK)
+        # templates of base checkpoints know no answers: then nothing stands around them
+        return (before.removeprefix(asked), after) if before.startswith(asked) else ("", "")
+
+    @property
+    def answer_start(self) -> str:
+        return self._around_answer[0]
+
+    @property
+    def trained_end_id(self) -> int:
+        """The marker with which the chat template closes a turn (<end_of_turn> and not <eos>), or else the tokenizer's
+        own end."""
+        after = self.tokenizer(self._around_answer[1], add_special_tokens=False)["input_ids"]
+        return int(after[0]) if after and after[0] in self.tokenizer.all_special_ids else super().trained_end_id
+
+    def image_tokens(self, visual: Batch) -> list[int]:
+        token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
+        return [text.count(token) for text in self.image_texts(visual)]
+
+    @abstractmethod
+    def image_texts(self, visual: Batch) -> list[str]:
+        """What each image's placeholder becomes: image tokens and what stands around them."""
+
+    def prompts(self, samples: Sequence[Sample], visual: Batch) -> list[list[int]]:
+        return [
+            self._tokens(self.render(self.prompt_of(sample)).replace(self.placeholder, text, 1))
+            for sample, text in zip(samples, self.image_texts(visual), strict=True)
+        ]
+
+    def _tokens(self, rendered: str) -> list[int]:
+        """Token ids, with one beginning-of-text token where the tokenizer sets one: templates may hold it already."""
+        ids: list[int] = self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        bos = self.tokenizer.bos_token_id
+        return [bos, *ids] if self._sets_bos and ids[:1] != [bos] else ids
+
+    @functools.cached_property
+    def _sets_bos(self) -> bool:
+        bos = self.tokenizer.bos_token_id
+        return bos is not None and self.tokenizer("")["input_ids"][:1] == [bos]
+
+    # ---- model
+
+    @abstractmethod
+    def bridge(self, features: Batch, rows: Tensor) -> BaseModelOutputWithPooling:
+        """Features → what the language model sees of each row's image, as ``pooler_output``."""
+
+    def token_types(self, batch: Batch) -> dict[str, Tensor]:
+        """What the model takes beside ids and mask to tell image, prompt and caption apart; nothing for most."""
+        return {}
+
+    def pixel_inputs(self, batch: Batch) -> Mapping[str, Tensor]:
+        """The pixels of each row's image as the model's ``forward`` takes them."""
+        return {"pixel_values": batch["pixel_values"][batch["rows"]]}
+
+    def plain_inputs(self, batch: Batch) -> dict[str, object]:
+        text = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        return {**text, **self.token_types(batch), **self.pixel_inputs(batch)}
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        """What forward and generate both take."""
+        features = self.looked_at(batch)
+        return {
+            "input_ids": batch["input_ids"],
+            "attention_mask": batch["attention_mask"],
+            **self.token_types(batch),
+            "mm_encoder_outputs": {"image": self.bridge(features, batch["rows"])},
+        }
+
+    def read(self, batch: Batch) -> Tensor:
+        return self.model.model(**self._inputs(batch), use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+
+    def generation_inputs(self, batch: Batch) -> dict[str, object]:
+        return self._inputs(batch)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.model.lm_head(hidden)  # type: ignore[no-any-return]

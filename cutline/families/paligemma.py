@@ -1,0 +1,142 @@
+"""PaliGemma and PaliGemma 2: SigLIP, one linear layer, Gemma, read as a prefix language model.
+
+Source: Beyer et al. 2024, arXiv:2407.07726; Steiner et al. 2024, arXiv:2412.03555; the code of Hugging Face
+transformers. Image and prompt see each other in both directions; the caption sees them and what was said before. The
+prompt is no chat: image tokens, one <bos>, the prompt, a newline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+from transformers import (
+    GemmaTokenizer,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
+    SiglipImageProcessorPil,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from cutline.errors import CheckpointError
+from cutline.families.base import Batch
+from cutline.families.common.spliced import SplicedFamily
+from cutline.families.common.tiny import sentencepiece_bpe
+from cutline.families.settings import ImagePolicy
+
+
+class PaliGemma(SplicedFamily):
+    model_class = PaliGemmaForConditionalGeneration
+    processor_class = PaliGemmaProcessor
+    default_prompt = "caption en"
+    # a tower that was saved with its pooling head: nothing reads it
+    unused = r"model\.vision_tower\.(?:vision_model\.)?head\."
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        return {
+            "vision": r"model\.vision_tower\.(?:(?:vision_model\.)?encoder\.layers\.(?P<layer>\d+)\.)?",
+            "bridge": r"model\.multi_modal_projector\.",
+            "head": r"lm_head\.",
+            "text": r"model\.language_model\.(?:layers\.(?P<layer>\d+)\.)?",
+        }
+
+    @classmethod
+    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+        torch.manual_seed(seed)
+        vocab, merges = sentencepiece_bpe(captions)
+        tokenizer = GemmaTokenizer(vocab=vocab, merges=merges, padding_side="right")
+        image_processor = SiglipImageProcessorPil(size={"height": 56, "width": 56})
+        image_processor.image_seq_length = 16
+        processor = PaliGemmaProcessor(image_processor=image_processor, tokenizer=tokenizer)
+        ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        vision = {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 56,
+            "patch_size": 14,
+            "vision_use_head": False,
+            "projection_dim": 64,
+        }
+        text = {
+            "model_type": "gemma",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "max_position_embeddings": 1024,
+            **ends,
+        }
+        config = PaliGemmaConfig(
+            vision_config=vision,
+            text_config=text,
+            image_token_index=processor.image_token_id,
+            projection_dim=64,
+            hidden_size=64,
+            **ends,
+        )
+        return cls(PaliGemmaForConditionalGeneration(config), processor)
+
+    def set_policy(self, policy: ImagePolicy) -> None:
+        if policy.size:
+            raise CheckpointError(
+                "PaliGemma's position embeddings are made for one input size; [model.image] size doesn't apply.",
+                "Take the checkpoint of the size: …-224, …-448 or …-896.",
+            )
+        super().set_policy(policy)
+
+    # ---- text
+
+    def render(self, prompt: str) -> str:
+        return f"{self.placeholder}{self.tokenizer.bos_token}{prompt}\n"
+
+    def _tokens(self, rendered: str) -> list[int]:
+        ids: list[int] = self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        return ids  # <bos> stands behind the image
+
+    @property
+    def answer_start(self) -> str:
+        return ""
+
+    @property
+    def trained_end_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    def image_texts(self, visual: Batch) -> list[str]:
+        images = len(visual["features"] if "features" in visual else visual["pixel_values"])
+        return [self.placeholder * int(self.processor.image_seq_length)] * images
+
+    def token_types(self, batch: Batch) -> dict[str, Tensor]:
+        """0 for the prefix, which is read in both directions, 1 for the caption. Without them transformers reads all
+        rows in both directions, and each token of a caption sees the one that it is to predict."""
+        ids = batch["input_ids"]
+        if "prompt_lengths" not in batch:
+            return {"token_type_ids": torch.zeros_like(ids)}
+        places = torch.arange(ids.shape[1], device=ids.device)
+        return {"token_type_ids": (places >= batch["prompt_lengths"][:, None]).long()}
+
+    # ---- images
+
+    def see(self, batch: Batch) -> Batch:
+        pixels = batch["pixel_values"].to(self.device, self.dtype)
+        return {"features": self.model.model.vision_tower(pixels).last_hidden_state}
+
+    def bridge(self, features: Batch, rows: Tensor) -> BaseModelOutputWithPooling:
+        projected = self.model.model.multi_modal_projector(features["features"])
+        return BaseModelOutputWithPooling(pooler_output=projected[rows])
+
+    # ---- language model
+
+    def head(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.model.lm_head(hidden)
+        cap = getattr(self.model.config.text_config, "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits  # PaliGemma 2
