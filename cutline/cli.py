@@ -28,6 +28,12 @@ Dtype = Annotated[str, typer.Option(help='Of the weights: "auto", "float32", "bf
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe: a TOML file.")]
 
 
+ScoreSet = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another key of [score] (clipscore.model=…).")
+]
+Images = Annotated[Path | None, typer.Option(help="Folder with the images, for metrics that look at them.")]
+
+
 class Failed(Exception):
     """Rows or checks failed; the talk about it is done. Exit code 1."""
 
@@ -171,13 +177,18 @@ def score(
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Score missing captions as empty.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for scores.json and per_image.jsonl.")] = None,
+    images: Images = None,
+    set: ScoreSet = [],  # noqa: B006
     debug: Debug = False,
 ) -> None:
     """Score captions against references, with intervals, signatures and baselines."""
     from cutline import score_verb
 
+    quiet_libraries(load=False)
     chosen = [name.strip() for name in metrics.split(",")] if metrics else None
-    score_verb.run(predictions, references, split or None, chosen, resamples, allow_missing, json, out)
+    score_verb.run(
+        predictions, references, split or None, chosen, resamples, allow_missing, json, out, changes=set, images=images
+    )
 
 
 @app.command(short_help="Compare captions of the same images by paired tests.")
@@ -190,14 +201,22 @@ def compare(
     metrics: Annotated[str, typer.Option(help="Metrics, with commas; the usual ones by default.")] = "",
     resamples: Annotated[int, typer.Option(min=1, help="Resamples of both tests.")] = 1000,
     by: Annotated[str, typer.Option(help="The score by which the images that moved most are chosen.")] = "cider",
+    most: Annotated[int, typer.Option(min=0, help="How many images that gained, and that lost, most to list.")] = 5,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Score missing captions as empty.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    images: Images = None,
+    set: ScoreSet = [],  # noqa: B006
     debug: Debug = False,
 ) -> None:
     """Compare captions of the same images: differences with intervals, paired tests, the images that moved most."""
     from cutline import compare_verb
 
+    quiet_libraries(load=False)
     chosen = [name.strip() for name in metrics.split(",")] if metrics else None
-    compare_verb.run(predictions, references, split or None, chosen, resamples, by, json)
+    compare_verb.run(
+        predictions, references, split or None, chosen, resamples, by, json, most, allow_missing,
+        changes=set, images=images,
+    )  # fmt: skip
 
 
 @app.command(short_help="Write a run's report as one HTML file.")
@@ -241,14 +260,20 @@ def finish(evaluation: Any, folder: Path, captioned: bool = True) -> None:
         raise Failed
 
 
-def quiet_libraries() -> None:
-    """Stops the libraries' own bars and notes; ours say what is going on."""
+def quiet_libraries(load: bool = True) -> None:
+    """Stops the libraries' own bars and notes; ours say what is going on.
+
+    Args:
+        load: whether the libraries will be needed in any case; if not, they are told by the environment alone.
+    """
     import os
 
     # threads that wait must sleep: on busy cores spinning ones take the time of those that work
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not load:
+        return
     import logging as standard
 
     from transformers.utils import logging

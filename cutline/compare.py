@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cutline.errors import ScoreError
 from cutline.metrics import significance
-from cutline.metrics.base import Candidates, Factory, Floats
-from cutline.metrics.scorer import Caption, Scorer
+from cutline.metrics.base import Candidates, Factory, Floats, References
+from cutline.metrics.scorer import Caption, Options, Scorer
 from cutline.metrics.tokenize import Tokenizer
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def compare(
     by: str = "cider",
     allow_missing: bool = False,
     tokenizer: Tokenizer | None = None,
+    options: Options | None = None,
+    images: Mapping[str, str | Path] | None = None,
 ) -> Comparison:
     """Compares systems with the first of them.
 
@@ -119,7 +122,8 @@ def compare(
         raise ScoreError("There is nothing to compare.", "Give the predictions of two systems or more.")
     if resamples < 1:
         raise ScoreError(f"A test needs resamples, not {resamples}.", "Give at least 1; 1000 is usual.")
-    scorer = Scorer(references, metrics, groups=groups, resamples=resamples, seed=seed, tokenizer=tokenizer)
+    known = References(references, tokenizer, images=images)
+    scorer = Scorer(known, metrics, groups=groups, resamples=resamples, seed=seed, options=options)
     first, *others = systems
     candidates = {name: scorer.candidates(found, allow_missing) for name, found in systems.items()}
     statistics = {name: scorer.statistics(found) for name, found in candidates.items()}

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from cutline.compare import Comparison, compare, table
 from cutline.errors import ScoreError
+from cutline.metrics.settings import ScoreSettings
 from cutline.prediction_files import read_predictions
 from cutline.progress import say
+from cutline.recipe import parse
 from cutline.reference_files import read_references
 
 
@@ -21,15 +23,33 @@ def run(
     resamples: int,
     by: str,
     as_json: bool,
+    most: int = 5,
+    allow_missing: bool = False,
+    changes: Sequence[str] = (),
+    images: Path | None = None,
 ) -> None:
     """Compares the later files with the first, and prints the result on stdout."""
+    wanted = {"resamples": resamples} | ({"metrics": list(metrics)} if metrics is not None else {})
+    settings = parse(wanted, ScoreSettings, changes, where="cutline compare")
     systems = {name: read_predictions(path) for name, path in zip(_names(predictions), predictions, strict=True)}
     if len(systems) < 2:
         raise ScoreError("There is nothing to compare.", "Give the predictions of two systems or more.")
-    found = read_references(references, next(iter(systems.values())), split)
+    found = read_references(references, next(iter(systems.values())), split, images)
     if found.note:
         say(found.note)
-    comparison = compare(systems, found.captions, metrics, groups=found.groups or None, resamples=resamples, by=by)
+    comparison = compare(
+        systems,
+        found.captions,
+        settings.metrics,
+        groups=found.groups or None,
+        resamples=settings.resamples,
+        seed=settings.seed,
+        most=most,
+        by=by,
+        allow_missing=allow_missing,
+        options=settings.options,
+        images=found.images,
+    )
     if as_json:
         print(json.dumps(comparison.to_json(), ensure_ascii=False, indent=2))
     else:

@@ -118,6 +118,7 @@ def evaluate(
     settings: ScoreSettings | None = None,
     contexts: Mapping[str, str] | None = None,
     allow_missing: bool = False,
+    images: Mapping[str, str | Path] | None = None,
 ) -> Evaluation:
     """Scores predictions and, beside them, captions that don't know the image.
 
@@ -126,21 +127,34 @@ def evaluate(
         training_captions: the captions of the training images (or one caption each); the constant caption is the best
             of them, judged by training captions alone. None: no such baseline.
         contexts: image id → the text that stood in the prompt; copied as a caption it is a baseline, too.
+        images: image id → its file, for metrics that look at the images.
 
     Raises:
         ScoreError: see :func:`cutline.metrics.scorer.score`.
     """
     settings = settings or ScoreSettings()
-    images = [[item] if isinstance(item, str) else item for item in _values(training_captions or ())]
-    known = References(references, training=[text for texts in images for text in texts], contexts=contexts)
-    scorer = Scorer(known, settings.metrics, groups=groups, resamples=settings.resamples, seed=settings.seed)
+    training = [[item] if isinstance(item, str) else item for item in _values(training_captions or ())]
+    known = References(
+        references, training=[text for texts in training for text in texts], contexts=contexts, images=images
+    )
+    scorer = Scorer(
+        known,
+        settings.metrics,
+        groups=groups,
+        resamples=settings.resamples,
+        seed=settings.seed,
+        options=settings.options,
+    )
     candidates = scorer.candidates(predictions, allow_missing)
     missing = len(scorer.references) - len(predictions)
     warnings = scorer.warnings()
     warnings += broken_lines(candidates.captions, "predictions")
     if missing:
         warnings.append(f"{missing} of {len(scorer.references)} images have no prediction and were scored as empty.")
-    beside, notes = _baselines(scorer, candidates, images, contexts, settings, warnings)
+    if candidates.several:
+        many = sum(len(texts) > 1 for texts in candidates.several)
+        warnings.append(f"{many} images have several captions: the first was scored, self_bleu looks at all of them.")
+    beside, notes = _baselines(scorer, candidates, training, contexts, settings, warnings)
     return Evaluation(
         scores=scorer.score_candidates(candidates),
         baselines=beside,

@@ -6,6 +6,7 @@ is taken.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -26,13 +27,14 @@ from cutline.metrics.tables import (
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceImage:
-    """One image of a reference file: the names it may go by, its captions, and what else the file says."""
+    """One image of a reference file: the names it may go by, its captions, its file, and what else is said of it."""
 
     names: tuple[str, ...]
     captions: tuple[str, ...]
     split: str = ""
     group: str = ""
     context: Mapping[str, str] = field(default_factory=dict)
+    file: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ class ReferenceSet:
         groups: image id → group; empty when the file doesn't say.
         contexts: image id → the texts that stood in the prompt.
         training: captions of the images of the "train" split, for the constant-caption baseline.
+        images: image id → its file, of those whose file was found.
         note: what was decided on the way, for people; "" when nothing was.
     """
 
@@ -51,25 +54,55 @@ class ReferenceSet:
     groups: dict[str, str]
     contexts: dict[str, str]
     training: list[tuple[str, ...]]
+    images: dict[str, Path]
     note: str
 
 
-def read_references(path: str | Path, predictions: Mapping[str, object], split: str | None = None) -> ReferenceSet:
+def read_references(
+    path: str | Path, predictions: Mapping[str, object], split: str | None = None, images: Path | None = None
+) -> ReferenceSet:
     """The references that belong to some predictions.
 
     Args:
         path: a prepared dataset's folder or a file.
         predictions: id → anything; decides which of an image's names is its id.
         split: only the images of this split. None: the only split that the predictions are from, or all.
+        images: the folder in which the image files are; by default where the file of references is, and its images/.
 
     Raises:
-        ScoreError: the file is absent, of no known format, or has no captions (in that split).
+        ScoreError: the file is absent, of no known format, or has no captions (in that split); or no such folder.
     """
-    images = list(_images(path))
-    training = [image.captions for image in images if image.split == "train"]
+    if images is not None and not images.is_dir():
+        raise ScoreError(f"There is no folder {images}.", "Give the folder with the images as --images.")
+    all_images = list(_images(path))
+    training = [image.captions for image in all_images if image.split == "train"]
+    column = _best_name(all_images, predictions)
+    usable, note = _chosen(path, all_images, column, predictions, split)
+    captions: dict[str, tuple[str, ...]] = {}
+    for image in usable:
+        name = _name(image, column)
+        captions[name] = captions.get(name, ()) + image.captions
+    named = [(_name(image, column), image) for image in usable]
+    return ReferenceSet(
+        captions=captions,
+        groups={name: image.group for name, image in named if image.group},
+        contexts={name: " ".join(image.context.values()) for name, image in named if image.context},
+        training=training if usable[0].split != "train" else [],
+        images=_files(named, [images] if images else [Path(path).parent, Path(path).parent / "images"]),
+        note=note,
+    )
+
+
+def _chosen(
+    path: str | Path,
+    images: list[ReferenceImage],
+    column: int,
+    predictions: Mapping[str, object],
+    split: str | None,
+) -> tuple[list[ReferenceImage], str]:
+    """The images to score against, and what was decided on the way."""
     splits = list(dict.fromkeys(image.split for image in images))
     note = ""
-    column = _best_name(images, predictions)
     if split is not None:
         images = [image for image in images if image.split == split]
         if not images:
@@ -86,18 +119,22 @@ def read_references(path: str | Path, predictions: Mapping[str, object], split: 
         note = f"{note} {len(images) - len(usable)} images without a reference caption were left out.".strip()
     if not usable:
         raise ScoreError(f"{path} holds no reference captions.", "Give a file with at least one caption an image.")
-    captions: dict[str, tuple[str, ...]] = {}
-    for image in usable:
-        name = _name(image, column)
-        captions[name] = captions.get(name, ()) + image.captions
-    named = [(_name(image, column), image) for image in usable]
-    return ReferenceSet(
-        captions=captions,
-        groups={name: image.group for name, image in named if image.group},
-        contexts={name: " ".join(image.context.values()) for name, image in named if image.context},
-        training=training if not images or images[0].split != "train" else [],
-        note=note,
-    )
+    return usable, note
+
+
+def _files(named: Sequence[tuple[str, ReferenceImage]], folders: Sequence[Path]) -> dict[str, Path]:
+    """Image id → file, of the images that lie in one of the folders, by their whole path or by their name alone."""
+    found = {}
+    for number, (name, image) in enumerate(named):
+        inside = (image.file, PurePath(image.file).name)
+        tried = [Path(image.file), *(folder / some for folder in folders for some in inside)]
+        for file in tried if image.file else ():
+            if os.path.isfile(file):  # False, too, for what can't be a file's name
+                found[name] = file
+                break
+        if number == 100 and not found:  # they are elsewhere; most scores don't need them
+            break
+    return found
 
 
 def _name(image: ReferenceImage, column: int) -> str:
@@ -126,7 +163,7 @@ def _images(path: str | Path) -> Iterator[ReferenceImage]:
         yield from _karpathy(parsed, path)
     elif isinstance(parsed, dict) and not find_key(parsed, ID_KEYS):
         for name, texts in parsed.items():
-            yield ReferenceImage(names=(str(name),), captions=_texts(texts))
+            yield ReferenceImage(names=(str(name),), captions=_texts(texts), file=str(name))
     else:
         yield from _rows([parsed] if isinstance(parsed, dict) else parsed, path)
 
@@ -141,6 +178,7 @@ def _dataset(path: Path) -> Iterator[ReferenceImage]:
             split=sample.split,
             group=sample.group if sample.group != sample.id else "",
             context=sample.context,
+            file=str(sample.image),
         )
 
 
@@ -150,7 +188,8 @@ def _coco(parsed: Mapping[str, Any]) -> Iterator[ReferenceImage]:
         captions.setdefault(str(row["image_id"]), []).append(str(row["caption"]))
     files = {str(row["id"]): str(row.get("file_name", "")) for row in parsed.get("images", ())}
     for name, texts in captions.items():
-        yield ReferenceImage(names=(name, *_file_names(files.get(name, ""))), captions=tuple(texts))
+        file = files.get(name, "")
+        yield ReferenceImage(names=(name, *_file_names(file)), captions=tuple(texts), file=file)
 
 
 def _karpathy(parsed: Mapping[str, Any], path: str | Path) -> Iterator[ReferenceImage]:
@@ -167,6 +206,7 @@ def _karpathy(parsed: Mapping[str, Any], path: str | Path) -> Iterator[Reference
             names=(*_file_names(file), *whole, *ids) or ("",),
             captions=tuple(str(sentence["raw"]) for sentence in row["sentences"]),
             split=str(row.get("split", "")),
+            file=whole[0] if whole else file,
         )
 
 
@@ -189,7 +229,7 @@ def _rows(rows: Iterable[Mapping[str, Any]], path: str | Path) -> Iterator[Refer
         split_key = find_key(row, SPLIT_KEYS)
         splits[name] = str(row[split_key] or "") if split_key else ""
     for name, texts in found.items():
-        yield ReferenceImage(names=_file_names(name), captions=tuple(texts), split=splits[name])
+        yield ReferenceImage(names=_file_names(name), captions=tuple(texts), split=splits[name], file=name)
 
 
 def _is_caption_key(key: str) -> bool:

@@ -244,6 +244,7 @@ class Run:
             training_captions=dataset.split("train").column("captions") if "train" in dataset.splits() else None,
             groups={sample.id: sample.group for sample in samples},
             settings=self.recipe.score,
+            images={sample.id: sample.image for sample in samples},
         )
         evaluation.save(self.folder.path)
         if self._split() == "test":  # choosing by the test split flatters; how often it was looked at is on record
@@ -302,5 +303,5 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
         train = train.model_copy(update={"reward_after": 0.05, "reward_draws": 2})
     generate = recipe.generate.model_copy(update={"max_tokens": 12, "beams": min(2, recipe.generate.beams),
                                                   "batch_size": 4, "split": "auto"})  # fmt: skip
-    score = recipe.score.model_copy(update={"resamples": 50})
+    score = recipe.score.rehearsed()
     return recipe.model_copy(update={"data": data, "train": train, "generate": generate, "score": score})

@@ -23,12 +23,14 @@ def run(
     allow_missing: bool,
     as_json: bool,
     out: Path | None,
+    changes: Sequence[str] = (),
+    images: Path | None = None,
 ) -> None:
     """Scores a file of predictions against a file of references, and prints the result on stdout."""
     wanted = {"resamples": resamples} | ({"metrics": list(metrics)} if metrics is not None else {})
-    settings = parse(wanted, ScoreSettings, where="cutline score")
+    settings = parse(wanted, ScoreSettings, changes, where="cutline score")
     made = read_predictions(predictions)
-    found = read_references(references, made, split)
+    found = read_references(references, made, split, images)
     if found.note:
         say(found.note)
     evaluation = evaluate(
@@ -39,6 +41,7 @@ def run(
         contexts=found.contexts or None,
         settings=settings,
         allow_missing=allow_missing,
+        images=found.images,
     )
     if out:
         evaluation.save(out)

@@ -24,7 +24,10 @@ FLOORS = {
         "cutline.features", "cutline.caption", "cutline.caption_files", "cutline.evaluate", "cutline.compare",
         "cutline.prediction_files", "cutline.reference_files",
     ),
-    2: ("cutline.families*",),
+    2: (
+        "cutline.families*", "cutline.metrics.bertscore", "cutline.metrics.clipscore", "cutline.metrics.fgd",
+        "cutline.metrics.encoders", "cutline.metrics.tiny_encoders",
+    ),
     1: ("cutline.data*", "cutline.metrics*"),
     0: (
         "cutline", "cutline.records", "cutline.recipe", "cutline.errors", "cutline.runs", "cutline.jsonl",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from cutline.errors import ScoreError
 from cutline.metrics.ngrams import CandidateNgrams, ReferenceNgrams
 from cutline.metrics.tokenize import Tokenizer, default
+from cutline.recipe import Section
 from cutline.records import Prediction
 
 Floats = NDArray[np.float64]
@@ -30,6 +32,7 @@ class References:
         tokenizer: see :mod:`cutline.metrics.tokenize`.
         training: the captions of the training images; for what asks whether a caption is new.
         contexts: image id → the text that stood in the prompt; for what asks whether a caption echoes it.
+        images: image id → its file; for what looks at the images.
 
     Raises:
         ScoreError: no image, or an image without a caption.
@@ -41,6 +44,7 @@ class References:
         tokenizer: Tokenizer | None = None,
         training: Sequence[str] = (),
         contexts: Mapping[str, str] | None = None,
+        images: Mapping[str, str | Path] | None = None,
     ):
         if not captions:
             raise ScoreError("There are no references.", "Give at least one image with its captions.")
@@ -54,7 +58,8 @@ class References:
         self.captions = [tuple(texts) for texts in captions.values()]
         self.tokenizer = tokenizer or default()
         self.training = training
-        self._contexts = contexts or {}
+        self.contexts = contexts or {}
+        self.images = images or {}
         self.per_image = np.array([len(texts) for texts in self.captions], np.int64)  # [n]
 
     def __len__(self) -> int:
@@ -76,27 +81,42 @@ class References:
     @cached_property
     def context_tokens(self) -> list[str]:
         """The images' contexts as tokens, "" where there is none; nothing when no image has one."""
-        return self.tokenizer([self._contexts.get(name, "") for name in self.ids]) if self._contexts else []
+        return self.tokenizer([self.contexts.get(name, "") for name in self.ids]) if self.contexts else []
 
-    def candidates(self, captions: Sequence[str], predictions: Sequence[Prediction] | None = None) -> Candidates:
+    def candidates(
+        self,
+        captions: Sequence[str],
+        predictions: Sequence[Prediction] | None = None,
+        several: Sequence[Sequence[str]] | None = None,
+    ) -> Candidates:
         """One caption an image, in the order of the ids; "" where there is none.
 
         Args:
             predictions: the records that the captions come from, where there are any.
+            several: all captions of each image, where there are several; the first of them is the one scored.
         """
-        return Candidates(self, captions, predictions)
+        return Candidates(self, captions, predictions, several)
+
+    def again(self, captions: Mapping[str, Sequence[str]]) -> References:
+        """Other captions of (some of) the same images, all else being the same."""
+        return References(captions, self.tokenizer, self.training, self.contexts, self.images)
 
 
 class Candidates:
     """One candidate caption for each image of some references."""
 
     def __init__(
-        self, references: References, captions: Sequence[str], predictions: Sequence[Prediction] | None = None
+        self,
+        references: References,
+        captions: Sequence[str],
+        predictions: Sequence[Prediction] | None = None,
+        several: Sequence[Sequence[str]] | None = None,
     ):
         assert len(captions) == len(references)
         self.references = references
         self.captions = captions
         self.predictions = predictions
+        self.several = several
 
     @cached_property
     def tokens(self) -> list[str]:
@@ -117,19 +137,24 @@ class Metric(ABC):
 
     so resampling images is a matrix product, and one bootstrap and one paired test serve all metrics.
 
+    A metric that can be configured has a ``class Settings(Section)`` in its file, and takes one of them; that is the
+    recipe's section ``[score.<metric>]``.
+
     Attributes:
         scores: names of the K values.
         version: counted up when a value could change.
         uses_tokens: whether the tokenizer matters.
-        compares: whether captions are compared with references, so that baselines have something to say.
+        compares: whether captions are held against references or images, so that baselines have something to say.
+        lower_is_better: the scores of which less is better.
     """
 
     scores: ClassVar[tuple[str, ...]]
     version: ClassVar[int] = 1
     uses_tokens: ClassVar[bool] = True
     compares: ClassVar[bool] = True
+    lower_is_better: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, references: References):
+    def __init__(self, references: References, settings: Section | None = None):
         self.references = references
 
     @abstractmethod

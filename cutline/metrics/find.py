@@ -12,8 +12,10 @@ from pathlib import Path
 
 from cutline.errors import ScoreError
 from cutline.metrics.base import Metric
+from cutline.recipe import Section
 
 _SCORES = re.compile(r"^SCORES = (\([^)]*\))", re.MULTILINE)
+_SETTINGS = re.compile(r"^class Settings\(", re.MULTILINE)
 
 
 @cache
@@ -25,6 +27,14 @@ def available() -> dict[str, tuple[str, ...]]:
         if declared:
             found[path.stem] = tuple(ast.literal_eval(declared[1]))
     return found
+
+
+@cache
+def configurable() -> dict[str, type[Section]]:
+    """Metric → its settings, of the metrics that have some. Imports those files, which import nothing heavy."""
+    folder = Path(__file__).parent
+    found = [name for name in available() if _SETTINGS.search((folder / f"{name}.py").read_text(encoding="utf-8"))]
+    return {name: importlib.import_module(f"cutline.metrics.{name}").Settings for name in found}
 
 
 def resolve(names: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +18,14 @@ from cutline.metrics.base import Candidates, Factory, Metric, References, some
 from cutline.metrics.ptb import LINE_BREAKS
 from cutline.metrics.settings import DEFAULT
 from cutline.metrics.tokenize import Tokenizer
+from cutline.recipe import Section, parse
 from cutline.records import Prediction, Score
 
 Floats = NDArray[np.float64]
-#: A caption as text, as the record it came in, or none.
-Caption = str | Prediction | None
+#: A caption as text, as the record it came in, or none; or several captions of an image, of which the first counts.
+Caption = str | Prediction | Sequence[str] | None
+#: Metric → its settings, whole or as a table of those that differ from the usual.
+Options = Mapping[str, Section | Mapping[str, Any]]
 
 
 def score(
@@ -32,26 +37,33 @@ def score(
     seed: int = 0,
     allow_missing: bool = False,
     tokenizer: Tokenizer | None = None,
+    options: Options | None = None,
+    images: Mapping[str, str | Path] | None = None,
 ) -> dict[str, Score]:
     """Scores one caption an image.
 
     Args:
-        predictions: image id → caption (text or :class:`Prediction`). No caption counts as an empty one: zero.
+        predictions: image id → caption (text or :class:`Prediction`). No caption counts as an empty one: zero. Of
+            several captions of an image the first is scored; only ``self_bleu`` looks at all of them.
         references: image id → captions, at least one. Their order is the order of ``per_image``.
         metrics: names of metrics or scores (``cutline.metrics.find.available()``), or functions from
             :class:`References` to :class:`Metric`; the usual ones when None.
         groups: image id → group (or one an image): images of a group are resampled together.
         resamples: for the 95 % intervals; 0: none (low = high = value).
         allow_missing: score images without a prediction as empty instead of refusing.
+        options: metric → its settings, ``{"clipscore": {"model": "openai/clip-vit-large-patch14"}}``.
+        images: image id → its file, for metrics that look at the images.
 
     Returns:
         Score's name → :class:`Score`. A score that can't be known from the predictions (``unfinished`` of plain texts)
         is left out.
 
     Raises:
-        ScoreError: ids that don't match, an unknown metric, an image without reference.
+        ScoreError: ids that don't match, an unknown metric, an image without reference, what a metric needs is absent.
+        RecipeError: options that a metric doesn't have.
     """
-    scorer = Scorer(references, metrics, groups=groups, resamples=resamples, seed=seed, tokenizer=tokenizer)
+    known = References(references, tokenizer, images=images)
+    scorer = Scorer(known, metrics, groups=groups, resamples=resamples, seed=seed, options=options)
     return scorer.score(predictions, allow_missing=allow_missing)
 
 
@@ -70,6 +82,7 @@ class Scorer:
         resamples: int = 1000,
         seed: int = 0,
         tokenizer: Tokenizer | None = None,
+        options: Options | None = None,
     ):
         self.references = references if isinstance(references, References) else References(references, tokenizer)
         self.resamples = resamples
@@ -78,7 +91,10 @@ class Scorer:
         chosen = DEFAULT if metrics is None else tuple(metrics)
         self.chosen = chosen
         wanted = find.resolve([name for name in chosen if isinstance(name, str)])
-        self.metrics: list[Metric] = [find.load(name)(self.references) for name in wanted]
+        self.options = _options(options or {})
+        self.metrics: list[Metric] = [
+            find.load(name)(self.references, *([self.options[name]] if name in self.options else ())) for name in wanted
+        ]
         self._widths: list[int] = []
         self._wanted = {score for scores in wanted.values() for score in scores}
         for make in chosen:
@@ -96,15 +112,19 @@ class Scorer:
         check_ids(predictions, ids, allow_missing)
         found = [predictions.get(name) for name in ids]
         records = [item for item in found if isinstance(item, Prediction)]
-        texts = [(item.caption if isinstance(item, Prediction) else item) or "" for item in found]
+        all_texts = [_texts(item) for item in found]
+        several = all_texts if any(len(texts) > 1 for texts in all_texts) else None
+        texts = [texts[0] if texts else "" for texts in all_texts]
         if not records:
-            return self.references.candidates(texts)
+            return self.references.candidates(texts, several=several)
         failed = "no prediction"
         known = [
-            item if isinstance(item, Prediction) else Prediction(id=name, caption=item, status="failed", error=failed)
-            for name, item in zip(ids, found, strict=True)
+            item
+            if isinstance(item, Prediction)
+            else Prediction(id=name, caption=text or None, status="failed", error=failed)
+            for name, item, text in zip(ids, found, texts, strict=True)
         ]
-        return self.references.candidates(texts, known)
+        return self.references.candidates(texts, known, several)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -152,12 +172,12 @@ class Scorer:
         """The same metrics, settings and groups with other references of (some of) the same images."""
         groups = dict(zip(self.references.ids, self.groups, strict=True)) if self.groups else None
         return Scorer(
-            references,
+            self.references.again(references),
             self.chosen,
             groups=groups,
             resamples=self.resamples,
             seed=self.seed,
-            tokenizer=self.references.tokenizer,
+            options=self.options,
         )
 
     def score_candidates(self, candidates: Candidates, only_comparing: bool = False) -> dict[str, Score]:
@@ -199,6 +219,24 @@ class Scorer:
         found = [*broken_lines(captions, "reference captions")]
         found.extend(text for metric in self.metrics for text in metric.warnings())
         return list(dict.fromkeys(found))
+
+
+def _texts(caption: Caption) -> list[str]:
+    """All captions of one image; none is none."""
+    if isinstance(caption, Prediction):
+        caption = caption.caption
+    return ([caption] if caption else []) if caption is None or isinstance(caption, str) else list(caption)
+
+
+def _options(options: Options) -> dict[str, Section]:
+    """The settings of metrics, checked."""
+    known = find.configurable()
+    if wrong := [name for name in options if name not in known]:
+        raise ScoreError(f"{wrong[0]} is no metric that has settings.", f"These have: {', '.join(known)}.")
+    return {
+        name: given if isinstance(given, Section) else parse(given, known[name], where=f"options of {name}")
+        for name, given in options.items()
+    }
 
 
 def broken_lines(captions: Sequence[str], what: str) -> list[str]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, create_model, field_validator, model_validator
 
 from cutline.errors import ScoreError
-from cutline.metrics.find import resolve
+from cutline.metrics.find import configurable, resolve
 from cutline.recipe import Section
 
 #: What is scored where nothing else is asked for.
 DEFAULT = ("bleu", "rouge_l", "cider", "exact_match", "length", "hygiene")
 
 
-class ScoreSettings(Section):
+class _ScoreSettings(Section):
     metrics: tuple[str, ...] = Field(
         default=DEFAULT, min_length=1, description='metrics ("bleu") or single scores ("bleu4") to compute'
     )
@@ -29,3 +31,43 @@ class ScoreSettings(Section):
         except ScoreError as error:
             raise ValueError(str(error)) from error
         return names
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, values: Any) -> Any:
+        """Gives every chosen metric that has settings its section, so that a resolved recipe shows them."""
+        if not isinstance(values, dict):
+            return values
+        try:
+            chosen = resolve(values.get("metrics", DEFAULT))
+        except (ScoreError, TypeError):  # said where the names are checked
+            return values
+        return {name: {} for name in configurable() if name in chosen} | values
+
+    @property
+    def options(self) -> dict[str, Section]:
+        """Metric → its settings, of those that have a section."""
+        found = {name: getattr(self, name) for name in configurable()}
+        return {name: settings for name, settings in found.items() if settings is not None}
+
+    def rehearsed(self) -> ScoreSettings:
+        """The same with few resamples, and with miniatures for the checkpoints that metrics look through."""
+        tiny = {
+            name: settings.model_copy(update={"model": "tiny"})
+            for name, settings in self.options.items()
+            if "model" in type(settings).model_fields
+        }
+        return self.model_copy(update={"resamples": 50, **tiny})
+
+
+if TYPE_CHECKING:
+    ScoreSettings = _ScoreSettings
+else:  # one optional section for each metric that has settings, found in the metrics' own files
+    ScoreSettings = create_model(
+        "ScoreSettings",
+        __base__=_ScoreSettings,
+        **{
+            name: (settings | None, Field(default=None, description=f"settings of the metric {name}"))
+            for name, settings in configurable().items()
+        },
+    )

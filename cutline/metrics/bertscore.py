@@ -1,0 +1,120 @@
+"""BERTScore: every token is matched with the most similar token of the other caption, by their contextual vectors.
+
+Zhang et al. 2020, "BERTScore: Evaluating Text Generation with BERT". As published: RoBERTa-large, layer 17, the
+greatest cosine for each token, precision over the caption's tokens and recall over the reference's; the special tokens
+count for nothing but may be matched; precision, recall and F1 each by their best reference; no rescaling with a
+baseline. ``idf`` weighs tokens by how few of the references have them.
+
+An image without a caption scores 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from functools import cached_property
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field
+
+from cutline.errors import ScoreError
+from cutline.metrics.base import Candidates, Floats, MeanMetric, References
+from cutline.metrics.encoder_settings import EncoderSettings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cutline.metrics.encoders import TokenEncoder, Vectors
+
+SCORES = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
+
+#: The layers that agreed best with people's judgements (the authors' choice), by checkpoint without its owner.
+LAYERS = {
+    "bert-base-uncased": 9,
+    "bert-large-uncased": 18,
+    "bert-base-multilingual-cased": 9,
+    "roberta-base": 10,
+    "roberta-large": 17,
+    "roberta-large-mnli": 19,
+    "distilbert-base-uncased": 5,
+    "distilroberta-base": 5,
+    "deberta-large-mnli": 18,
+    "deberta-xlarge-mnli": 40,
+    "tiny": 2,
+}
+_IMAGES_AT_A_TIME = 512
+
+
+class Settings(EncoderSettings):
+    model: str = Field("roberta-large", description="encoder of texts, a folder or a name on the hub")
+    layer: int | None = Field(
+        None, ge=1, description="layer whose vectors are compared; by default the authors' choice for that checkpoint"
+    )
+    idf: bool = Field(False, description="weigh tokens by how few of the references have them")
+
+
+class BertScore(MeanMetric):
+    scores = SCORES
+    uses_tokens = False
+
+    def __init__(self, references: References, settings: Settings | None = None):
+        super().__init__(references)
+        self._settings = settings or Settings()
+        layer = self._settings.layer or LAYERS.get(PurePath(self._settings.model).name)
+        if layer is None:
+            raise ScoreError(
+                f"bertscore: nobody has chosen a layer of {self._settings.model}.",
+                "Say which: [score.bertscore] layer = … (--set bertscore.layer=…); two thirds up is usual.",
+            )
+        self._layer = layer
+
+    @cached_property
+    def _encoder(self) -> TokenEncoder:
+        from cutline.metrics import encoders
+
+        return encoders.tokens("bertscore", self._settings, self._layer)
+
+    @cached_property
+    def _idf(self) -> dict[int, float]:
+        """Token → log of (references + 1) / (references with it + 1); nothing without ``idf``."""
+        if not self._settings.idf:
+            return {}
+        rows = self._encoder.ids([text for texts in self.references.captions for text in texts])
+        seen = Counter(token for row in rows for token in set(row))
+        return {token: math.log((len(rows) + 1) / (many + 1)) for token, many in seen.items()}
+
+    def _weights(self, ids: NDArray[np.int64]) -> Floats:
+        """How much each token counts, adding up to 1 (or all 0)."""
+        unseen = math.log(int(self.references.per_image.sum()) + 1) if self._settings.idf else 1.0
+        special = self._encoder.special
+        weights = np.array([0.0 if token in special else self._idf.get(token, unseen) for token in ids.tolist()])
+        total: float = weights.sum()
+        return weights / total if total else weights
+
+    def values(self, candidates: Candidates) -> Floats:
+        found = np.zeros((len(candidates.captions), 3))
+        for begin in range(0, len(found), _IMAGES_AT_A_TIME):  # token vectors of all captions would fill the memory
+            places = range(begin, min(begin + _IMAGES_AT_A_TIME, len(found)))
+            texts = [[candidates.captions[place], *self.references.captions[place]] for place in places]
+            encoded = iter(self._encoder.tokens([text for some in texts for text in some]))
+            for place, some in zip(places, texts, strict=True):
+                weighed = [(self._weights(ids), vectors) for ids, vectors in (next(encoded) for _ in some)]
+                found[place] = np.max([_match(weighed[0], other) for other in weighed[1:]], axis=0)
+        return found
+
+    def facts(self) -> dict[str, str]:
+        idf = f"references({int(self.references.per_image.sum())})" if self._settings.idf else "no"
+        return {**self._encoder.facts, "layer": str(self._layer), "idf": idf, "rescaled": "no", "refs_by": "best"}
+
+
+def _match(mine: tuple[Floats, Vectors], other: tuple[Floats, Vectors]) -> tuple[float, float, float]:
+    """Precision, recall and F1 of one pair of captions."""
+    cosine = mine[1] @ other[1].T  # [tokens of mine, tokens of the other]
+    if not mine[0].any() or not other[0].any():
+        return 0.0, 0.0, 0.0
+    precision = float(mine[0] @ cosine.max(axis=1))
+    recall = float(other[0] @ cosine.max(axis=0))
+    total = precision + recall
+    return precision, recall, 2 * precision * recall / total if total else 0.0
