@@ -70,7 +70,7 @@ def test_malformed_set(override):
 @pytest.mark.parametrize(
     ("override", "problem", "remedy"),
     [
-        ("train.qqq=1", "unknown key train.qqq", "Known here: parts, epochs,"),
+        ("train.qqq=1", "unknown key train.qqq", "Known here: parts, "),
         ("train.epoch=1", "unknown key train.epoch", "Did you mean train.epochs?"),
         ("trian.lr=1", "unknown section trian", "Did you mean train?"),
         ("data.columns.captoin=x", "unknown key data.columns.captoin", "Did you mean data.columns.caption?"),
