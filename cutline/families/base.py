@@ -72,7 +72,8 @@ class Family(nn.Module, ABC):
         generation: generation settings kept with the checkpoint, or None.
     """
 
-    #: What the model can do: "caption", "embed", "match".
+    #: What the model can do: "caption", "embed", "match". Where a family's checkpoints differ, its base class says all
+    #: of it, and opens and builds the class that a checkpoint or a task needs.
     can: ClassVar[frozenset[str]]
     #: Parameters that no forward pass here uses; they are never trained.
     unused: ClassVar[str] = r"(?!)"
@@ -98,9 +99,9 @@ class Family(nn.Module, ABC):
         """Opens a checkpoint (folder or hub name) on the CPU."""
 
     @classmethod
-    def load_whole(cls, kind: Any, checkpoint: str, dtype: torch.dtype) -> Any:
+    def load_whole(cls, kind: Any, checkpoint: str, dtype: torch.dtype, **how: Any) -> Any:
         """``kind.from_pretrained``; a weight that the checkpoint lacks is an error instead of drawn by chance."""
-        model, found = kind.from_pretrained(checkpoint, dtype=dtype, output_loading_info=True)
+        model, found = kind.from_pretrained(checkpoint, dtype=dtype, output_loading_info=True, **how)
         missing = sorted(name for name in found["missing_keys"] if not re.match(cls.unused, name))
         if missing:
             raise CheckpointError(
@@ -120,6 +121,11 @@ class Family(nn.Module, ABC):
         """
 
     @classmethod
+    def tiny_for(cls, task: str, captions: Sequence[str] = (), seed: int = 0) -> Family:
+        """``tiny`` with what a task needs ("caption", "embed" or "match"), where a family's checkpoints differ."""
+        return cls.tiny(captions, seed)
+
+    @classmethod
     def create(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
         """Builds a model from scratch, or from parts, as ``[model.new]`` says; families that can't say so."""
         raise CheckpointError(
@@ -129,6 +135,18 @@ class Family(nn.Module, ABC):
     @classmethod
     def name(cls) -> str:
         return cls.__module__.rpartition(".")[2]
+
+    def needs(self, task: str) -> None:
+        """Raises a CheckpointError unless the model can do a task."""
+        if task not in self.can:
+            raise self._unable(task)
+
+    def _unable(self, task: str) -> CheckpointError:
+        words = {"caption": "write captions", "embed": "embed images and texts", "match": "match images with texts"}
+        able = " and ".join(words[one] for one in sorted(self.can))
+        return CheckpointError(
+            f"This {self.name()} model can't {words[task]}; it can {able}.", "Give a checkpoint that was made for it."
+        )
 
     def save(self, folder: str | Path) -> None:
         """Writes a checkpoint that ``load`` and the Hugging Face Auto classes open; ``cutline.json`` last."""
@@ -218,9 +236,8 @@ class Family(nn.Module, ABC):
             if self.part_of(name) == "vision":
                 yield name, tensor
 
-    # ---- batches
+    # ---- batches of families that caption; those that embed have theirs in common/retrieval.py
 
-    @abstractmethod
     def encode(
         self,
         samples: Sequence[Sample],
@@ -239,6 +256,7 @@ class Family(nn.Module, ABC):
             pixels: what ``pixels`` made of each image by itself, instead of the images.
             features: what ``see`` said of each image before, instead of the images.
         """
+        raise self._unable("caption")
 
     def visual(
         self,
@@ -271,17 +289,17 @@ class Family(nn.Module, ABC):
         """The part that a parameter belongs to, by its name in ``model``."""
         return next((part for part, pattern in self.parts.items() if re.match(pattern, name)), None)
 
-    @abstractmethod
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
         """The loss over all label tokens of a batch made with targets."""
+        raise self._unable("caption")
 
     def loss(self, batch: Batch) -> Loss:
         """See ``forward``."""
         return self.forward(batch)
 
-    @abstractmethod
     def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:
         """Captions for a batch made without targets, one an image, in order."""
+        raise self._unable("caption")
 
     # ---- state
 

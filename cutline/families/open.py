@@ -40,7 +40,8 @@ def find(name: str) -> type[Family]:
         for _, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, Family) and member.__module__ == module.__name__
     ]
-    return found[0]
+    # a file may hold variants for different checkpoints, and then their common base is the family
+    return next(kind for kind in found if not any(base in found for base in kind.__mro__[1:]))
 
 
 def family_of(settings: ModelSettings) -> type[Family]:
@@ -94,7 +95,9 @@ def _entry(path: Path, key: str) -> str:
         ) from error
 
 
-def open_family(settings: ModelSettings, captions: Sequence[str] = (), *, tiny: bool = False, seed: int = 0) -> Family:
+def open_family(
+    settings: ModelSettings, captions: Sequence[str] = (), *, tiny: bool = False, seed: int = 0, task: str = "caption"
+) -> Family:
     """Opens, builds, or (tiny) rehearses the model of a recipe, on its device and in its dtype.
 
     Args:
@@ -102,19 +105,21 @@ def open_family(settings: ModelSettings, captions: Sequence[str] = (), *, tiny: 
         captions: training captions, which models built from scratch take their vocabulary from.
         tiny: a random miniature of the same architecture instead of the checkpoint.
         seed: of random weights.
+        task: what the model is wanted for: "caption", "embed" or "match".
 
     Raises:
-        CheckpointError: it can't be opened.
+        CheckpointError: it can't be opened, or can't do the task.
     """
     kind = family_of(settings)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
     if tiny:
-        family = kind.tiny(captions, seed)
+        family = kind.tiny_for(task, captions, seed)
     elif settings.new is not None:
         family = kind.create(settings.new, captions, seed)
     else:
         family = _load(kind, str(settings.checkpoint), dtype)
+    family.needs(task)
     if not tiny:
         family.configure(settings)
     elif settings.prompt is not None:
@@ -122,7 +127,9 @@ def open_family(settings: ModelSettings, captions: Sequence[str] = (), *, tiny: 
     return family.to(device=device, dtype=dtype).eval()
 
 
-def open_checkpoint(checkpoint: str | Path, dtype: Dtype = "auto", device: str = "auto") -> Family:
+def open_checkpoint(
+    checkpoint: str | Path, dtype: Dtype = "auto", device: str = "auto", task: str = "caption"
+) -> Family:
     """Opens a checkpoint for inference: a folder that Cutline saved, a run folder, or any checkpoint of a family."""
     folder = Path(checkpoint)
     if (folder / "model" / "config.json").is_file():  # a run folder
@@ -130,7 +137,7 @@ def open_checkpoint(checkpoint: str | Path, dtype: Dtype = "auto", device: str =
     elif (folder / "recipe.toml").is_file() and not (folder / "config.json").is_file():
         raise CheckpointError(f"The run in {folder} has no model yet.", f"Finish it: cutline run {folder}/recipe.toml")
     wanted = {"checkpoint": str(checkpoint), "dtype": dtype, "device": device}
-    return open_family(parse(wanted, ModelSettings, where="the model"))
+    return open_family(parse(wanted, ModelSettings, where="the model"), task=task)
 
 
 def _load(kind: type[Family], checkpoint: str, dtype: torch.dtype) -> Family:

@@ -68,3 +68,63 @@ def _sentencepiece_bpe(texts: tuple[str, ...], size: int) -> tuple[dict[str, int
     tokenizer.train_from_iterator(texts, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     return model["vocab"], [tuple(merge) for merge in model["merges"]]
+
+
+def wordpiece(texts: Sequence[str] = (), size: int = 300) -> dict[str, int]:
+    """A lower-case WordPiece vocabulary with BERT's markers.
+
+    Args:
+        texts: what to learn from; sentences on drawn shapes when empty.
+        size: number of tokens.
+    """
+    return _wordpiece(tuple(texts) or example_texts(), size)
+
+
+@functools.lru_cache(8)
+def _wordpiece(texts: tuple[str, ...], size: int) -> dict[str, int]:
+    markers = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    letters = [chr(code) for code in range(33, 127)]  # any English word can be spelt
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.WordPieceTrainer(
+            vocab_size=size, special_tokens=markers, initial_alphabet=letters, show_progress=False
+        ),
+    )
+    return dict(tokenizer.get_vocab())
+
+
+def clip_bpe(texts: Sequence[str] = (), size: int = 700) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of CLIP's kind: lower case, and a word's last piece is marked.
+
+    Args:
+        texts: what to learn from; sentences on drawn shapes when empty.
+        size: number of tokens, at least twice the 256 bytes.
+    """
+    return _clip_bpe(tuple(texts) or example_texts(), size)
+
+
+@functools.lru_cache(8)
+def _clip_bpe(texts: tuple[str, ...], size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    markers = ["<|startoftext|>", "<|endoftext|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=markers[1], continuing_subword_prefix=""))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=markers,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    vocab: dict[str, int] = model["vocab"]
+    for letter in sorted(alphabet):
+        vocab.setdefault(letter + "</w>", len(vocab))
+    return vocab, [tuple(merge) for merge in model["merges"]]

@@ -1,0 +1,265 @@
+"""BLIP: a captioner, a matcher for retrieval, or both in one model (the mixture of encoder–decoder).
+
+Source: Li et al. 2022, arXiv:2201.12086; the code of Hugging Face transformers; the evaluation of the authors' code for
+retrieval. Captioner and matcher have the same ``model_type``; ``architectures`` in config.json says which one it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertTokenizer,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipForImageTextRetrieval,
+    BlipImageProcessorPil,
+    BlipProcessor,
+)
+
+from cutline.errors import CheckpointError
+from cutline.families.base import POLICY_FILE, Batch, Family
+from cutline.families.common.chat import ChatFamily
+from cutline.families.common.retrieval import RetrievalFamily, unit
+from cutline.families.common.tiny import wordpiece
+from cutline.families.models.blip_mixture import BlipMixture
+from cutline.recipe import Section, parse
+
+
+class New(Section):
+    """``[model.new]``: a mixture of encoder–decoder, which captions and matches, from a matcher."""
+
+    matcher: str = Field(description="folder or hub name of a BLIP matcher; its text encoder also becomes the decoder")
+
+
+class Blip(Family):
+    """What all three have; ``load``, ``tiny_for`` and ``create`` give the one that is meant."""
+
+    can = frozenset({"caption", "embed", "match"})
+    #: The class of transformers, or ours.
+    architecture: Any
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        layer = r"encoder\.layer\.(?P<layer>\d+)\."
+        return {
+            "vision": r"vision_model\.(?:encoder\.layers\.(?P<layer>\d+)\.)?",
+            "bridge": r"text_(?:decoder\.bert|encoder)\.encoder\.layer\.\d+\.crossattention\.",
+            "head": r"text_decoder\.cls\.|itm_head\.|text_proj\.|vision_proj\.|temperature",
+            "text": rf"text_(?:decoder\.bert|encoder)\.(?:{layer})?",
+        }
+
+    @classmethod
+    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
+        config = AutoConfig.from_pretrained(checkpoint)
+        names = config.architectures or []
+        kind = next((kind for kind in _KINDS if kind.architecture.__name__ in names), None)
+        if kind is None:
+            raise CheckpointError(
+                f"{checkpoint} is no BLIP captioner or matcher: {', '.join(names) or 'config.json names no class'}.",
+                "Use a captioner such as Salesforce/blip-image-captioning-base, or a matcher such as "
+                "Salesforce/blip-itm-base-flickr.",
+            )
+        _mend(config, checkpoint)
+        model = kind.load_whole(kind.architecture, checkpoint, dtype, config=config)
+        processor = BlipImageProcessorPil.from_pretrained(checkpoint)
+        return cast(Self, kind(model, processor, AutoTokenizer.from_pretrained(checkpoint)))
+
+    @classmethod
+    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+        return cast(Self, _tiny(cls if cls in _KINDS else BlipCaptioner, captions, seed))
+
+    @classmethod
+    def tiny_for(cls, task: str, captions: Sequence[str] = (), seed: int = 0) -> Family:
+        return cast(Family, _tiny(BlipCaptioner if task == "caption" else BlipMatcher, captions, seed))
+
+    @classmethod
+    def create(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+        settings = parse(dict(new), New, where="[model.new]")
+        try:
+            matcher = cls.load(settings.matcher)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"[model.new] matcher = {settings.matcher!r} could not be opened: {str(error).splitlines()[0]}",
+                "Give the folder of a BLIP matcher, or its name on the hub.",
+            ) from error
+        if not isinstance(matcher, BlipMatcher):
+            raise CheckpointError(
+                f"{settings.matcher} is no BLIP matcher.", "Give one, for instance blip-itm-base-coco."
+            )
+        torch.manual_seed(seed)
+        model = BlipMixture(matcher.model.config)
+        model.load_state_dict(matcher.model.state_dict(), strict=False)
+        # the decoder's own self-attention begins as the encoder's
+        state = {f"bert.{name}": tensor for name, tensor in model.text_encoder.state_dict().items()}
+        model.text_decoder.load_state_dict(state, strict=False)
+        return cast(Self, BlipMixtureFamily(model, matcher.image_processor, matcher.tokenizer))
+
+    def save(self, folder: str | Path) -> None:
+        BlipProcessor(self.image_processor, self.tokenizer).save_pretrained(folder)
+        super().save(folder)
+
+    def see(self, batch: Batch) -> Batch:
+        pixels = batch["pixel_values"].to(self.device, self.dtype)
+        return {"features": self.model.vision_model(pixel_values=pixels).last_hidden_state}
+
+    @property
+    def start_id(self) -> int:
+        """[DEC]; the hub's tokenizers don't know it, the configuration does."""
+        return int(self.model.config.text_config.bos_token_id)
+
+
+class BlipCaptioner(Blip, ChatFamily):
+    """``BlipForConditionalGeneration``: the decoder reads [DEC], prompt and caption, and looks at the image."""
+
+    can = frozenset({"caption"})
+    architecture = BlipForConditionalGeneration
+    default_prompt = "a picture of"  # what the published captioners were trained with
+
+    @property
+    def generator(self) -> Any:
+        return self.model.text_decoder
+
+    @property
+    def trained_end_id(self) -> int:
+        return int(self.tokenizer.sep_token_id)
+
+    @property
+    def end_ids(self) -> list[int]:
+        return [self.trained_end_id]  # not the eos of the configuration, which stands for nothing
+
+    @property
+    def image_token_id(self) -> int:
+        return -1  # the image has no place in the text
+
+    def image_tokens(self, visual: Batch) -> list[int]:
+        return [0] * len(visual["features"] if "features" in visual else visual["pixel_values"])
+
+    def render(self, prompt: str) -> str:
+        return prompt
+
+    def _prompt_ids(self, prompt: str, image_tokens: int) -> list[int]:
+        return [self.start_id, *self.tokenizer(self.render(prompt), add_special_tokens=False)["input_ids"]]
+
+    def plain_inputs(self, batch: Batch) -> dict[str, object]:
+        return super().plain_inputs(batch) | {"pixel_values": batch["pixel_values"][batch["rows"]]}
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        return {
+            "input_ids": batch["input_ids"],
+            "attention_mask": batch["attention_mask"],
+            "encoder_hidden_states": self.looked_at(batch)["features"][batch["rows"]],
+        }
+
+    def read(self, batch: Batch) -> Tensor:
+        decoder = self.model.text_decoder.bert
+        return decoder(**self._inputs(batch), is_decoder=True, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+
+    def generation_inputs(self, batch: Batch) -> dict[str, object]:
+        inputs = self._inputs(batch)
+        seen = inputs["encoder_hidden_states"]
+        return inputs | {"encoder_attention_mask": torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device)}
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return self.model.text_decoder.cls(hidden)  # type: ignore[no-any-return]
+
+
+class BlipMatcher(Blip, RetrievalFamily):
+    """``BlipForImageTextRetrieval``: contrast (ITC) by the first position of image and text, each by itself; matching
+    (ITM) by the text that has looked at the image."""
+
+    can = frozenset({"embed", "match"})
+    architecture = BlipForImageTextRetrieval
+    #: Words that a text is cut to, in the published evaluation.
+    text_words = 30
+
+    @property
+    def text_tokens(self) -> int:
+        return 35
+
+    @property
+    def match_start_id(self) -> int:
+        """[ENC], which a text begins with when it looks at an image; Hugging Face's forward leaves [CLS] there."""
+        known = self.tokenizer.get_vocab().get("[ENC]")
+        return int(known) if known is not None else self.start_id + 1
+
+    def encode_texts(self, texts: Sequence[str]) -> Batch:
+        return self.tokenize([clean(text, self.text_words) for text in texts])
+
+    def embed_images(self, batch: Batch) -> Tensor:
+        return unit(self.model.vision_proj(self.looked_at(batch)["features"][:, 0]))
+
+    def embed_texts(self, texts: Batch) -> Tensor:
+        hidden = self.model.text_encoder(**texts).last_hidden_state
+        return unit(self.model.text_proj(hidden[:, 0]))
+
+    def match(self, features: Batch, texts: Batch, images: Tensor) -> Tensor:
+        ids = texts["input_ids"].clone()
+        ids[:, 0] = self.match_start_id
+        seen = self.looked_at(features)["features"][images]
+        hidden = self.model.text_encoder(
+            input_ids=ids, attention_mask=texts["attention_mask"], encoder_hidden_states=seen
+        ).last_hidden_state
+        return self.model.itm_head(hidden[:, 0])[:, 1].float()  # type: ignore[no-any-return]
+
+
+class BlipMixtureFamily(BlipCaptioner, BlipMatcher):
+    """Captions, embeds and matches; what caption bootstrapping trains."""
+
+    can = frozenset({"caption", "embed", "match"})
+    architecture = BlipMixture
+
+
+_KINDS: tuple[type[Any], ...] = (BlipCaptioner, BlipMatcher, BlipMixtureFamily)
+
+
+def clean(text: str, words: int) -> str:
+    """A text as BLIP's evaluation has it: lower case, without . ! " ( ) * # : ; ~, cut to a number of words."""
+    text = re.sub(r"[.!\"()*#:;~]", " ", text.lower())
+    return " ".join(text.split()[:words])
+
+
+def _mend(config: Any, checkpoint: str) -> None:
+    """BLIP's text transformers have 12 heads; older copies of the hub's configurations leave that out, and the default
+    of transformers, 8, gives poorer results without a word (transformers#22625)."""
+    text = config.text_config
+    if text.hidden_size == 768 and text.num_attention_heads == 8 and not (Path(checkpoint) / POLICY_FILE).is_file():
+        text.num_attention_heads = 12
+
+
+def _tiny(kind: Any, captions: Sequence[str], seed: int) -> Any:
+    torch.manual_seed(seed)
+    tokenizer = BertTokenizer(vocab=wordpiece(captions), do_lower_case=True)
+    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]}, replace_extra_special_tokens=False)
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 48,
+        "patch_size": 8,
+        "initializer_range": 0.02,  # the default, 1e-10, is for weights that are loaded
+    }
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    model = kind.architecture(BlipConfig(vision_config=vision, text_config=text, image_text_hidden_size=16))
+    return kind(model, BlipImageProcessorPil(size={"height": 48, "width": 48}), tokenizer)

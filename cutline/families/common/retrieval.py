@@ -1,0 +1,76 @@
+"""Families that put images and texts into one space, for retrieval; some also read a text and an image together."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from cutline.families.base import Batch, Family
+
+
+class RetrievalFamily(Family):
+    """Texts of these families are ``input_ids`` and, but for some, ``attention_mask`` [M, L]; images are pixels, or
+    ``features`` as ``see`` gives them. Nothing here is scaled by a temperature: similarities are cosines."""
+
+    can = frozenset({"embed"})
+
+    @property
+    @abstractmethod
+    def text_tokens(self) -> int:
+        """Tokens that a text is cut to, its start and end included."""
+
+    @abstractmethod
+    def encode_texts(self, texts: Sequence[str]) -> Batch:
+        """Texts → a batch, cleaned and cut as the family's published evaluation does."""
+
+    @abstractmethod
+    def embed_images(self, batch: Batch) -> Tensor:
+        """Pixels or features of N images → unit vectors [N, E]; where a family has several an image, [N, Q, E]."""
+
+    @abstractmethod
+    def embed_texts(self, texts: Batch) -> Tensor:
+        """M texts → unit vectors [M, E]."""
+
+    @staticmethod
+    def similarity(images: Tensor, texts: Tensor) -> Tensor:
+        """Cosines [N, M] of images [N, E] or [N, Q, E] with texts [M, E]; of several vectors the best one counts."""
+        return images @ texts.T if images.ndim == 2 else (images @ texts.T).amax(1)
+
+    def match(self, features: Batch, texts: Batch, images: Tensor) -> Tensor:
+        """Image–text matching scores of P pairs, from text and image read together.
+
+        Args:
+            features: ``see``'s, or pixels, of N images.
+            texts: P texts.
+            images: int64 [P], the image of each text.
+
+        Returns:
+            float32 [P], the raw logit of "it matches", which the published evaluations add to the cosine.
+        """
+        raise self._unable("match")
+
+    def tokenize(self, texts: Sequence[str], padding: str = "longest") -> Batch:
+        """Texts with the tokenizer's special tokens, cut to ``text_tokens``, padded on the right.
+
+        Args:
+            texts: cleaned already.
+            padding: "longest", or "max_length" for models that read the last position, padding or not.
+        """
+        made = self.tokenizer(
+            list(texts),
+            padding=padding,
+            truncation=True,
+            max_length=self.text_tokens,
+            padding_side="right",
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return {name: made[name].to(self.device) for name in ("input_ids", "attention_mask")}
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors of length 1, in float32: half precision would be felt in a ranking."""
+    return F.normalize(vectors.float(), dim=-1)
