@@ -15,11 +15,11 @@ from transformers import Siglip2Config, Siglip2ImageProcessorPil, Siglip2Model, 
 
 from cutline.errors import CheckpointError
 from cutline.families.base import Batch
+from cutline.families.common.siglip import TINY_SIZE, SiglipFamily, tiny_text, tiny_tokenizer
 from cutline.families.settings import ImagePolicy
-from cutline.families.siglip import TINY_SIZE, Siglip, tiny_text, tiny_tokenizer
 
 
-class Siglip2(Siglip):
+class Siglip2(SiglipFamily):
     architecture = Siglip2Model
     processor_class = Siglip2Processor
 

@@ -6,6 +6,7 @@ import functools
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL.Image import Image
@@ -69,6 +70,11 @@ class ChatFamily(Family):
     def trained_end_id(self) -> int:
         """The token that a caption is taught to end with."""
         return int(self.tokenizer.eos_token_id)
+
+    @property
+    def generator(self) -> Any:
+        """The module whose ``generate`` takes ``generation_inputs``."""
+        return self.model
 
     @property
     def end_ids(self) -> list[int]:
@@ -162,7 +168,7 @@ class ChatFamily(Family):
         with torch.no_grad():
             inputs = self.generation_inputs(batch)
         return decode.generate(
-            self.model,
+            self.generator,
             self.tokenizer,
             settings,
             inputs,
