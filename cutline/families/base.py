@@ -126,6 +126,11 @@ class Family(nn.Module, ABC):
         return cls.tiny(captions, seed)
 
     @classmethod
+    def rehearse(cls, new: Mapping[str, Any], captions: Sequence[str] = (), seed: int = 0) -> Self:
+        """``tiny`` of the kind that ``[model.new]`` describes (its cell, its projector), for families with kinds."""
+        return cls.tiny(captions, seed)
+
+    @classmethod
     def create(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
         """Builds a model from scratch, or from parts, as ``[model.new]`` says; families that can't say so."""
         raise CheckpointError(

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, ResNetConfig, ViTImageProcessorPil
+from transformers import AutoImageProcessor, AutoTokenizer, ResNetConfig, ViTImageProcessorPil
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from cutline.errors import CheckpointError
@@ -22,8 +22,8 @@ from cutline.families.common.encoder_decoder import EncoderDecoderFamily
 from cutline.families.common.tiny import example_texts
 from cutline.families.common.vocabulary import byte_bpe, word_level
 from cutline.families.models.cnn_rnn import CnnRnnForConditionalGeneration
-from cutline.families.models.tower import build_tower
-from cutline.families.models.vgg import VggConfig
+from cutline.families.models.tower import build_tower, open_tower
+from cutline.families.models.vgg import VggConfig, open_vgg
 from cutline.recipe import Section, parse
 
 
@@ -32,7 +32,10 @@ class New(Section):
 
     encoder: str | None = Field(None, description="folder or hub name of a vision checkpoint to look with")
     vgg: Literal[11, 13, 16, 19] | None = Field(
-        None, description="a VGG of this depth from scratch, instead of encoder"
+        None, description="a VGG of this depth, instead of encoder; from scratch but for vgg_weights"
+    )
+    vgg_weights: str | None = Field(
+        None, description="file, folder or hub name of the VGG's convolutions, such as timm/vgg19.tv_in1k"
     )
     cell: Literal["lstm", "gru"] = Field("lstm", description="recurrent cell")
     attention: Literal["additive", "dot"] = Field(
@@ -58,6 +61,8 @@ class New(Section):
     def _one_tower(self) -> New:
         if (self.encoder is None) == (self.vgg is None):
             raise ValueError("[model.new] needs either encoder = … or vgg = …")
+        if self.vgg_weights is not None and self.vgg is None:
+            raise ValueError("[model.new] has vgg_weights, but no vgg = … to say of which depth")
         return self
 
 
@@ -89,16 +94,10 @@ class CnnRnn(EncoderDecoderFamily):
                                   "Train it on a dataset with a train split.")  # fmt: skip
         torch.manual_seed(seed)
         if sizes.encoder is not None:
-            try:
-                tower = AutoModel.from_pretrained(sizes.encoder)
-                image_processor = AutoImageProcessor.from_pretrained(sizes.encoder, backend="pil")
-            except (OSError, ValueError) as error:
-                raise CheckpointError(
-                    f"[model.new] encoder = {sizes.encoder!r} could not be opened: {str(error).splitlines()[0]}",
-                    "Give the folder of a vision checkpoint, or its name on the hub.",
-                ) from error
+            tower, image_processor = open_tower(sizes.encoder)
         else:
-            tower = build_tower(VggConfig(depth=sizes.vgg or 16))
+            depth = sizes.vgg or 16
+            tower = open_vgg(depth, sizes.vgg_weights) if sizes.vgg_weights else build_tower(VggConfig(depth=depth))
             side = {"height": 224, "width": 224}
             image_processor = ViTImageProcessorPil(
                 size=side, image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD
@@ -135,15 +134,22 @@ class CnnRnn(EncoderDecoderFamily):
 
     @classmethod
     def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+        return cls.rehearse({"encoder": "a ResNet", "min_count": 1}, captions, seed)
+
+    @classmethod
+    def rehearse(cls, new: Mapping[str, Any], captions: Sequence[str] = (), seed: int = 0) -> Self:
+        asked = parse(dict(new), New, where="[model.new]")
         torch.manual_seed(seed)
-        sizes = New(
-            encoder="a miniature ResNet",
-            embedding=32, hidden=48, memory=32, attention_size=16, dropout=0.0, feature_dropout=0.0, min_count=1,
-        )  # fmt: skip
+        small = {"embedding": 32, "hidden": 48, "memory": 32, "attention_size": 16}
+        sizes = asked.model_copy(update=small | {"dropout": 0.0, "feature_dropout": 0.0, "min_count": 1})
         # a deep tower with fresh weights says nearly the same of every image; a shallow one tells them apart
-        tower = build_tower(ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic"))
+        config = (
+            VggConfig(depth=sizes.vgg, widths=[8, 8, 16, 16, 32])
+            if sizes.vgg
+            else ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic")
+        )
         image_processor = ViTImageProcessorPil(size={"height": 64, "width": 64})
-        return cls._on(tower, image_processor, sizes, captions or example_texts())
+        return cls._on(build_tower(config), image_processor, sizes, captions or example_texts())
 
     def see(self, batch: Batch) -> Batch:
         # channels last: MobileNetV2 on a CPU takes a fifth to a third less time

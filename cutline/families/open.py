@@ -114,7 +114,7 @@ def open_family(
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
     if tiny:
-        family = kind.tiny_for(task, captions, seed)
+        family = kind.rehearse(settings.new, captions, seed) if settings.new else kind.tiny_for(task, captions, seed)
     elif settings.new is not None:
         family = kind.create(settings.new, captions, seed)
     else:

@@ -7,7 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 from cutline.families.base import Generation
 from cutline.families.settings import GenerateSettings
@@ -52,6 +58,21 @@ class _SequenceLogprobs(LogitsProcessor):
         return float(self._totals[row] + self._last[row, key[-1]])
 
 
+class _OfCaption(LogitsProcessor):
+    """A processor that looks at what was said, but not at the prompt: its words are no repetition.
+
+    Hugging Face's own would count the prompt, image tokens included; and where the prompt is given as embeddings, they
+    would take the first words of rows that are padded on the left for padding.
+    """
+
+    def __init__(self, processor: LogitsProcessor, prompt_tokens: int):
+        self.processor, self.prompt_tokens = processor, prompt_tokens
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        penalised: Tensor = self.processor(input_ids[:, self.prompt_tokens :], scores)
+        return penalised
+
+
 def generate(
     model: Any,
     tokenizer: Any,
@@ -73,14 +94,20 @@ def generate(
         prompt_tokens: how many leading tokens of the output are prompt (or decoder start).
 
     Returns:
-        One generation a row. Log-probabilities are of the distribution before temperature, top-k and top-p.
+        One generation a row. Log-probabilities are of the distribution before penalties for repetition, temperature,
+        top-k and top-p.
     """
     logprobs = _SequenceLogprobs(settings.beams, prompt_tokens, ends)
+    processors: list[LogitsProcessor] = [logprobs]
+    if settings.repetition_penalty != 1.0:
+        processors.append(_OfCaption(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty), prompt_tokens))
+    if settings.no_repeat_ngram:
+        processors.append(_OfCaption(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram), prompt_tokens))
     with torch.no_grad():
         sequences = model.generate(
             **inputs,
             generation_config=_config(model, settings, ends),
-            logits_processor=LogitsProcessorList([logprobs]),
+            logits_processor=LogitsProcessorList(processors),
         )
     generations = []
     for item, row in enumerate(sequences[:, prompt_tokens:].tolist()):
@@ -101,8 +128,6 @@ def _config(model: Any, settings: GenerateSettings, ends: Sequence[int]) -> Gene
         do_sample=settings.sample,
         **({"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
            if settings.sample else {}),
-        no_repeat_ngram_size=settings.no_repeat_ngram,
-        repetition_penalty=settings.repetition_penalty,
         bos_token_id=kept.bos_token_id,
         pad_token_id=kept.pad_token_id if kept.pad_token_id is not None else ends[0],
         eos_token_id=list(ends),

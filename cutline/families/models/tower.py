@@ -3,17 +3,66 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from torch import nn
+from torch.func import functional_call
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig, PreTrainedModel
+
+from cutline.errors import CheckpointError
 
 from . import vgg  # noqa: F401  makes "cutline_vgg" known to AutoModel
 
+#: Model type → modules that only pooled outputs read. Left in, they would be trained in name only.
+_ONLY_FOR_POOLING = {
+    "clip_vision_model": ("post_layernorm",),
+    "siglip_vision_model": ("head",),
+    "convnext": ("layernorm",),
+    "convnextv2": ("layernorm",),
+}
+
 
 def build_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    """The vision model of `config` with random weights, where possible without a pooler, which would never learn."""
+    """The vision model of `config` with random weights, without what only a pooled output reads."""
     accepts = inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters
-    return AutoModel.from_config(config, **({"add_pooling_layer": False} if "add_pooling_layer" in accepts else {}))
+    tower = AutoModel.from_config(config, **({"add_pooling_layer": False} if "add_pooling_layer" in accepts else {}))
+    for name in _ONLY_FOR_POOLING.get(config.model_type, ()):
+        if hasattr(tower, name):
+            setattr(tower, name, nn.Identity())
+    return tower
+
+
+def open_tower(checkpoint: str) -> tuple[PreTrainedModel, Any]:
+    """A pretrained vision model and its image processor.
+
+    Args:
+        checkpoint: folder or hub name; of a model of images and text (CLIP, SigLIP) the vision half is taken.
+
+    Raises:
+        CheckpointError: it can't be opened, or lacks weights of the tower.
+    """
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+        config = getattr(config, "vision_config", None) or config
+        pretrained, found = AutoModel.from_pretrained(
+            checkpoint, config=config, dtype=torch.float32, output_loading_info=True
+        )
+        image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"The vision checkpoint {checkpoint!r} could not be opened: {str(error).splitlines()[0]}",
+            "Give the folder of a vision checkpoint, or its name on the hub.",
+        ) from error
+    tower = build_tower(config)
+    needed = set(tower.state_dict())
+    if missing := sorted(needed & set(found["missing_keys"])):
+        raise CheckpointError(
+            f"The vision checkpoint {checkpoint!r} lacks {len(missing):,} weights: {', '.join(missing[:3])} ….",
+            "Copy the checkpoint anew.",
+        )
+    tower.load_state_dict({name: tensor for name, tensor in pretrained.state_dict().items() if name in needed})
+    return tower, image_processor
 
 
 def as_cells(features: torch.Tensor) -> torch.Tensor:
@@ -21,12 +70,18 @@ def as_cells(features: torch.Tensor) -> torch.Tensor:
     return features.flatten(2).transpose(1, 2) if features.dim() == 4 else features
 
 
-@torch.no_grad()
 def channels_of(tower: PreTrainedModel) -> int:
     """C, asked of the tower itself: every architecture's config has another name for it."""
-    config = tower.config
-    side = getattr(config, "image_size", 64)
+    side = getattr(tower.config, "image_size", 64)
     height, width = (side, side) if isinstance(side, int) else side
-    channels = getattr(config, "num_channels", 3)
-    blank = torch.zeros(1, channels, height, width, dtype=tower.dtype, device=tower.device)
-    return as_cells(tower.eval()(blank).last_hidden_state).shape[-1]
+    return cells_of(tower, height, width)[1]
+
+
+@torch.no_grad()
+def cells_of(tower: PreTrainedModel, height: int, width: int) -> tuple[int, int]:
+    """T and C for an image of height × width px, found without computing anything (on the meta device)."""
+    weights = {name: tensor.to("meta") for name, tensor in (*tower.named_parameters(), *tower.named_buffers())}
+    channels = getattr(tower.config, "num_channels", 3)
+    blank = torch.empty(1, channels, height, width, dtype=tower.dtype, device="meta")
+    cells, width = as_cells(functional_call(tower, weights, (blank,)).last_hidden_state).shape[1:]
+    return cells, width

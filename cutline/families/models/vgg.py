@@ -8,7 +8,12 @@ The modules sit in one `features` list whose numbering is the usual one, so conv
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
@@ -76,6 +81,42 @@ class VggModel(PreTrainedModel):
 
     def forward(self, pixel_values: torch.Tensor, **_: object) -> BaseModelOutput:
         return BaseModelOutput(last_hidden_state=self.features(pixel_values))
+
+
+def open_vgg(depth: int, weights: str) -> VggModel:
+    """A VGG with convolutions trained elsewhere; whether it is a "_bn" variant is seen from them.
+
+    Args:
+        depth: 11, 13, 16 or 19.
+        weights: a .safetensors file or a state dict of PyTorch with `features.<n>.weight` in it, a folder with such a
+            model.safetensors, or a hub name, such as timm/vgg19.tv_in1k.
+
+    Raises:
+        CheckpointError: they can't be read, or are of another VGG.
+    """
+    path = Path(weights)
+    try:
+        if path.is_dir():
+            path = path / "model.safetensors"
+        elif not path.exists():
+            path = Path(hf_hub_download(weights, "model.safetensors"))
+        if path.suffix == ".safetensors":
+            found = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        batch_norm = any(name.endswith("running_mean") for name in found)
+        tower = VggModel(VggConfig(depth=depth, batch_norm=batch_norm))
+        tower.load_state_dict({name: found[name] for name in tower.state_dict()})
+    except KeyError as error:
+        raise CheckpointError(
+            f"{weights} holds no VGG{depth}: it lacks {error}.", "Give weights of that depth."
+        ) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"The VGG weights {weights} could not be opened: {str(error).splitlines()[0]}",
+            "Give a .safetensors or .pth file, or a hub name such as timm/vgg19.tv_in1k.",
+        ) from error
+    return tower
 
 
 AutoConfig.register(VggConfig.model_type, VggConfig, exist_ok=True)
