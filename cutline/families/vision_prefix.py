@@ -8,6 +8,7 @@ says nothing that the language model understands: train it alone first (``[train
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -28,7 +29,7 @@ from transformers import (
 from cutline.errors import CheckpointError
 from cutline.families.base import Batch, Generation
 from cutline.families.common import decode
-from cutline.families.common.chat import ChatFamily
+from cutline.families.common.chat import ChatFamily, around_answer
 from cutline.families.common.tiny import example_texts
 from cutline.families.common.vocabulary import byte_bpe, word_level
 from cutline.families.models.tower import build_tower, cells_of, open_tower
@@ -44,7 +45,7 @@ _DATE = "26 Jul 2024"
 
 # What the miniature says around a prompt; real checkpoints bring their own template.
 _TEMPLATE = (
-    "{% for message in messages %}<bos>{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    "<bos>{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}<eos>\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 
@@ -168,13 +169,30 @@ class VisionPrefix(ChatFamily):
         return int(self.model.config.image_token_id)
 
     def render(self, prompt: str) -> str:
-        prompt = prompt.replace(IMAGE, "")  # a context may contain anything
         if self.tokenizer.chat_template is None:
             return f"{self.tokenizer.bos_token or ''}{IMAGE}" + (f"\n{prompt}\n" if prompt else "")
-        turn = {"role": "user", "content": f"{IMAGE}\n{prompt}"}
-        return str(
-            self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True, date_string=_DATE)
+        return self._chat([_turn(prompt)], True)
+
+    def _chat(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        made = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=_DATE
         )
+        return str(made)
+
+    @functools.cached_property
+    def _around_answer(self) -> tuple[str, str]:
+        if self.tokenizer.chat_template is None:
+            return "", ""
+        return around_answer(self._chat, [_turn("-")], lambda text: {"role": "assistant", "content": text})
+
+    @property
+    def answer_start(self) -> str:
+        return self._around_answer[0]
+
+    @property
+    def trained_end_id(self) -> int:
+        after = self.tokenizer(self._around_answer[1], add_special_tokens=False)["input_ids"]
+        return int(after[0]) if after and after[0] in self.tokenizer.all_special_ids else super().trained_end_id
 
     def image_tokens(self, visual: Batch) -> list[int]:
         if "features" in visual:
@@ -202,6 +220,9 @@ class VisionPrefix(ChatFamily):
         pixels = batch["pixel_values"].to(self.device, self.dtype, memory_format=torch.channels_last)
         return {"features": self.model.see(pixels)}
 
+    def plain_inputs(self, batch: Batch) -> dict[str, object]:
+        return {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values", "rows")}
+
     def read(self, batch: Batch) -> Tensor:
         features = self.looked_at(batch)["features"]
         return self.model.read(batch["input_ids"], features, batch["rows"], batch["attention_mask"])  # type: ignore[no-any-return]
@@ -219,6 +240,10 @@ class VisionPrefix(ChatFamily):
             inputs = self.generation_inputs(batch)
         # from embeddings, only new tokens come back
         return decode.generate(self.model, self.tokenizer, settings, inputs, ends=self.end_ids, prompt_tokens=0)
+
+
+def _turn(prompt: str) -> dict[str, str]:
+    return {"role": "user", "content": f"{IMAGE}\n{prompt}"}
 
 
 def _small_tower(sizes: New) -> tuple[Any, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import transformers as hf
@@ -24,8 +26,8 @@ CAPTIONS = ("a red circle above a blue square", "a green triangle")
 # as Llama-3.2-Instruct: a begin token in the template, and today's date unless it is told another
 DATED = (
     "<bos>{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
-    "Today Date: {{ date_string }}\n{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n"
-    "{% endfor %}assistant: "
+    "Today Date: {{ date_string }}\n{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}"
+    "<stop>\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 )
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -51,15 +53,15 @@ TOWERS = {
         )
     ),
 }
-WORDS = SMALL | {"vocab_size": 420, "max_position_embeddings": 256}
-TEXTS = {
+WORDS = SMALL | {"vocab_size": 424, "max_position_embeddings": 256}
+TEXTS: dict[str, Callable[[], hf.PreTrainedModel]] = {
     "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**WORDS)),
     "gpt2": lambda: hf.GPT2LMHeadModel(
-        hf.GPT2Config(vocab_size=420, n_positions=256, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=2)
+        hf.GPT2Config(vocab_size=424, n_positions=256, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=2)
     ),
     "opt": lambda: hf.OPTForCausalLM(
         hf.OPTConfig(
-            vocab_size=420, hidden_size=32, word_embed_proj_dim=16, ffn_dim=48, num_hidden_layers=2,
+            vocab_size=424, hidden_size=32, word_embed_proj_dim=16, ffn_dim=48, num_hidden_layers=2,
             num_attention_heads=4, max_position_embeddings=256,
         )
     ),
@@ -94,6 +96,7 @@ def join(tmp_path, tokenizer_folder):
         TEXTS[text]().save_pretrained(tmp_path / text)
         tokenizer = hf.AutoTokenizer.from_pretrained(tokenizer_folder)
         tokenizer.chat_template = template
+        tokenizer.add_special_tokens({"extra_special_tokens": ["<stop>"]})
         tokenizer.save_pretrained(tmp_path / text)
         sizes = {"vision": str(tmp_path / tower), "text": str(tmp_path / text)} | new
         return VisionPrefix.create(sizes, (), seed=0).eval()
@@ -170,8 +173,12 @@ def test_prompt_is_a_turn_of_the_chat_with_one_begin_token_and_no_todays_date(jo
     family = join(template=DATED)
     (ids,) = batch(family, CAPTIONS[:1], with_targets=False)["input_ids"].tolist()
     text = family.tokenizer.decode([id for id in ids if id != family.image_token_id])
-    assert text == "<bos>Today Date: 26 Jul 2024\nuser: \nDescribe the image in one sentence.\nassistant: "
+    assert text == "<bos>Today Date: 26 Jul 2024\nuser: \nDescribe the image in one sentence.<stop>\nassistant: "
     assert ids.count(family.tokenizer.bos_token_id) == 1
+    # a caption ends as the template ends a turn, and the language model's own end is still one
+    (labels,) = batch(family, CAPTIONS[:1], with_targets=True)["labels"]
+    assert labels[-1] == family.tokenizer.convert_tokens_to_ids("<stop>")
+    assert family.end_ids == [int(labels[-1]), family.tokenizer.eos_token_id]
 
 
 def test_image_token_in_a_context_is_only_text(join):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,24 @@ from cutline.families.common import decode
 from cutline.families.common.loss import IGNORED, token_nll
 from cutline.families.settings import GenerateSettings
 from cutline.records import Sample
+
+_MARK = "caption"  # stands for an answer where a chat template is asked what it puts around one
+
+
+def around_answer(
+    chat: Callable[[list[Any], bool], str], asked: list[Any], answer: Callable[[str], Any]
+) -> tuple[str, str]:
+    """What a chat template puts between a prompt and an answer, and after the answer.
+
+    Args:
+        chat: renders messages; with True, up to where the answer begins.
+        asked: the messages before the answer.
+        answer: a text → the message that holds it.
+    """
+    prompt, whole = chat(asked, True), chat([*asked, answer(_MARK)], False)
+    before, _, after = whole.rpartition(_MARK)
+    # templates of base checkpoints know no answers: then nothing stands around them
+    return (before.removeprefix(prompt), after) if before.startswith(prompt) else ("", "")
 
 
 class ChatFamily(Family):

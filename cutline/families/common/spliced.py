@@ -18,11 +18,9 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutline.families.base import Batch
-from cutline.families.common.chat import ChatFamily
+from cutline.families.common.chat import ChatFamily, around_answer
 from cutline.families.common.image_only import image_only
 from cutline.records import Sample
-
-_MARK = "caption"  # stands for an answer where a chat template is asked what it puts around one
 
 
 class SplicedFamily(ChatFamily):
@@ -75,14 +73,11 @@ class SplicedFamily(ChatFamily):
     @functools.cached_property
     def _around_answer(self) -> tuple[str, str]:
         """What the chat template itself puts between the prompt and an answer, and after the answer."""
-        turn = self.messages("-")
-        whole = self._chat(
-            [*turn, {"role": "assistant", "content": [{"type": "text", "text": _MARK}]}], add_generation_prompt=False
-        )
-        asked = self._chat(turn, add_generation_prompt=True)
-        before, _, after = whole.rpartition(_MARK)
-        # templates of base checkpoints know no answers: then nothing stands around them
-        return (before.removeprefix(asked), after) if before.startswith(asked) else ("", "")
+
+        def answer(text: str) -> dict[str, Any]:
+            return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+        return around_answer(self._chat, self.messages("-"), answer)
 
     @property
     def answer_start(self) -> str:
