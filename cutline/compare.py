@@ -29,7 +29,7 @@ class Difference:
         metric: the score's name; ``a``, ``b``: the systems' names, and their values.
         difference: of b and a, with its 95 % interval ``low`` … ``high`` (paired bootstrap).
         p_bootstrap, p_randomisation: two-sided p-values of paired bootstrap and paired approximate randomisation.
-        wins, ties, losses: images where b scores higher, the same, lower.
+        wins, ties, losses: images where b does better, the same, worse; for most scores more is better, for some less.
         signature: of b's score.
     """
 
@@ -54,13 +54,14 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
-    """An image whose score differs much between two systems; ``change`` is b's value minus a's."""
+    """An image whose score differs much: ``change`` is b's value minus a's; ``better``: whether b did better."""
 
     id: str
     metric: str
     a: str
     b: str
     change: float
+    better: bool
     caption_a: str
     caption_b: str
     references: tuple[str, ...]
@@ -134,7 +135,8 @@ def compare(
         differences.extend(found)
         deciding = by if by in changes else next(iter(changes), None)
         if deciding is not None:
-            moved.extend(_moved(scorer, (first, name), candidates, deciding, changes[deciding], most))
+            sign = -1.0 if deciding in scorer.lower_is_better else 1.0
+            moved.extend(_moved(scorer, (first, name), candidates, deciding, sign * changes[deciding], sign, most))
     warnings = scorer.warnings()
     tests = len(differences)
     if tests > 1:
@@ -164,6 +166,7 @@ def _pair(
         if not scorer.is_wanted(name) or np.isnan(tested.difference[k]):
             continue
         changes[name] = change[:, k]
+        gain = -change[:, k] if name in scorer.lower_is_better else change[:, k]
         found.append(
             Difference(
                 metric=name,
@@ -176,9 +179,9 @@ def _pair(
                 high=float(tested.high[k]),
                 p_bootstrap=float(tested.p_bootstrap[k]),
                 p_randomisation=float(tested.p_randomisation[k]),
-                wins=int((change[:, k] > _EQUAL).sum()),
-                ties=int((np.abs(change[:, k]) <= _EQUAL).sum()),
-                losses=int((change[:, k] < -_EQUAL).sum()),
+                wins=int((gain > _EQUAL).sum()),
+                ties=int((np.abs(gain) <= _EQUAL).sum()),
+                losses=int((gain < -_EQUAL).sum()),
                 signature=signatures[name],
             )
         )
@@ -190,20 +193,22 @@ def _moved(
     names: tuple[str, str],
     candidates: Mapping[str, Candidates],
     metric: str,
-    change: Floats,
+    gain: Floats,
+    sign: float,
     most: int,
 ) -> list[Moved]:
-    """The images that lost most, most first, then those that gained most, most last."""
-    order = np.argsort(change, kind="stable").tolist()
-    chosen = [place for place in order[:most] if change[place] < -_EQUAL]
-    chosen += [place for place in order[-most:] if most and change[place] > _EQUAL]
+    """The images that lost most, most first, then those that gained most, most last; ``sign`` · gain is the change."""
+    order = np.argsort(gain, kind="stable").tolist()
+    chosen = [place for place in order[:most] if gain[place] < -_EQUAL]
+    chosen += [place for place in order[-most:] if most and gain[place] > _EQUAL]
     return [
         Moved(
             id=scorer.references.ids[place],
             metric=metric,
             a=names[0],
             b=names[1],
-            change=float(change[place]),
+            change=sign * float(gain[place]),
+            better=bool(gain[place] > 0),
             caption_a=candidates[names[0]].captions[place],
             caption_b=candidates[names[1]].captions[place],
             references=scorer.references.captions[place],

@@ -6,7 +6,7 @@ import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cutline import jsonl
 from cutline.errors import ScoreError
@@ -46,7 +46,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``scores.json``."""
-        return {
+        row = {
             "scores": [found.to_json() for found in self.scores.values()],
             "baselines": {
                 name: [found.to_json() for found in scores.values()] for name, scores in self.baselines.items()
@@ -55,6 +55,7 @@ class Evaluation:
             "warnings": list(self.warnings),
             "notes": self.notes,
         }
+        return cast("dict[str, Any]", _plain(row))
 
     def save(self, folder: str | Path) -> None:
         """Writes ``per_image.jsonl`` and then ``scores.json`` into a folder."""
@@ -70,7 +71,7 @@ class Evaluation:
         ]
         lines = "".join(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in rows)
         jsonl.write_atomically(Path(folder) / "per_image.jsonl", lines)
-        text = json.dumps(_plain(self.to_json()), ensure_ascii=False, indent=2) + "\n"
+        text = json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n"
         jsonl.write_atomically(Path(folder) / "scores.json", text)
 
     @classmethod
@@ -194,7 +195,11 @@ def _baselines(
     references = scorer.references
 
     def add(name: str, captions: Sequence[str], note: str) -> None:
-        found[name] = scorer.score_candidates(references.candidates(captions), only_comparing=True)
+        try:
+            found[name] = scorer.score_candidates(references.candidates(captions), only_comparing=True)
+        except ScoreError as error:  # a metric that can only judge what it was given something about
+            warnings.append(f"The baseline {name} could not be scored: {error.problem}")
+            return
         notes[name] = note
 
     if any(training):

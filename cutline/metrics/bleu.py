@@ -39,11 +39,16 @@ class Bleu(Metric):
         return (np.minimum.reduceat(ranked, index.start) % big).astype(np.float64)
 
     def reduce(self, sums: Floats) -> Floats:
-        precision = (sums[..., 0:4] + _TINY) / (sums[..., 4:8] + _SMALL)
-        value: Floats = np.cumprod(precision, axis=-1) ** (1 / np.arange(1, 5))
-        brevity = (sums[..., 8] + _TINY) / (sums[..., 9] + _SMALL)
-        penalty = np.where(brevity < 1, np.exp(1 - 1 / np.minimum(brevity, 1)), 1.0)
-        return value * penalty[..., None]
+        return bleu(sums)
 
     def facts(self) -> dict[str, str]:
         return {"len": "closest", "smooth": "coco"}
+
+
+def bleu(sums: Floats) -> Floats:
+    """BLEU-1…4, [..., 4], of summed statistics [..., 10]."""
+    precision = (sums[..., 0:4] + _TINY) / (sums[..., 4:8] + _SMALL)
+    value: Floats = np.cumprod(precision, axis=-1) ** (1 / np.arange(1, 5))
+    brevity = (sums[..., 8] + _TINY) / (sums[..., 9] + _SMALL)
+    penalty = np.where(brevity < 1, np.exp(1 - 1 / np.minimum(brevity, 1)), 1.0)
+    return value * penalty[..., None]

@@ -1,60 +1,90 @@
 """Named entities as the news protocol scores them: exact match of text and label, counted over all captions together.
 
 Tran, Mathews and Xie 2020, "Transform and Tell": precision and recall of the entities of the captions against those of
-the references (the first reference of each image), by default for all labels, and for PERSON, ORG, GPE and DATE by
-themselves; and recall of rare names, PERSON entities that no training caption holds.
+the references (the first reference of each image), for all labels, and for PERSON, ORG, GPE and DATE by themselves. As
+there, an entity is right when the other caption has it at all, however often each says it. And precision and recall of
+rare names: PERSON entities that no training caption holds (the authors counted single proper nouns, by their part of
+speech).
 
-The entities come from a function from captions to their entities. By default that is spaCy's ``en_core_web_lg``
-(extra ``news``); entities that are already known go in through a function, too:
+By default spaCy's ``en_core_web_lg`` finds them (extra ``news``); any pipeline with a component that sets ``doc.ents``
+will do (``model``, a name or a folder). Entities that are already known are read from a file (``given``), or come from
+a function:
 
-    score(predictions, references, ["bleu4", lambda r: Entities(r, find=my_find)], tokenizer=NewsTokenizer())
+    score(predictions, references, ["news", lambda r: Entities(r, find=my_find)])
+
+The file has a line for each different caption, of predictions, references and (for rare names) the training set:
+``{"text": "Ann Lee in Paris", "entities": [["Ann Lee", "PERSON"], ["Paris", "GPE"]]}``.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections import Counter
+import json
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from cutline.errors import ScoreError
-from cutline.metrics.base import Candidates, Floats, Metric, References
+from cutline.metrics.base import Candidates, Floats, Metric, References, some
+from cutline.recipe import Section
 
 SCORES = (
     "entity_precision", "entity_recall", "entity_f1",
     "person_precision", "person_recall", "org_precision", "org_recall",
     "gpe_precision", "gpe_recall", "date_precision", "date_recall",
-    "rare_name_recall",
+    "rare_name_precision", "rare_name_recall",
 )  # fmt: skip
 
 #: The text and the label of each entity of each caption.
 Find = Callable[[Sequence[str]], list[list[tuple[str, str]]]]
 
 _KINDS = ("", "PERSON", "ORG", "GPE", "DATE")
-_MODEL = "en_core_web_lg"
+
+
+class Settings(Section):
+    model: str = Field("en_core_web_lg", description="spaCy pipeline that finds entities, a package or a folder")
+    given: str | None = Field(
+        None, description="file of entities known before, a JSON line a caption; then no model is asked"
+    )
 
 
 class Entities(Metric):
-    """Statistics an image: for each kind right, in the caption, in the reference; then rare names right, and all.
+    """Statistics an image, for each kind and for rare names: those of the caption that are right, those of the caption,
+
+    those of the reference that the caption has, those of the reference.
 
     Args:
-        find: finds the entities of captions; spaCy when None.
+        find: finds the entities of captions; what the settings say when None.
         name: what finds them, for the signature.
     """
 
     scores = SCORES
+    version = 2  # 1 matched each mention once
     uses_tokens = False
 
-    def __init__(self, references: References, find: Find | None = None, name: str = "given"):
+    def __init__(
+        self,
+        references: References,
+        settings: Settings | None = None,
+        find: Find | None = None,
+        name: str = "given",
+    ):
         super().__init__(references)
-        self._find = find or _spacy()
-        self._name = name if find else f"spacy-{_MODEL}"
+        settings = settings or Settings()
+        if find is not None:
+            self._find, self._name = find, name
+        elif settings.given is not None:
+            self._find, self._name = _Given(Path(settings.given)), f"given-{Path(settings.given).name}"
+        else:
+            self._find, self._name = _spacy(settings.model)
 
     @cached_property
-    def _theirs(self) -> list[Counter[tuple[str, str]]]:
-        return [Counter(found) for found in self._find([texts[0] for texts in self.references.captions])]
+    def _theirs(self) -> list[list[tuple[str, str]]]:
+        return self._find([texts[0] for texts in self.references.captions])
 
     @cached_property
     def _known_names(self) -> frozenset[str] | None:
@@ -62,62 +92,105 @@ class Entities(Metric):
         training = self.references.training
         if not training:
             return None
-        return frozenset(text for found in self._find(training) for text, label in found if label == "PERSON")
+        try:
+            found = self._find(training)
+        except _NotGiven:  # the file is about the captions to score; which names are rare stays unknown
+            return None
+        return frozenset(text for entities in found for text, label in entities if label == "PERSON")
 
     def statistics(self, candidates: Candidates) -> Floats:
-        rows = np.zeros((len(candidates.captions), 3 * len(_KINDS) + 2))
-        for image, (found, theirs) in enumerate(zip(self._find(candidates.captions), self._theirs, strict=True)):
-            mine = Counter(found)
-            for k, kind in enumerate(_KINDS):
-                for column, some in enumerate((mine & theirs, mine, theirs)):
-                    rows[image, 3 * k + column] = sum(n for (_, label), n in some.items() if kind in ("", label))
-            if self._known_names is not None:
-                for column, some in enumerate((mine & theirs, theirs)):
-                    rows[image, 3 * len(_KINDS) + column] = sum(
-                        n for (text, label), n in some.items() if label == "PERSON" and text not in self._known_names
-                    )
+        rows = np.zeros((len(candidates.captions), 4 * (len(_KINDS) + 1)))
+        known = self._known_names
+        for image, (mine, theirs) in enumerate(zip(self._find(candidates.captions), self._theirs, strict=True)):
+            for column, (found, others) in enumerate(((mine, set(theirs)), (theirs, set(mine)))):
+                for text, label in found:
+                    is_rare = known is not None and label == "PERSON" and text not in known
+                    for k in (0, *([_KINDS.index(label)] if label in _KINDS else ()), *([-1] if is_rare else ())):
+                        rows[image, 4 * k + 2 * column] += (text, label) in others
+                        rows[image, 4 * k + 2 * column + 1] += 1
         return rows
 
     def reduce(self, sums: Floats) -> Floats:
-        def share(above: Floats, below: Floats) -> Floats:
-            value: Floats = above / np.maximum(below, 1)  # nothing found, or nothing to find: 0, as the protocol has it
-            return value
-
-        right, mine, theirs = (sums[..., column : 3 * len(_KINDS) : 3] for column in range(3))
-        precision, recall = share(right, mine), share(right, theirs)
-        f1 = 2 * right[..., 0] / np.maximum(mine[..., 0] + theirs[..., 0], 1)
-        parts = [precision[..., 0], recall[..., 0], f1]
-        for k in range(1, len(_KINDS)):
-            parts += [precision[..., k], recall[..., k]]
-        rare = share(sums[..., -2], sums[..., -1])
-        parts.append(np.full_like(rare, np.nan) if self._known_names is None else rare)
-        return np.stack(parts, axis=-1)
+        right, all_ = sums[..., 0::2], sums[..., 1::2]
+        # nothing found, or nothing to find: 0, as the protocol has it; [..., precision and recall of each kind]
+        shares: Floats = right / np.maximum(all_, 1)
+        precision, recall = shares[..., 0], shares[..., 1]
+        both = precision + recall
+        f1 = 2 * precision * recall / np.where(both > 0, both, 1)
+        rare = shares[..., -2:] if self._known_names is not None else np.full_like(shares[..., -2:], np.nan)
+        return np.concatenate([shares[..., :2], f1[..., None], shares[..., 2:-2], rare], axis=-1)
 
     def facts(self) -> dict[str, str]:
         return {"ner": self._name, "match": "text+label", "refs_by": "first"}
 
 
-@cache
-def _spacy() -> Find:
-    """Finds entities by spaCy.
+class _NotGiven(ScoreError):
+    pass
+
+
+class _Given:
+    """Entities from a file.
 
     Raises:
-        ScoreError: spaCy or its model is not installed.
+        ScoreError: the file can't be read; a caption stands nowhere in it.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._known: dict[str, list[tuple[str, str]]] = {}
+        try:
+            for line in path.read_text(encoding="utf-8-sig").splitlines():
+                if line.strip():
+                    row = json.loads(line)
+                    self._known[row["text"]] = [(str(text), str(label)) for text, label in row["entities"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ScoreError(
+                f"entities: {path} can't be read: {type(error).__name__}: {error}.",
+                'Give a line for each caption: {"text": …, "entities": [["Ann Lee", "PERSON"], …]}.',
+            ) from error
+
+    def __call__(self, captions: Sequence[str]) -> list[list[tuple[str, str]]]:
+        missing = list(dict.fromkeys(text for text in captions if text.strip() and text not in self._known))
+        if missing:
+            raise _NotGiven(
+                f"{self.path} has no entities of {len(missing)} captions, such as {some(missing, 1)!r}.",
+                'Add a line for each, with "entities": [] where there are none.',
+            )
+        return [self._known.get(text, []) for text in captions]
+
+
+@cache
+def _spacy(name: str) -> tuple[Find, str]:
+    """A spaCy pipeline as a function, and its name and version; what it found in a caption is remembered.
+
+    Raises:
+        ScoreError: spaCy or the pipeline is not installed, or finds no entities.
     """
     try:
         spacy = importlib.import_module("spacy")
     except ImportError as error:
         raise ScoreError(
-            "Entities need spaCy.", 'Install it: pip install "cutline[news]", or give entities.'
+            "Entities need spaCy.", 'Install it: pip install "cutline[news]", or give entities (entities.given).'
         ) from error
-    try:
-        model = spacy.load(_MODEL, disable=["tagger", "parser", "lemmatizer", "attribute_ruler"])
-    except OSError as error:
-        raise ScoreError(
-            f"spaCy's model {_MODEL} is not installed.", f"Get it: python -m spacy download {_MODEL}"
-        ) from error
+    if name == "tiny":  # a rehearsal: no download
+        model: Any = spacy.blank("en")
+        model.add_pipe("entity_ruler").add_patterns([{"label": "PERSON", "pattern": "Ann Lee"}])
+    else:
+        try:
+            model = spacy.load(name, exclude=["tagger", "parser", "lemmatizer", "attribute_ruler"])
+        except OSError as error:
+            raise ScoreError(
+                f"spaCy's pipeline {name} is not here.",
+                f"Get it (python -m spacy download {name}), or name another ([score.entities] model).",
+            ) from error
+    if not {"ner", "entity_ruler", "span_ruler"} & set(model.pipe_names):
+        raise ScoreError(f"spaCy's pipeline {name} has nothing that finds entities.", "Name one with ner.")
+    remembered: dict[str, list[tuple[str, str]]] = {}
 
     def find(captions: Sequence[str]) -> list[list[tuple[str, str]]]:
-        return [[(entity.text, entity.label_) for entity in text.ents] for text in model.pipe(captions)]
+        new = list(dict.fromkeys(text for text in captions if text not in remembered))
+        for text, found in zip(new, model.pipe(new), strict=True):
+            remembered[text] = [(entity.text, entity.label_) for entity in found.ents]
+        return [remembered[text] for text in captions]
 
-    return find
+    return find, f"spacy-{Path(name).name}-{model.meta.get('version', '')}".rstrip("-")

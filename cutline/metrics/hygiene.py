@@ -20,6 +20,7 @@ class Hygiene(Metric):
 
     scores = SCORES
     compares = False
+    lower_is_better = SCORES
 
     def statistics(self, candidates: Candidates) -> Floats:
         statistics = np.zeros((len(candidates.captions), 5))

@@ -14,6 +14,7 @@ class PromptEcho(Metric):
 
     scores = SCORES
     compares = False
+    lower_is_better = SCORES
 
     def statistics(self, candidates: Candidates) -> Floats:
         rows = np.zeros((len(candidates.captions), 2))

@@ -17,6 +17,7 @@ class Repetition(Metric):
 
     scores = SCORES
     compares = False
+    lower_is_better = SCORES
 
     def statistics(self, candidates: Candidates) -> Floats:
         rows = np.zeros((len(candidates.captions), 8))

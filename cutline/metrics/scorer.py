@@ -131,6 +131,11 @@ class Scorer:
         """The K scores of all metrics, also those that nobody asked for."""
         return tuple(name for metric in self.metrics for name in metric.scores)
 
+    @property
+    def lower_is_better(self) -> frozenset[str]:
+        """The scores of which less is better."""
+        return frozenset(name for metric in self.metrics for name in metric.lower_is_better)
+
     def is_wanted(self, name: str) -> bool:
         """Whether a score was asked for; a metric may yield others beside it."""
         return name in self._wanted

@@ -53,7 +53,11 @@ def _draws(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
 
 def interval(values: Floats) -> tuple[Floats, Floats]:
     """Percentile interval of values [resamples, K]: low [K], high [K]."""
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    levels = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    low, high = np.quantile(values, levels, axis=0)
+    for k in np.flatnonzero(np.isnan(values).any(axis=0)):  # a resample in which the value can't be known
+        known = values[~np.isnan(values[:, k]), k]
+        low[k], high[k] = np.quantile(known, levels) if len(known) else (np.nan, np.nan)
     return low, high
 
 

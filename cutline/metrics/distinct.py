@@ -1,0 +1,39 @@
+"""How varied the captions are together: distinct-1 and distinct-2, and the number of different words.
+
+Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models": different n-grams over all
+n-grams. Both fall as captions are added, so compare equal numbers of captions only.
+
+How often an n-gram is said among all captions stays fixed when images are drawn anew (as CIDEr's document frequencies
+do): an n-gram said k times counts 1/k for each caption that says it, so that the sum is the number of different ones.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from cutline.metrics.base import Candidates, Floats, Metric, ratio
+
+SCORES = ("distinct1", "distinct2", "vocabulary")
+
+
+class Distinct(Metric):
+    """Statistics an image: its share of the different words and pairs of words, and its words and pairs."""
+
+    scores = SCORES
+    compares = False
+
+    def statistics(self, candidates: Candidates) -> Floats:
+        rows = np.zeros((len(candidates.captions), 4))
+        captions = [tokens.split() for tokens in candidates.tokens]
+        for k in range(2):
+            grams = [list(zip(words, words[k:], strict=False)) if k else words for words in captions]
+            often = Counter(gram for some in grams for gram in some)
+            rows[:, k] = [sum(1 / often[gram] for gram in some) for some in grams]
+            rows[:, 2 + k] = [len(some) for some in grams]
+        return rows
+
+    def reduce(self, sums: Floats) -> Floats:
+        shares = np.nan_to_num(ratio(sums[..., :2], sums[..., 2:]))
+        return np.concatenate([shares, sums[..., :1]], axis=-1)

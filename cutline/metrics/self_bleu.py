@@ -1,0 +1,44 @@
+"""Self-BLEU: how alike several captions of the same image are. Less means more varied.
+
+Zhu et al. 2018, "Texygen": BLEU-4 of each caption with the other captions of its image as references; here COCO's
+BLEU, over all captions of all images together (mBLEU of Shetty et al. 2017). Left out where no image has several
+captions. Images with one caption don't count.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cutline.metrics.base import Candidates, Floats, Metric, References
+from cutline.metrics.bleu import Bleu, bleu
+
+SCORES = ("self_bleu4",)
+
+
+class SelfBleu(Metric):
+    """Statistics an image: those of BLEU, summed over its captions; then how many captions."""
+
+    scores = SCORES
+    compares = False
+    lower_is_better = SCORES
+
+    def statistics(self, candidates: Candidates) -> Floats:
+        rows = np.zeros((len(candidates.captions), 11))
+        several = {image: texts for image, texts in enumerate(candidates.several or ()) if len(texts) > 1}
+        if not several:
+            return rows
+        pairs = [(image, place) for image, texts in several.items() for place in range(len(texts))]
+        others = {f"{image}/{place}": [*several[image][:place], *several[image][place + 1 :]] for image, place in pairs}
+        references = References(others, self.references.tokenizer)
+        said = references.candidates([several[image][place] for image, place in pairs])
+        found = Bleu(references).statistics(said)
+        images = [image for image, _ in pairs]
+        np.add.at(rows[:, :10], images, found)
+        np.add.at(rows[:, 10], images, 1)
+        return rows
+
+    def reduce(self, sums: Floats) -> Floats:
+        return np.where(sums[..., 10:] > 0, bleu(sums[..., :10])[..., 3:], np.nan)
+
+    def facts(self) -> dict[str, str]:
+        return {"len": "closest", "smooth": "coco", "against": "own_image"}
