@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 #: In this order; a recipe without [train] has no train stage.
 STAGES = ("prepare", "train", "caption", "score", "report")
 
+#: Keys of [model] that also hold for what was trained.
+QUANTIZING = ("quantize", "double_quantize", "compute_dtype")
+
 #: Keys of [train] that change nothing about the result.
 _WITHOUT_EFFECT = {"log_every", "keep", "workers", "trackers"}
 
@@ -166,7 +169,8 @@ class Run:
             dataset = self._dataset()
             split = "train" if "train" in dataset.splits() else next(iter(dataset.splits()))
             captions = [caption for captions in dataset.split(split).column("captions") for caption in captions]
-        family = open_family(self.recipe.model, captions, tiny=self.tiny, seed=self.recipe.seed)
+        place = self.folder / "miniature"
+        family = open_family(self.recipe.model, captions, tiny=self.tiny, seed=self.recipe.seed, place=place)
         spare_threads(family)
         return family
 
@@ -200,7 +204,9 @@ class Run:
         begun = time.monotonic()
         if self.recipe.train:
             # always what is on the disk, so that a resumed run says what an unbroken one does
-            family = open_checkpoint(self.folder / "model", self.recipe.model.dtype, self.recipe.model.device)
+            family = open_checkpoint(
+                self.folder / "model", **self.recipe.model.model_dump(include={"dtype", "device", *QUANTIZING})
+            )
             spare_threads(family)
             family.generation = self.recipe.generate
             family.save_policy(self.folder / "model")

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from cutline.data.images import open_image
 from cutline.errors import CheckpointError
+from cutline.families.common import adapters, quantize
 from cutline.families.settings import GenerateSettings, ImagePolicy, ModelSettings
 from cutline.jsonl import write_atomically
 from cutline.records import Sample
@@ -70,6 +71,9 @@ class Family(nn.Module, ABC):
         prompt: text before the caption; "" for families without one.
         policy: how photographs become pixels.
         generation: generation settings kept with the checkpoint, or None.
+        origin: the checkpoint that was opened (an absolute path or a hub name); None for new models.
+        quantized: "nf4" or "int8" where the text part is, else None.
+        trained: names of parameters in ``model`` that differ from the origin's.
     """
 
     #: What the model can do: "caption", "embed", "match". Where a family's checkpoints differ, its base class says all
@@ -89,6 +93,9 @@ class Family(nn.Module, ABC):
         self.prompt = self.default_prompt if prompt is None else prompt
         self.policy = ImagePolicy()
         self.generation: GenerateSettings | None = None
+        self.origin: str | None = None
+        self.quantized = quantize.finish(model)
+        self.trained: set[str] = set()
         self.config = self.model.config
 
     # ---- opening and saving
@@ -100,7 +107,11 @@ class Family(nn.Module, ABC):
 
     @classmethod
     def load_whole(cls, kind: Any, checkpoint: str, dtype: torch.dtype, **how: Any) -> Any:
-        """``kind.from_pretrained``; a weight that the checkpoint lacks is an error instead of drawn by chance."""
+        """``kind.from_pretrained``; a weight that the checkpoint lacks is an error instead of drawn by chance.
+
+        Within ``quantize.quantizing`` the text part is quantised on the way.
+        """
+        how |= quantize.options(cls, kind, checkpoint, how.get("config"))
         model, found = kind.from_pretrained(checkpoint, dtype=dtype, output_loading_info=True, **how)
         missing = sorted(name for name in found["missing_keys"] if not re.match(cls.unused, name))
         if missing:
@@ -154,21 +165,37 @@ class Family(nn.Module, ABC):
         )
 
     def save(self, folder: str | Path) -> None:
-        """Writes a checkpoint that ``load`` and the Hugging Face Auto classes open; ``cutline.json`` last."""
+        """Writes a checkpoint; ``cutline.json`` last.
+
+        Usually a whole one, which ``load`` and the Hugging Face Auto classes open. With adapters or a quantised text
+        part, only what was trained (see ``common/adapters.py``), beside the name of the origin. A new model has no
+        origin, so its adapters are merged.
+        """
         folder = Path(folder)
-        self.model.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        if self.is_light:
+            adapters.save(self, folder)
+        else:
+            adapters.merge(self)
+            self.model.save_pretrained(folder)
+            self.image_processor.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
         self.save_policy(folder)
 
+    @property
+    def is_light(self) -> bool:
+        """Whether a checkpoint of it holds only what was trained."""
+        return self.origin is not None and (self.quantized is not None or bool(adapters.layers(self)))
+
     def save_policy(self, folder: str | Path) -> None:
-        """Writes ``cutline.json``: prompt, image policy and generation settings."""
+        """Writes ``cutline.json``: prompt, image policy and generation settings, and a light checkpoint's base."""
         kept = {
             "family": self.name(),
             "prompt": self.prompt,
             "image": self.policy.model_dump(exclude_none=True),
             "generate": self.generation.model_dump() if self.generation else None,
         }
+        if self.is_light:
+            kept |= {"base": self.origin, "quantize": self.quantized or "none"}
         write_atomically(Path(folder) / POLICY_FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
     def read_policy(self, checkpoint: str | Path) -> None:
@@ -310,6 +337,11 @@ class Family(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
+        """What pixels and features are given in: the vision part's dtype. Parts that are trained may differ from it."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.is_floating_point() and self.part_of(name) == "vision":
+                found: torch.dtype = parameter.dtype
+                return found
         return self.model.dtype  # type: ignore[no-any-return]
 
     @property

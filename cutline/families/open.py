@@ -8,6 +8,7 @@ import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,7 +16,9 @@ from safetensors import SafetensorError
 from cutline import families
 from cutline.errors import CheckpointError
 from cutline.families.base import POLICY_FILE, Family
-from cutline.families.settings import Dtype, ModelSettings
+from cutline.families.common import adapters
+from cutline.families.common.quantize import Quantization, quantizing
+from cutline.families.settings import Dtype, ImagePolicy, ModelSettings
 from cutline.recipe import parse
 
 #: Parameters below which a second thread costs more than it gives.
@@ -96,7 +99,13 @@ def _entry(path: Path, key: str) -> str:
 
 
 def open_family(
-    settings: ModelSettings, captions: Sequence[str] = (), *, tiny: bool = False, seed: int = 0, task: str = "caption"
+    settings: ModelSettings,
+    captions: Sequence[str] = (),
+    *,
+    tiny: bool = False,
+    seed: int = 0,
+    task: str = "caption",
+    place: Path | None = None,
 ) -> Family:
     """Opens, builds, or (tiny) rehearses the model of a recipe, on its device and in its dtype.
 
@@ -106,6 +115,8 @@ def open_family(
         tiny: a random miniature of the same architecture instead of the checkpoint.
         seed: of random weights.
         task: what the model is wanted for: "caption", "embed" or "match".
+        place: folder where the miniature of a checkpoint is written and opened again as the checkpoint would be;
+            without one it stays in memory, and can't be quantised.
 
     Raises:
         CheckpointError: it can't be opened, or can't do the task.
@@ -115,10 +126,13 @@ def open_family(
     dtype = choose_dtype(settings.dtype, device)
     if tiny:
         family = kind.rehearse(settings.new, captions, seed) if settings.new else kind.tiny_for(task, captions, seed)
+        if place is not None and settings.new is None:
+            family.save(place)
+            family = _load(kind, str(place), dtype, settings, device)
     elif settings.new is not None:
         family = kind.create(settings.new, captions, seed)
     else:
-        family = _load(kind, str(settings.checkpoint), dtype)
+        family = _load(kind, str(settings.checkpoint), dtype, settings, device)
     family.needs(task)
     if not tiny:
         family.configure(settings)
@@ -128,29 +142,60 @@ def open_family(
 
 
 def open_checkpoint(
-    checkpoint: str | Path, dtype: Dtype = "auto", device: str = "auto", task: str = "caption"
+    checkpoint: str | Path, dtype: Dtype = "auto", device: str = "auto", task: str = "caption", **model: Any
 ) -> Family:
-    """Opens a checkpoint for inference: a folder that Cutline saved, a run folder, or any checkpoint of a family."""
+    """Opens a checkpoint for inference: a folder that Cutline saved, a run folder, or any checkpoint of a family.
+
+    Args:
+        checkpoint: its folder or hub name.
+        dtype, device, model: keys of ``[model]``.
+        task: what the model is wanted for.
+    """
     folder = Path(checkpoint)
-    if (folder / "model" / "config.json").is_file():  # a run folder
+    if (folder / "model" / POLICY_FILE).is_file():  # a run folder
         checkpoint = folder / "model"
-    elif (folder / "recipe.toml").is_file() and not (folder / "config.json").is_file():
+    elif (folder / "recipe.toml").is_file() and not (folder / POLICY_FILE).is_file():
         raise CheckpointError(f"The run in {folder} has no model yet.", f"Finish it: cutline run {folder}/recipe.toml")
-    wanted = {"checkpoint": str(checkpoint), "dtype": dtype, "device": device}
+    wanted = {"checkpoint": str(checkpoint), "dtype": dtype, "device": device} | model
     return open_family(parse(wanted, ModelSettings, where="the model"), task=task)
 
 
-def _load(kind: type[Family], checkpoint: str, dtype: torch.dtype) -> Family:
+def _load(kind: type[Family], checkpoint: str, dtype: torch.dtype, settings: ModelSettings, device: Any) -> Family:
+    base = _kept(checkpoint, "base") or checkpoint
+    quantize = settings.quantize if settings.quantize != "auto" else _kept(checkpoint, "quantize") or "none"
+    wanted = None
+    if quantize != "none":
+        wanted = Quantization(quantize, settings.double_quantize, _compute_dtype(settings, dtype, device), device)
     try:
-        family = kind.load(checkpoint, dtype)
+        with quantizing(wanted):
+            family = kind.load(base, dtype)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         words = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{checkpoint} could not be opened as {kind.name()}: {type(error).__name__}: {words}",
+            f"{base} could not be opened as {kind.name()}: {type(error).__name__}: {words}",
             "Check that the folder is a whole checkpoint of that family.",
         ) from error
+    family.origin = str(Path(base).resolve()) if Path(base).is_dir() else base
+    if base != checkpoint:
+        adapters.load(family, Path(checkpoint))
     family.read_policy(checkpoint)
+    if base != checkpoint and family.policy != ImagePolicy():
+        family.set_policy(family.policy)  # the image processor is the base's
     return family
+
+
+def _kept(checkpoint: str, key: str) -> Any:
+    """What a checkpoint's own ``cutline.json`` says under a key."""
+    path = Path(checkpoint) / POLICY_FILE
+    return json.loads(path.read_text(encoding="utf-8")).get(key) if path.is_file() else None
+
+
+def _compute_dtype(settings: ModelSettings, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    if settings.compute_dtype != "auto":
+        return choose_dtype(settings.compute_dtype, device)
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return torch.float16
+    return dtype
 
 
 def spare_threads(family: Family) -> None:

@@ -39,6 +39,15 @@ class ModelSettings(Section):
     image: ImagePolicy = ImagePolicy()
     dtype: Dtype = Field("auto", description="auto: bfloat16 on a GPU that has it, float32 otherwise")
     device: str = Field("auto", description='"auto", "cpu", "cuda", "cuda:1", "mps"')
+    quantize: Literal["auto", "none", "nf4", "int8"] = Field(
+        "auto",
+        description='the language model in 4 ("nf4") or 8 bits, everything else as dtype says; "auto": as a checkpoint '
+        "with adapters was trained, else not",
+    )
+    double_quantize: bool = Field(True, description="quantise NF4's scales, too: 0.4 bits a weight less")
+    compute_dtype: Dtype = Field(
+        "auto", description="what NF4 matrices are multiplied in; auto: as dtype, but float16 on a GPU without bfloat16"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelSettings:
@@ -48,7 +57,24 @@ class ModelSettings(Section):
             raise ValueError("[model.new] needs [model] family, since there is no config.json to read it from")
         if self.new is None and self.checkpoint is None:
             raise ValueError("[model] needs checkpoint = … (to open one) or a [model.new] section (to build one)")
+        if self.new is not None and self.quantize in ("nf4", "int8"):
+            raise ValueError("a [model.new] can't be quantised, only a checkpoint can")
         return self
+
+
+class LoraSettings(Section):
+    """``[train.lora]``: the adapters of the parts that ``[train.parts]`` calls "lora"."""
+
+    r: int = Field(16, ge=1, description="rank")
+    alpha: float = Field(32, gt=0, description="adapters are scaled by alpha / r")
+    dropout: float = Field(0.05, ge=0, lt=1, description="of what goes into an adapter")
+    targets: list[str] | Literal["all-linear"] = Field(
+        "all-linear",
+        description='endings of module names, for example ["q_proj", "v_proj"], looked for in the parts called "lora" '
+        'and nowhere else; "all-linear": every linear layer of these parts',
+    )
+    rslora: bool = Field(False, description="scale by alpha / √r instead, which suits high ranks")
+    dora: bool = Field(False, description="train each matrix's magnitudes beside its direction; slower, often better")
 
 
 class GenerateSettings(Section):

@@ -7,16 +7,16 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cutline.families.settings import Dtype
+from cutline.families.settings import Dtype, LoraSettings
 from cutline.recipe import Section
 
-_POLICY = re.compile(r"frozen|full|last:[1-9]\d*")
+_POLICY = re.compile(r"frozen|full|lora|last:[1-9]\d*")
 
 
 def _check_policies(parts: dict[str, str]) -> dict[str, str]:
     for part, policy in parts.items():
         if not _POLICY.fullmatch(policy):
-            raise ValueError(f'{part} = "{policy}" is none of "frozen", "full", "last:N"')
+            raise ValueError(f'{part} = "{policy}" is none of "frozen", "full", "lora", "last:N"')
     return parts
 
 
@@ -46,6 +46,7 @@ class TrainSettings(Section):
         description='what is trained of each part (vision, bridge, text, head): "frozen", "full" or "last:N" (its last '
         "N layers); parts that are not named are trained in full",
     )
+    lora: LoraSettings = LoraSettings()
     align: AlignSettings | None = Field(None, description="a stage before, which trains the bridge alone")
     epochs: float = Field(10, gt=0, description="times that each image–caption pair is seen")
     max_steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever epochs says")

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,12 @@ def _align(
     )
     if (folder / WEIGHTS).exists():
         say("train: aligned before")
-        open_parts(family, stage.parts)
+        open_parts(family, stage.parts, stage.lora)
         load_trained(family, folder)
     else:
         say("train: first stage, alignment")
         _stage(family, data, stage, folder, seed, cache_root, choose=False)
-        open_parts(family, stage.parts)
+        open_parts(family, stage.parts, stage.lora)
         save_trained(family, folder)
         shutil.rmtree(folder / "checkpoints")
         say("train: main stage")
@@ -110,7 +111,7 @@ def _stage(
     """One training from its beginning, or from its last whole checkpoint; ``choose``: ends with the best one."""
     training, validating = data
     set_seed(seed)
-    parts = open_parts(family, settings.parts)
+    parts = open_parts(family, settings.parts, settings.lora)
     show_parts(parts)
     if settings.gradient_checkpointing:
         _checkpoint_activations(family)
@@ -147,9 +148,8 @@ def _stage(
         "steps": state.global_step,
         "best_step": state.best_global_step,
         f"best_val_{settings.metric}": state.best_metric,
-        "parts": {line.part: {"policy": line.policy, "parameters": line.parameters, "trainable": line.trainable}
-                  for line in parts},
-    }  # fmt: skip
+        "parts": {line.part: asdict(line) for line in parts},
+    }
 
 
 def _checkpoint_activations(family: Family) -> None:
@@ -277,9 +277,10 @@ def show_parts(parts: Sequence[PartSummary]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("part", "policy", "parameters", "trainable", "dtype", title="what is trained")
+    table = Table("part", "policy", "parameters", "trainable", "adapters", "dtype", title="what is trained")
     for line in parts:
-        table.add_row(line.part, line.policy, f"{line.parameters:,}", f"{line.trainable:,}", line.dtype)
+        count = f"{line.adapters:,}" if line.adapters else ""
+        table.add_row(line.part, line.policy, f"{line.parameters:,}", f"{line.trainable:,}", count, line.dtype)
     total, open_ = sum(line.parameters for line in parts), sum(line.trainable for line in parts)
-    table.add_row("all", "", f"{total:,}", f"{open_:,}", f"{open_ / total:.2%}", style="bold")
+    table.add_row("all", "", f"{total:,}", f"{open_:,}", "", f"{open_ / total:.2%}", style="bold")
     Console(stderr=True).print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,9 @@ from torch import nn
 
 from cutline.errors import TrainingError
 from cutline.families.base import Family
+from cutline.families.common import adapters
+from cutline.families.common.quantize import numel
+from cutline.families.settings import LoraSettings
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,13 @@ class PartSummary:
 
     part: str
     policy: str
+    #: without adapters
     parameters: int
+    #: adapters included
     trainable: int
     dtype: str
+    #: modules that have one
+    adapters: int = 0
 
 
 def partition(family: Family) -> dict[str, list[tuple[str, nn.Parameter]]]:
@@ -42,42 +49,48 @@ def partition(family: Family) -> dict[str, list[tuple[str, nn.Parameter]]]:
     return found
 
 
-def open_parts(family: Family, policies: Mapping[str, str]) -> list[PartSummary]:
+def open_parts(family: Family, policies: Mapping[str, str], lora: LoraSettings | None = None) -> list[PartSummary]:
     """Freezes and opens parameters as ``[train.parts]`` says; trainable ones are kept in float32.
 
     Args:
-        family: its parameters' ``requires_grad`` is set.
-        policies: part → "frozen", "full" or "last:N"; "full" where a part isn't named.
+        family: its parameters' ``requires_grad`` is set; parts called "lora" get adapters.
+        policies: part → "frozen", "full", "last:N" or "lora"; "full" where a part isn't named.
+        lora: the shape of adapters.
 
     Returns:
         A line for each part.
 
     Raises:
-        TrainingError: an unknown part, a part without layers for last:N, or nothing left to train.
+        TrainingError: an unknown part, a part without layers for last:N, an adapter that hits nothing, quantised
+            weights that are to be trained, or nothing left to train.
     """
     for part in policies:
         if part not in family.parts:
             near = difflib.get_close_matches(part, family.parts, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"Its parts: {', '.join(family.parts)}."
             raise TrainingError(f"[train.parts] {part}: {family.name()} has no such part.", hint)
+    adapted = [part for part in family.parts if policies.get(part) == "lora"]
+    if adapted:
+        lora = lora or LoraSettings()
+        adapters.add(family, _targets(family, adapted, lora), lora)
     unused = re.compile(family.unused)
     lines = []
     for part, parameters in partition(family).items():
         policy = policies.get(part, "full")
         chosen = _chosen(family, part, policy, parameters)
         for name, parameter in parameters:
-            parameter.requires_grad_(name in chosen and not unused.match(name))
-            if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):
+            opened = name in chosen and not unused.match(name)
+            if opened and not parameter.is_floating_point():
+                raise TrainingError(
+                    f'[train.parts] {part} = "{policy}", but {part} is quantised, so it can\'t be trained itself.',
+                    'Say "lora" or "frozen", or leave [model] quantize out.',
+                )
+            parameter.requires_grad_(opened)
+            if opened and parameter.dtype in (torch.float16, torch.bfloat16):
                 parameter.data = parameter.data.float()  # small steps would vanish in 16 bits
-        lines.append(
-            PartSummary(
-                part=part,
-                policy=policy,
-                parameters=sum(p.numel() for _, p in parameters),
-                trainable=sum(p.numel() for _, p in parameters if p.requires_grad),
-                dtype=", ".join(sorted({str(p.dtype).removeprefix("torch.") for _, p in parameters})),
-            )
-        )
+            if opened:
+                family.trained.add(name)
+        lines.append(_summary(family, part, policy, parameters))
     if not any(line.trainable for line in lines):
         raise TrainingError(
             "Every part is frozen; there is nothing to train.", 'Say "full" for a part in [train.parts].'
@@ -85,10 +98,60 @@ def open_parts(family: Family, policies: Mapping[str, str]) -> list[PartSummary]
     return lines
 
 
+def _summary(family: Family, part: str, policy: str, parameters: list[tuple[str, nn.Parameter]]) -> PartSummary:
+    own = [parameter for name, parameter in parameters if not adapters.is_adapter(name)]
+    kinds = {str(p.dtype).removeprefix("torch.") if p.is_floating_point() else str(family.quantized) for p in own}
+    return PartSummary(
+        part=part,
+        policy=policy,
+        parameters=sum(map(numel, own)),
+        trainable=sum(p.numel() for _, p in parameters if p.requires_grad),
+        dtype=", ".join(sorted(kinds)),
+        adapters=sum(family.part_of(f"{name}.weight") == part for name in adapters.layers(family)),
+    )
+
+
+def _targets(family: Family, parts: Sequence[str], lora: LoraSettings) -> list[str]:
+    """Full names of the modules that get an adapter; in each part some, by each target some.
+
+    Raises:
+        TrainingError: a part in which no target hits, or a target that hits in no part.
+    """
+    found: list[str] = []
+    unmatched = set() if lora.targets == "all-linear" else set(lora.targets)
+    for part in parts:
+        modules = adapters.adaptable(family, part)
+        if lora.targets == "all-linear":
+            hit = [name for name, module in modules.items() if not isinstance(module, nn.Embedding)]
+        else:
+            hits = {target: [n for n in modules if f".{n}".endswith(f".{target}")] for target in lora.targets}
+            unmatched -= {target for target, names in hits.items() if names}
+            hit = [name for name in modules if any(name in names for names in hits.values())]
+        if not hit:
+            endings = sorted({name.rpartition(".")[2] for name in modules})
+            raise TrainingError(
+                f'[train.parts] {part} = "lora", but [train.lora] targets = {lora.targets} hits nothing in {part}.',
+                f"Its layers end in {', '.join(endings)}." if endings else 'It has no linear layers; say "full".',
+            )
+        found += hit
+    if unmatched:
+        known = sorted({name.rpartition(".")[2] for part in parts for name in adapters.adaptable(family, part)})
+        wrong = min(unmatched)
+        near = difflib.get_close_matches(wrong, known, n=1)
+        raise TrainingError(
+            f"[train.lora] targets: {wrong} hits nothing in {', '.join(parts)}.",
+            f"Did you mean {near[0]}?" if near else f"Layers there end in {', '.join(known)}.",
+        )
+    return found
+
+
 def _chosen(family: Family, part: str, policy: str, parameters: list[tuple[str, nn.Parameter]]) -> set[str]:
     """The names of a part's parameters that a policy opens."""
     if policy == "frozen":
         return set()
+    if policy == "lora":
+        return {name for name, _ in parameters if adapters.is_adapter(name)}
+    parameters = [(name, parameter) for name, parameter in parameters if not adapters.is_adapter(name)]
     if policy == "full":
         return {name for name, _ in parameters}
     layers = {name: int(layer) for name, _ in parameters if (layer := _layer(family.parts[part], name)) is not None}

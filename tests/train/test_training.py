@@ -60,7 +60,12 @@ def kill_at(monkeypatch, step: int):
 
 @pytest.mark.parametrize(
     ("family", "changes"),
-    [("vision_encoder_decoder", {}), ("cnn_rnn", {}), ("cnn_rnn", {"reward_after": 0.3, "reward_draws": 2})],
+    [
+        ("vision_encoder_decoder", {}),
+        ("vision_encoder_decoder", {"parts": {"vision": "frozen", "text": "lora"}, "lora": {"r": 2, "dropout": 0.3}}),
+        ("cnn_rnn", {}),
+        ("cnn_rnn", {"reward_after": 0.3, "reward_draws": 2}),
+    ],
 )
 def test_killed_and_resumed_is_the_same_as_unbroken(dataset, tmp_path, monkeypatch, family, changes):
     """n steps + resume + n steps = 2n steps, to the last bit, with dropout, draws, in the middle of an epoch."""
@@ -161,7 +166,8 @@ def test_other_parts_than_before_is_an_error_and_loses_nothing(dataset, tmp_path
     ],
 )
 def test_what_the_trainer_refuses_is_said_in_plain_words(dataset, tmp_path, monkeypatch, changes, words):
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it weren't installed
+    for name in ("bitsandbytes", "bitsandbytes.optim"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it weren't installed
     with pytest.raises(TrainingError, match=words):
         verb.train(find("cnn_rnn").tiny(["a red square"]), dataset, settings(**changes), tmp_path)
 
