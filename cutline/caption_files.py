@@ -19,7 +19,9 @@ from cutline.data.signatures import IMAGE_SUFFIXES
 from cutline.errors import CutlineError
 from cutline.records import Prediction, Sample
 
-Form = Literal["jsonl", "csv", "tsv", "coco", "txt"]
+Form = Literal["jsonl", "csv", "tsv", "coco", "txt", "submission"]
+#: Forms of one file that is written whole when all captions are there.
+WHOLE: tuple[Form, ...] = ("csv", "tsv", "coco", "submission")
 
 _SUFFIXES: dict[str, Form] = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv", ".json": "coco"}
 
@@ -112,7 +114,7 @@ def write(path: str, form: Form, predictions: Sequence[Prediction]) -> None:
     Args:
         path: the file.
         form: "csv"/"tsv" (id, caption, status, error), "coco" (results JSON; failed images are left out, as its readers
-            know no other way).
+            know no other way), "submission" (image_id and caption, as challenges want it; empty where there is none).
         predictions: in the order to write.
     """
     jsonl.write_atomically(path, text(form, predictions))
@@ -168,10 +170,35 @@ def text(form: Form, predictions: Iterable[Prediction]) -> str:
         return "[" + ",\n".join(jsonl.dumps(row) for row in rows) + "]\n"
     out = io.StringIO()
     writer = csv.writer(out, delimiter="\t" if form == "tsv" else ",", lineterminator="\n")
+    if form == "submission":
+        writer.writerow(["image_id", "caption"])
+        writer.writerows([image_id(row.id), row.caption or ""] for row in predictions)
+        return out.getvalue()
     writer.writerow(["id", "caption", "status", "error"])
     for row in predictions:
         writer.writerow([row.id, row.caption or "", row.status, row.error or ""])
     return out.getvalue()
+
+
+def image_id(id: str) -> str:
+    """What a challenge calls an image: its file's name, without folders and ending."""
+    path = Path(id)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+
+
+def check_image_ids(ids: Iterable[str]) -> None:
+    """
+    Raises:
+        CutlineError: two images would have the same name in a submission.
+    """
+    owners: dict[str, str] = {}
+    for id in ids:
+        name = image_id(id)
+        if owners.setdefault(name, id) != id:
+            raise CutlineError(
+                f"{owners[name]} and {id} would both be image_id {name} in the submission.",
+                "Caption the folders one by one, or choose --format csv.",
+            )
 
 
 def _coco_id(id: str) -> int | str:

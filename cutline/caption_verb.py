@@ -48,11 +48,13 @@ def run(
     chosen = _form(out, form)
     samples = find(images, split)
     places = _sidecars(samples, images, out) if chosen == "txt" else {}
+    if chosen == "submission":
+        caption_files.check_image_ids(sample.id for sample in samples)
     if out == "-" and chosen != "txt":
         family = open_checkpoint(checkpoint, dtype, device)
         return _to_stdout(caption(family, samples, _settings(family, changes, overrides)), chosen)
     path = Path(out) if chosen == "jsonl" else _partial(out)
-    if chosen in ("csv", "tsv", "coco") and not overwrite and not path.exists():
+    if chosen in caption_files.WHOLE and not overwrite and not path.exists():
         _refuse([Path(out)])
     family = open_checkpoint(checkpoint, dtype, device)
     settings = _settings(family, changes, overrides)
@@ -199,7 +201,7 @@ def _to_stdout(batches: Any, form: Form) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
     made: list[Prediction] = []
-    header = form in ("csv", "tsv")
+    header = form in ("csv", "tsv", "submission")
     for batch in batches:
         made += batch
         if form != "coco":

@@ -134,7 +134,12 @@ def caption(
     ],
     out: Annotated[str, typer.Option("--out", "-o", help="File to write; - for stdout.")] = "-",
     form: Annotated[
-        str, typer.Option("--format", help="jsonl, csv, tsv, coco or txt (a .txt for each image); by -o's ending.")
+        str,
+        typer.Option(
+            "--format",
+            help="jsonl, csv, tsv, coco, txt (a .txt for each image) or submission (a CSV of image_id, caption); by "
+            "-o's ending.",
+        ),
     ] = "",
     split: Annotated[str, typer.Option(help="Of a dataset: the split to caption; all by default.")] = "",
     beams: Annotated[int | None, typer.Option(min=1, help="Beams of the beam search.")] = None,

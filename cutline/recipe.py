@@ -32,17 +32,50 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 def load(path: str | Path, recipe: type[AnySection], overrides: Sequence[str] = ()) -> AnySection:
-    """Reads a recipe: defaults ← file ← overrides.
+    """Reads a recipe: defaults ← file ← its chosen variant ← overrides.
 
     Args:
         path: a TOML file.
         recipe: the model of the whole recipe.
         overrides: ``section.key=value`` each; the value is read as TOML, and as a plain string where that fails.
+            ``variant=name`` chooses one of the file's ``[variants.name]``.
 
     Raises:
         RecipeError: the file is absent or not TOML, or a key or value is wrong.
     """
-    return parse(read_toml(path), recipe, overrides, where=str(path))
+    table = read_toml(path)
+    if "variants" in table:
+        table, overrides = _chosen(table, overrides, str(path))
+    return parse(table, recipe, overrides, where=str(path))
+
+
+def _chosen(table: dict[str, Any], overrides: Sequence[str], where: str) -> tuple[dict[str, Any], list[str]]:
+    """A recipe with what its chosen variant says laid over it, and the overrides but for the choice."""
+    rest = {key: value for key, value in table.items() if key not in ("variant", "variants")}
+    variants = table["variants"]
+    if not isinstance(variants, dict) or not variants or not all(isinstance(one, dict) for one in variants.values()):
+        raise RecipeError(f"{where}: variants are sections.", "Write [variants.name] and its sections below it.")
+    choices = [text.partition("=")[2].strip().strip("\"'") for text in overrides if _key_of(text) == "variant"]
+    name = choices[-1] if choices else table.get("variant")
+    if name not in variants:
+        known = f"Variants: {', '.join(variants)}."
+        near = difflib.get_close_matches(str(name), variants, n=1)
+        problem = f"{where}: there is no variant {name!r}." if name else f"{where} says no variant."
+        raise RecipeError(problem, f"Did you mean {near[0]}? {known}" if near else known)
+    return _laid_over(rest, variants[name]), [text for text in overrides if _key_of(text) != "variant"]
+
+
+def _key_of(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two tables as one: sections are merged key by key, of two values the upper one counts."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = _laid_over(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -551,6 +551,23 @@ def test_stdout_forms_and_files_say_the_same(checkpoint, photos, tmp_path, comma
     assert (code, "can't tell from the name" in talk) == (2, True)
 
 
+def test_submission_has_each_image_by_its_number_and_no_invented_caption(checkpoint, photos, tmp_path, command):
+    import csv
+
+    command("caption", checkpoint, photos, "-o", tmp_path / "p.jsonl")
+    said = {Path(id).stem: row.caption or "" for id, row in rows(tmp_path / "p.jsonl").items()}
+    assert command("caption", checkpoint, photos, "--format", "submission", "-o", tmp_path / "submission.csv")[0] == 1
+    with open(tmp_path / "submission.csv", newline="", encoding="utf-8") as file:
+        header, *table = csv.reader(file)
+    assert header == ["image_id", "caption"]
+    assert dict(table) == said
+    assert said["cut"] == ""
+    (photos / "again").mkdir()
+    (photos / "0.png").rename(photos / "again/1.png")
+    code, _, talk = command("caption", checkpoint, photos, "--format", "submission", "-o", tmp_path / "other.csv")
+    assert (code, "would both be image_id 1" in talk) == (2, True)
+
+
 def test_files_that_are_there_are_not_replaced_unasked(checkpoint, photos, tmp_path, command):
     target = tmp_path / "captions.csv"
     target.write_text("image,caption\n1.png,written by hand\n")

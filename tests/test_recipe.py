@@ -173,3 +173,53 @@ finally:
     assert shown.train is not None
     assert shown.train.epochs == 2
     assert [path.name for path in tmp_path.iterdir()] == ["r.toml"]  # nothing is begun
+
+
+VARIED = """
+variant = "small"
+[data]
+source = "photos"
+[model]
+checkpoint = "model"
+[train]
+lr = 1e-3
+parts = { vision = "frozen", text = "last:1" }
+[variants.small]
+[variants.large.model]
+checkpoint = "larger"
+[variants.large.train]
+parts = { text = "full" }
+"""
+
+
+def test_one_key_chooses_a_variant_which_is_laid_over_the_rest(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text(VARIED)
+    small = recipes.load(path, Recipe)
+    assert small.model.checkpoint == "model"
+    large = recipes.load(path, Recipe, ["train.lr=2e-3", "variant=large"])
+    assert large.model.checkpoint == "larger"
+    assert large.train is not None
+    assert large.train.parts == {"vision": "frozen", "text": "full"}
+    assert large.train.lr == 2e-3
+    # what is written down of a run needs no variants any more
+    assert "variant" not in to_toml(large)
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "problem", "remedy"),
+    [
+        (VARIED, "variant=larger", "no variant 'larger'", "Did you mean large? Variants: small, large."),
+        (VARIED.replace('variant = "small"', ""), "seed=1", "says no variant", "Variants: small, large."),
+        (VARIED.replace("source", "sourse"), "seed=1", "unknown key data.sourse", "data.source"),
+        ("variants = 3\n" + VARIED.partition("[variants")[0], "seed=1", "variants are sections", "[variants.name]"),
+        (VARIED.partition("[variants")[0], "seed=1", "unknown key variant", "Known here"),
+    ],
+)
+def test_wrong_variants_are_explained(tmp_path, text, override, problem, remedy):
+    path = tmp_path / "r.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        recipes.load(path, Recipe, [override])
+    assert problem in caught.value.problem
+    assert remedy in caught.value.remedy

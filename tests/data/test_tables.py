@@ -151,3 +151,71 @@ def test_a_folder_with_one_table(tmp_path: Path) -> None:
     write(tmp_path / "captions.csv", "image,caption\na.jpg,x\n")
     assert readers.recognise(tmp_path) == "table"
     assert read(tmp_path)[0][0].image == str(tmp_path / "images/a.jpg")
+
+
+# ---- the tables of the recipes in recipes/, as they come
+
+FOOD = """,Title,Ingredients,Instructions,Image_Name,Cleaned_Ingredients
+0,Miso-Butter Roast Chicken,"['1 (3½–4-lb.) whole chicken', '2¾ tsp. kosher salt']","Pat chicken dry,
+season all over.",miso-butter-roast-chicken,"['1 chicken']"
+1,"Ham, Brie & Apple",['ham'],Toast.,ham-brie,['ham']
+2,,['x'],None.,untitled,['x']
+3,Lost Name,['x'],Stir.,#NAME?,['x']
+4,Another Lost Name,['x'],Stir.,#NAME?,['x']
+"""
+
+
+def test_food_titles_and_image_names_without_ending(tmp_path: Path) -> None:
+    for name in ("miso-butter-roast-chicken", "ham-brie", "untitled"):
+        image(tmp_path / f"Food Images/{name}.jpg")
+    samples, problems = read(
+        write(tmp_path / "food.csv", FOOD),
+        images=str(tmp_path / "Food Images"),
+        columns={"image": "Image_Name", "caption": "Title", "extra": []},
+    )
+    assert not problems
+    found = {sample.id: sample for sample in samples}
+    assert found["miso-butter-roast-chicken"].image == str(tmp_path / "Food Images/miso-butter-roast-chicken.jpg")
+    assert found["miso-butter-roast-chicken"].captions == ("Miso-Butter Roast Chicken",)
+    assert found["ham-brie"].captions == ("Ham, Brie & Apple",)
+    assert found["untitled"].captions == ("",)
+    # the spreadsheet's #NAME? stands for two photographs that nobody can find any more
+    assert found["#NAME?"].image.endswith("#NAME?")
+    assert not any(sample.extra for sample in samples)
+
+
+def test_risc_has_five_captions_an_image_and_its_own_split(tmp_path: Path) -> None:
+    image(tmp_path / "resized/NWPU_1.jpg")
+    text = (
+        "source,split,image,caption_1,caption_2,caption_3,caption_4,caption_5\n"
+        "NWPU,train,NWPU_1.jpg,one .,two .,three .,four .,five .\n"
+        "RSICD,val,RSICD_1.jpg,a .,b .,c .,d .,\n"
+    )
+    (first, second), problems = read(write(tmp_path / "captions.csv", text), images=str(tmp_path / "resized"))
+    assert not problems
+    assert first.captions == ("one .", "two .", "three .", "four .", "five .")
+    assert (first.split, second.split) == ("train", "val")
+    assert first.image == str(tmp_path / "resized/NWPU_1.jpg")
+
+
+def test_challenge_names_images_by_number(tmp_path: Path) -> None:
+    image(tmp_path / "train/100350.jpg")
+    rows = 'image_id,caption\n100350,"A red sign, seen from below."\n'
+    (sample,), problems = read(write(tmp_path / "train.csv", rows), images=str(tmp_path / "train"))
+    assert not problems
+    assert sample == Sample(
+        id="100350", image=str(tmp_path / "train/100350.jpg"), captions=("A red sign, seen from below.",)
+    )
+
+
+def test_real_tables_of_the_systems_are_read_whole(shared: Path) -> None:
+    food = {"image": "Image_Name", "caption": "Title"}
+    for name, count, columns in (
+        ("food_recipes_300.csv", 300, food),
+        ("risc_val_500.csv", 500, {}),
+        ("obss_submission_200.csv", 200, {}),
+    ):
+        samples, problems = read(shared / "tables" / name, columns=columns)
+        assert len(samples) == count
+        assert not problems
+        assert all(sample.captions[0] for sample in samples)
