@@ -132,6 +132,11 @@ class Family(nn.Module, ABC):
         """
 
     @classmethod
+    def variants(cls) -> tuple[type[Family], ...]:
+        """The classes that this family's checkpoints open as."""
+        return (cls,)
+
+    @classmethod
     def tiny_for(cls, task: str, captions: Sequence[str] = (), seed: int = 0) -> Family:
         """``tiny`` with what a task needs ("caption", "embed" or "match"), where a family's checkpoints differ."""
         return cls.tiny(captions, seed)

@@ -6,7 +6,6 @@ retrieval. Captioner and matcher have the same ``model_type``; ``architectures``
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
@@ -27,6 +26,7 @@ from transformers import (
 
 from cutline.errors import CheckpointError
 from cutline.families.base import POLICY_FILE, Batch, Family
+from cutline.families.common.blip_texts import clean
 from cutline.families.common.chat import ChatFamily
 from cutline.families.common.retrieval import RetrievalFamily, unit
 from cutline.families.common.tiny import wordpiece
@@ -72,6 +72,10 @@ class Blip(Family):
         model = kind.load_whole(kind.architecture, checkpoint, dtype, config=config)
         processor = BlipImageProcessorPil.from_pretrained(checkpoint)
         return cast(Self, kind(model, processor, AutoTokenizer.from_pretrained(checkpoint)))
+
+    @classmethod
+    def variants(cls) -> tuple[type[Family], ...]:
+        return _KINDS
 
     @classmethod
     def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
@@ -219,12 +223,6 @@ class BlipMixtureFamily(BlipCaptioner, BlipMatcher):
 
 
 _KINDS: tuple[type[Any], ...] = (BlipCaptioner, BlipMatcher, BlipMixtureFamily)
-
-
-def clean(text: str, words: int) -> str:
-    """A text as BLIP's evaluation has it: lower case, without . ! " ( ) * # : ; ~, cut to a number of words."""
-    text = re.sub(r"[.!\"()*#:;~]", " ", text.lower())
-    return " ".join(text.split()[:words])
 
 
 def _mend(config: Any, checkpoint: str) -> None:

@@ -5,7 +5,8 @@ import torch
 from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from cutline.errors import CheckpointError
-from cutline.families.blip import Blip, BlipCaptioner, BlipMatcher, BlipMixtureFamily, clean
+from cutline.families.blip import Blip, BlipCaptioner, BlipMatcher, BlipMixtureFamily
+from cutline.families.common.blip_texts import clean
 from cutline.families.models.blip_mixture import BlipMixture
 from cutline.families.open import find
 from cutline.families.settings import GenerateSettings

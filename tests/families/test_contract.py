@@ -19,10 +19,13 @@ from tests.conftest import drawing
 CAPTIONS = ("a red circle above a blue square", "a green triangle", "a yellow square to the left of a red circle")
 
 
-@pytest.fixture(scope="module", params=[name for name in families.names() if "caption" in find(name).can])
+KINDS = [kind for name in families.names() for kind in find(name).variants() if "caption" in kind.can]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind.name()}-{kind.__name__}")
 def family(request) -> Family:
     torch.manual_seed(0)
-    made = find(request.param).tiny().eval()
+    made = request.param.tiny().eval()
     # some fresh weights are near zero, and then every image and word looks the same
     with torch.no_grad():
         for name, parameter in made.model.named_parameters():
@@ -94,7 +97,9 @@ def test_no_caption_sees_its_own_future(family):
     """Changing a later word must leave what is predicted before it as it was."""
     one, other = "a red circle above a blue square", "a red circle above a green square"
     batches = [family.encode(samples((text,)), with_targets=True, images=pictures(1)) for text in (one, other)]
-    changed = int((batches[0]["labels"] != batches[1]["labels"]).int().argmax())
+    shorter = min(batch["labels"].shape[1] for batch in batches)
+    first, second = (batch["labels"][:, :shorter] for batch in batches)
+    changed = int((first != second).int().argmax())
 
     def before(batch):
         cut = {**batch, "labels": batch["labels"].clone()}
@@ -151,7 +156,7 @@ def test_logprob_is_what_teacher_forcing_says(family, settings, monkeypatch):
         length = int((batch["labels"] == IGNORED).sum())  # of the prompt
         target = torch.tensor([tokens])
         batch["labels"] = torch.cat([batch["labels"][:, :length], target], 1)
-        if "input_ids" in batch:
+        if "input_ids" in batch and not family.model.config.is_encoder_decoder:
             batch["input_ids"] = torch.cat([batch["input_ids"][:, :length], target], 1)
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])
         assert generation.tokens == len(tokens)
@@ -203,7 +208,7 @@ def test_fingerprint_changes_with_weights_and_with_image_policy(family, tmp_path
 
 def test_two_pictures_are_learnt_until_the_exact_captions_come(family):
     """The loss falls, and what was learnt is what is generated: labels, end token and generation belong together."""
-    student = find(family.name()).tiny(seed=1)
+    student = type(family).tiny(seed=1)
     open_parts(student, {})
     student.train()
     pair, images = samples(CAPTIONS[:2]), [drawing(1), drawing(2)]
@@ -228,7 +233,7 @@ def test_two_pictures_are_learnt_until_the_exact_captions_come(family):
 
 
 def test_frozen_tower_keeps_no_activations_and_moves_nothing(family):
-    student = find(family.name()).tiny(seed=2)
+    student = type(family).tiny(seed=2)
     open_parts(student, {"vision": "frozen"})
     student.train()
     before = {name: tensor.clone() for name, tensor in student._vision_tensors()}
@@ -239,4 +244,5 @@ def test_frozen_tower_keeps_no_activations_and_moves_nothing(family):
     torch.optim.SGD(trained, lr=0.1).step()
     assert all(torch.equal(before[name], tensor) for name, tensor in student._vision_tensors())
     without = [name for name, p in student.named_parameters() if p.requires_grad and p.grad is None]
-    assert not without
+    if family.can == {"caption"}:  # a matcher has more to train than captions reach
+        assert not without

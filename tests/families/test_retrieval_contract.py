@@ -7,40 +7,46 @@ import torch
 
 from cutline import families
 from cutline.errors import CheckpointError
+from cutline.families.base import Family
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import find
 from cutline.train.trainable import open_parts, partition
 from tests.conftest import drawing
 
 TEXTS = ("a red circle above a blue square", "a green triangle", "a yellow square to the left of a red circle")
-EMBEDDING = [name for name in families.names() if "embed" in find(name).can]
-MATCHING = [name for name in families.names() if "match" in find(name).can]
+KINDS = [kind for name in families.names() for kind in find(name).variants()]
+EMBEDDING = [kind for kind in KINDS if "embed" in kind.can]
+MATCHING = [kind for kind in KINDS if "match" in kind.can]
 
 
-def tiny(name: str, task: str, seed: int = 0) -> RetrievalFamily:
-    made = find(name).tiny_for(task, seed=seed)
+def tiny(kind: type[Family], seed: int = 0) -> RetrievalFamily:
+    made = kind.tiny(seed=seed)
     assert isinstance(made, RetrievalFamily)
     return made
+
+
+def name(kind: type[Family]) -> str:
+    return f"{kind.name()}-{kind.__name__}"
 
 
 def stirred(family: RetrievalFamily) -> RetrievalFamily:
     """Some fresh weights are near zero, and then every image and word looks the same."""
     torch.manual_seed(0)
     with torch.no_grad():
-        for name, parameter in family.model.named_parameters():
-            if family.part_of(name) != "vision":
+        for parameter_name, parameter in family.model.named_parameters():
+            if family.part_of(parameter_name) != "vision":
                 parameter.add_(torch.randn_like(parameter) * 0.05)
     return family.eval()
 
 
-@pytest.fixture(scope="module", params=EMBEDDING)
+@pytest.fixture(scope="module", params=EMBEDDING, ids=name)
 def family(request) -> RetrievalFamily:
-    return stirred(tiny(request.param, "embed"))
+    return stirred(tiny(request.param))
 
 
-@pytest.fixture(scope="module", params=MATCHING)
+@pytest.fixture(scope="module", params=MATCHING, ids=name)
 def matcher(request) -> RetrievalFamily:
-    return stirred(tiny(request.param, "match"))
+    return stirred(tiny(request.param))
 
 
 def pictures(count: int = 3):
@@ -139,7 +145,7 @@ def test_what_it_cannot_do_is_said(family):
 
 def test_three_pairs_are_learnt_by_contrast(family):
     """Gradients reach what is trained, through images and texts."""
-    student = tiny(family.name(), "embed", seed=1)
+    student = tiny(type(family), seed=1)
     open_parts(student, {})
     student.train()
     images, texts = [drawing(n) for n in (1, 2, 3)], student.encode_texts(TEXTS)
@@ -176,7 +182,7 @@ def test_pairs_are_matched_each_by_itself(matcher):
 
 
 def test_matching_is_learnt(matcher):
-    student = tiny(matcher.name(), "match", seed=1)
+    student = tiny(type(matcher), seed=1)
     open_parts(student, {})
     student.train()
     pixels, texts = student.pixels([drawing(1), drawing(2)]), student.encode_texts([TEXTS[0], TEXTS[1]] * 2)
@@ -191,3 +197,14 @@ def test_matching_is_learnt(matcher):
         if float(loss.detach()) < 0.05:
             break
     assert float(loss.detach()) < 0.2
+
+
+@pytest.mark.parametrize("kind", [find(name) for name in families.names()], ids=lambda kind: kind.name())
+@pytest.mark.parametrize("task", ["caption", "embed", "match"])
+def test_a_miniature_can_do_what_it_is_wanted_for(kind, task):
+    if task in kind.can:
+        kind.tiny_for(task).needs(task)
+        assert kind.can == frozenset().union(*(variant.can for variant in kind.variants()))
+    else:
+        with pytest.raises(CheckpointError, match="can't"):
+            kind.tiny_for(task).needs(task)

@@ -128,3 +128,29 @@ def _clip_bpe(texts: tuple[str, ...], size: int) -> tuple[dict[str, int], list[t
     for letter in sorted(alphabet):
         vocab.setdefault(letter + "</w>", len(vocab))
     return vocab, [tuple(merge) for merge in model["merges"]]
+
+
+def unigram(texts: Sequence[str] = (), size: int = 300) -> list[tuple[str, float]]:
+    """Pieces and scores as T5's tokenizers have them; the three markers first.
+
+    Args:
+        texts: what to learn from; sentences on drawn shapes when empty.
+        size: number of pieces, at most.
+    """
+    return _unigram(tuple(texts) or example_texts(), size)
+
+
+@functools.lru_cache(8)
+def _unigram(texts: tuple[str, ...], size: int) -> list[tuple[str, float]]:
+    markers = ["<pad>", "</s>", "<unk>"]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    trainer = trainers.UnigramTrainer(
+        vocab_size=size,
+        special_tokens=markers,
+        unk_token="<unk>",
+        initial_alphabet=[chr(code) for code in range(33, 127)],  # any English word can be spelt
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]

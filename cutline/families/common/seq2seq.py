@@ -1,0 +1,114 @@
+"""Families whose text model is an encoder–decoder that reads the image's tokens and a prompt: BLIP-2 with Flan-T5,
+Florence-2."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutput
+
+from cutline.families.base import Batch, Generation, Loss
+from cutline.families.common import decode
+from cutline.families.common.chat import ChatFamily
+from cutline.families.common.loss import IGNORED, pad_labels, token_nll
+from cutline.families.settings import GenerateSettings
+from cutline.records import Sample
+
+
+class Seq2SeqFamily(ChatFamily):
+    """Batches of these families: pixels or ``features``; ``input_ids`` and ``attention_mask`` [N, P], a prompt for each
+    image with the image's tokens in it, padded on the right; with targets ``labels`` [R, L] of the decoder and ``rows``
+    [R], each row's image. Vision part and text encoder run once an image, however many captions it has."""
+
+    @abstractmethod
+    def read_prompts(self, batch: Batch) -> Tensor:
+        """Bridge and text encoder: [N, P, D] hidden states."""
+
+    @abstractmethod
+    def teach(self, encoded: Tensor, mask: Tensor, decoder_input_ids: Tensor) -> Tensor:
+        """The decoder with teacher forcing: [R, L, D] hidden states that ``head`` takes.
+
+        Args:
+            encoded: [R, P, D]
+            mask: [R, P] of the encoder's tokens.
+            decoder_input_ids: [R, L]
+        """
+
+    @property
+    @abstractmethod
+    def decoder_prefix(self) -> list[int]:
+        """What the decoder reads before the first word; all but the first of it stands in labels, as IGNORED."""
+
+    def encode(
+        self,
+        samples: Sequence[Sample],
+        *,
+        with_targets: bool,
+        images: Sequence[Image] | None = None,
+        pixels: Sequence[Batch] | None = None,
+        features: Sequence[Batch] | None = None,
+    ) -> Batch:
+        batch = self.visual(samples, images, pixels, features)
+        prompts = self.prompts(samples, batch)
+        longest = max(map(len, prompts))
+        batch["input_ids"] = torch.tensor([row + [self._pad] * (longest - len(row)) for row in prompts])
+        batch["attention_mask"] = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in prompts])
+        if with_targets:
+            rows = [(image, caption) for image, sample in enumerate(samples) for caption in sample.captions]
+            before = [IGNORED] * (len(self.decoder_prefix) - 1)
+            batch["labels"] = pad_labels([before + self._caption_ids(caption) for _, caption in rows])
+            batch["rows"] = torch.tensor([image for image, _ in rows])
+        return batch
+
+    def _decoder_inputs(self, labels: Tensor) -> Tensor:
+        """Position t reads the token before label t: the prefix, then the caption."""
+        prefix = torch.tensor(self.decoder_prefix, device=labels.device).expand(len(labels), -1)
+        words = labels[:, prefix.shape[1] - 1 : -1]
+        return torch.cat([prefix, words.masked_fill(words == IGNORED, self._pad)], 1)
+
+    def plain_inputs(self, batch: Batch) -> dict[str, object]:
+        """Keyword arguments with which the Hugging Face model's own ``forward`` sees a batch that holds pixels: what
+        probes and tests hold this family's loss against. Logits at position t are of label t."""
+        ids, rows = self._decoder_inputs(batch["labels"]), batch["rows"]
+        shared: dict[str, object] = {
+            name: batch[name][rows] for name in ("pixel_values", "input_ids", "attention_mask")
+        }
+        return shared | {"decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
+
+    def read(self, batch: Batch) -> Tensor:
+        rows = batch["rows"]
+        encoded, mask = self.read_prompts(batch), batch["attention_mask"]
+        return self.teach(encoded[rows], mask[rows], self._decoder_inputs(batch["labels"]))
+
+    def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
+        nll, tokens = token_nll(self.read(batch), self.head, batch["labels"], label_smoothing, batch.get("weights"))
+        return Loss(nll, nll.new_zeros(()), tokens)
+
+    def generation_inputs(self, batch: Batch) -> dict[str, object]:
+        prefix = torch.tensor(self.decoder_prefix, device=batch["input_ids"].device)
+        return {
+            "encoder_outputs": BaseModelOutput(last_hidden_state=self.read_prompts(batch)),
+            "attention_mask": batch["attention_mask"],
+            "decoder_input_ids": prefix.repeat(len(batch["input_ids"]), 1),
+        }
+
+    def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:
+        with torch.no_grad():
+            inputs = self.generation_inputs(batch)
+        return decode.generate(
+            self.generator,
+            self.tokenizer,
+            settings,
+            inputs,
+            ends=self.end_ids,
+            prompt_tokens=len(self.decoder_prefix),
+        )
+
+
+def place(embeddings: Tensor, is_image: Tensor, images: Tensor) -> Tensor:
+    """Text embeddings [R, P, D] with the image's tokens [R, T, D] at the T places of each row where ``is_image``."""
+    return embeddings.masked_scatter(is_image[..., None], images.to(embeddings.dtype))
