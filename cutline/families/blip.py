@@ -221,6 +221,14 @@ class BlipMixtureFamily(BlipCaptioner, BlipMatcher):
     can = frozenset({"caption", "embed", "match"})
     architecture = BlipMixture
 
+    def __init__(self, model: Any, image_processor: Any, tokenizer: Any, prompt: str | None = None):
+        super().__init__(model, image_processor, tokenizer, prompt)
+        if self.quantized:
+            raise CheckpointError(
+                "BLIP's mixture of encoder–decoder can't be quantised: its roles share their matrices.",
+                "Leave [model] quantize out.",
+            )
+
 
 _KINDS: tuple[type[Any], ...] = (BlipCaptioner, BlipMatcher, BlipMixtureFamily)
 

@@ -80,10 +80,6 @@ class Blip2(Family):
         Blip2Processor(self.image_processor, self.tokenizer, queries).save_pretrained(folder)
         super().save(folder)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.vision_model.dtype  # type: ignore[no-any-return]
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """The Q-Former overflows in float16, so it and its queries stay in float32 then; they are a small part."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -8,8 +8,9 @@ from cutline.errors import CheckpointError
 from cutline.families.blip import Blip, BlipCaptioner, BlipMatcher, BlipMixtureFamily
 from cutline.families.common.blip_texts import clean
 from cutline.families.models.blip_mixture import BlipMixture
-from cutline.families.open import find
-from cutline.families.settings import GenerateSettings
+from cutline.families.open import find, open_family
+from cutline.families.settings import GenerateSettings, ModelSettings
+from cutline.recipe import parse
 from cutline.records import Sample
 from cutline.train.trainable import partition
 from tests.conftest import drawing
@@ -195,3 +196,11 @@ def test_a_saved_mixture_opens_again_and_as_a_plain_matcher(mixture, tmp_path):
     with torch.no_grad():
         scores = plain(**texts, pixel_values=batch["pixel_values"]).itm_score[:, 1]
         torch.testing.assert_close(mixture.match(batch, texts, torch.arange(2)), scores)
+
+
+def test_a_mixture_is_not_quantised(mixture, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    mixture.save(tmp_path)
+    wanted = parse({"checkpoint": str(tmp_path), "quantize": "nf4"}, ModelSettings)
+    with pytest.raises(CheckpointError, match="share their matrices"):
+        open_family(wanted)

@@ -9,9 +9,10 @@ import torch
 
 from cutline import families
 from cutline.families.base import Family
+from cutline.families.common import adapters
 from cutline.families.common.loss import IGNORED
 from cutline.families.open import find
-from cutline.families.settings import GenerateSettings
+from cutline.families.settings import GenerateSettings, LoraSettings
 from cutline.records import Sample
 from cutline.train.trainable import open_parts, partition
 from tests.conftest import drawing
@@ -246,3 +247,20 @@ def test_frozen_tower_keeps_no_activations_and_moves_nothing(family):
     without = [name for name, p in student.named_parameters() if p.requires_grad and p.grad is None]
     if family.can == {"caption"}:  # a matcher has more to train than captions reach
         assert not without
+
+
+def test_adapters_in_the_text_part_learn_and_touch_nothing_else(family):
+    student = type(family).tiny(seed=3)
+    if not adapters.adaptable(student, "text"):
+        pytest.skip("its text part has no matrices of its own")
+    if family.can != {"caption"}:
+        pytest.skip("its encoder and decoder share their matrices")
+    open_parts(student, dict.fromkeys(student.parts, "frozen") | {"text": "lora"}, LoraSettings(r=2))
+    student.train()
+    opened = {name: p for name, p in student.model.named_parameters() if p.requires_grad}
+    assert {student.part_of(name) for name in opened} == {"text"}
+    assert all(adapters.is_adapter(name) for name in opened)
+    student(student.encode(samples(), with_targets=True, images=pictures())).nll.backward()
+    # at first the second matrix of each is zero, so only it can learn
+    idle = [name for name, p in opened.items() if "lora_B" in name and (p.grad is None or not p.grad.any())]
+    assert not idle
