@@ -80,7 +80,7 @@ class Family(nn.Module, ABC):
     #: of it, and opens and builds the class that a checkpoint or a task needs.
     can: ClassVar[frozenset[str]]
     #: Parameters that no forward pass here uses; they are never trained.
-    unused: ClassVar[str] = r"(?!)"
+    unused: str = r"(?!)"
     default_prompt: ClassVar[str] = ""
     #: Whether a training step is a row of small ones, which two threads only make slower (recurrent decoders).
     serial: ClassVar[bool] = False
@@ -226,6 +226,10 @@ class Family(nn.Module, ABC):
                 f"{self.name()} has a fixed input size; min_pixels and max_pixels don't apply.",
                 "Use [model.image] size.",
             )
+        if policy.tiles:
+            raise CheckpointError(
+                f"{self.name()} cuts no image into tiles; tiles doesn't apply.", "Leave [model.image] tiles out."
+            )
         fixed_size(self.image_processor, policy)
         self.policy = policy
 
@@ -262,6 +266,7 @@ class Family(nn.Module, ABC):
         digest = hashlib.blake2b(digest_size=16)
         digest.update(json.dumps(self.image_processor.to_dict(), sort_keys=True, default=str).encode())
         code = "".join(inspect.getsource(method) for method in (type(self).see, type(self).pixels))
+        digest.update(self.policy.model_dump_json().encode())
         digest.update(f"{self.name()} {self.dtype} transformers {transformers.__version__} {code}".encode())
         for name, tensor in self._vision_tensors():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

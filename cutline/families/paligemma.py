@@ -89,7 +89,7 @@ class PaliGemma(SplicedFamily):
     def set_policy(self, policy: ImagePolicy) -> None:
         if policy.size:
             raise CheckpointError(
-                "PaliGemma's position embeddings are made for one input size; [model.image] size doesn't apply.",
+                "paligemma is made for one input size; [model.image] size doesn't apply.",
                 "Take the checkpoint of the size: …-224, …-448 or …-896.",
             )
         super().set_policy(policy)
@@ -110,6 +110,10 @@ class PaliGemma(SplicedFamily):
     @property
     def trained_end_id(self) -> int:
         return int(self.tokenizer.eos_token_id)
+
+    @property
+    def _answer_opener(self) -> str:  # type: ignore[override]
+        return ""  # prefix and suffix are tokenized apart
 
     def image_texts(self, visual: Batch) -> list[str]:
         images = len(visual["features"] if "features" in visual else visual["pixel_values"])

@@ -22,6 +22,12 @@ class ImagePolicy(Section):
     )
     min_pixels: int | None = Field(None, ge=784, description="smallest image in px², for models of native resolution")
     max_pixels: int | None = Field(None, ge=784, description="largest image in px², for models of native resolution")
+    tiles: int | None = Field(
+        None,
+        ge=1,
+        description="most tiles that an image is cut into, the small whole image included, for models that cut large "
+        "images; 1: the whole image only; none: as the checkpoint says",
+    )
 
 
 class ModelSettings(Section):

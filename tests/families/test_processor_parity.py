@@ -50,13 +50,23 @@ def by_the_book(family, captions, side="right"):
             warnings.simplefilter("ignore", DeprecationWarning)
             return dict(processor(images=images, text=[f"<image>{PROMPT}"] * 2, **suffix, **how))
     user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROMPT}]}
-    chats = [[user] for _ in images]
-    for chat, caption in zip(chats, captions or (), strict=False):
-        chat.append({"role": "assistant", "content": [{"type": "text", "text": caption}]})
-    texts = [processor.apply_chat_template(chat, add_generation_prompt=not captions, tokenize=False) for chat in chats]
+    asked = processor.apply_chat_template([user], add_generation_prompt=True, tokenize=False)
+    texts = [asked] * 2
+    if captions:
+        texts = [answered(processor, user, asked, caption) for caption in captions]
     bos = family.tokenizer.bos_token
     once = bos is None or not texts[0].startswith(bos)  # a template that holds it already
     return dict(processor(images=images, text=texts, add_special_tokens=once, **how))
+
+
+def answered(processor, user, asked, caption):
+    answer = {"role": "assistant", "content": [{"type": "text", "text": caption}]}
+    text = processor.apply_chat_template([user, answer], add_generation_prompt=False, tokenize=False)
+    if not text.startswith(asked):  # LLaVA-OneVision: what is generated from counts
+        text = asked + caption + processor.tokenizer.eos_token
+    if text.rstrip().endswith(caption):  # LLaVA 1.5's template has no end
+        text = text.rstrip() + processor.tokenizer.eos_token
+    return text
 
 
 def book_labels(family, inputs):

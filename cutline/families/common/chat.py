@@ -32,9 +32,11 @@ def around_answer(
         answer: a text → the message that holds it.
     """
     prompt, whole = chat(asked, True), chat([*asked, answer(_MARK)], False)
+    if _MARK not in whole:  # a template that knows no answers
+        return "", ""
     before, _, after = whole.rpartition(_MARK)
-    # templates of base checkpoints know no answers: then nothing stands around them
-    return (before.removeprefix(prompt), after) if before.startswith(prompt) else ("", "")
+    # LLaVA-OneVision's template begins an answer otherwise than it ends a prompt: what is generated from counts
+    return (before.removeprefix(prompt) if before.startswith(prompt) else "", after)
 
 
 class ChatFamily(Family):

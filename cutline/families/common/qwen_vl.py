@@ -47,9 +47,9 @@ class QwenVLFamily(SplicedFamily):
         }
 
     def set_policy(self, policy: ImagePolicy) -> None:
-        if policy.size or policy.fit != "model":
+        if policy.size or policy.tiles or policy.fit != "model":
             raise CheckpointError(
-                f"{self.title} sees images at their native resolution; size and fit don't apply.",
+                f"{self.title} sees images at their native resolution; size, fit and tiles don't apply.",
                 "Bound the pixels with [model.image] min_pixels and max_pixels.",
             )
         size = dict(self.image_processor.size)

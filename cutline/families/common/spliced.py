@@ -8,6 +8,7 @@ parts, the bridge, and the text that stands for an image.
 from __future__ import annotations
 
 import functools
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +18,11 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from cutline.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.chat import ChatFamily, around_answer
 from cutline.families.common.image_only import image_only
+from cutline.families.settings import ImagePolicy
 from cutline.records import Sample
 
 
@@ -48,6 +51,14 @@ class SplicedFamily(ChatFamily):
     def save(self, folder: str | Path) -> None:
         self.processor.save_pretrained(folder)
         super().save(folder)
+
+    def set_policy(self, policy: ImagePolicy) -> None:
+        if policy.size:
+            raise CheckpointError(
+                f"{self.name()} is made for one input size; [model.image] size doesn't apply.",
+                "Leave size out; fit says how photographs are brought to that size.",
+            )
+        super().set_policy(policy)
 
     # ---- text
 
@@ -114,6 +125,24 @@ class SplicedFamily(ChatFamily):
     def _sets_bos(self) -> bool:
         bos = self.tokenizer.bos_token_id
         return bos is not None and self.tokenizer("")["input_ids"][:1] == [bos]
+
+    def _caption_ids(self, caption: str) -> list[int]:
+        """The caption's tokens as they are behind the prompt, which for some tokenizers aren't those of the caption by
+        itself: they would set a space in front of it."""
+        text = self.without_markers(caption).strip()
+        before: list[int] = self.tokenizer(self._answer_opener, add_special_tokens=False)["input_ids"]
+        whole: list[int] = self.tokenizer(self._answer_opener + self.answer_start + text, add_special_tokens=False)[
+            "input_ids"
+        ]
+        if whole[: len(before)] != before:  # the first word grew together with what stands before it
+            whole = before + list(self.tokenizer(self.answer_start + text, add_special_tokens=False)["input_ids"])
+        return [*whole[len(before) :], self.end_ids[0]]
+
+    @functools.cached_property
+    def _answer_opener(self) -> str:
+        """The last line of a prompt: "assistant\n", "ASSISTANT:"."""
+        last = re.search(r"[^\n]*\s*$", self.render("-"))
+        return last.group() if last else ""
 
     # ---- model
 

@@ -47,24 +47,29 @@ def _byte_level_bpe(texts: tuple[str, ...], size: int) -> tuple[dict[str, int], 
     return model["vocab"], [tuple(merge) for merge in model["merges"]]
 
 
-def sentencepiece_bpe(texts: Sequence[str] = (), size: int = 520) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def sentencepiece_bpe(
+    texts: Sequence[str] = (), size: int = 520, markers: Sequence[str] = ("<pad>", "<eos>", "<bos>", "<unk>")
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges as Gemma's and Llama's tokenizers have them: spaces are "▁", unknown signs fall back to
-    bytes; the four markers first.
+    bytes; the markers first.
 
     Args:
         texts: what to learn from; sentences on drawn shapes when empty.
-        size: number of tokens, at least the 256 bytes and 4 markers.
+        size: number of tokens, at least the 256 bytes and the markers.
+        markers: special tokens, "<unk>" among them.
     """
-    return _sentencepiece_bpe(tuple(texts) or example_texts(), size)
+    return _sentencepiece_bpe(tuple(texts) or example_texts(), size, tuple(markers))
 
 
 @functools.lru_cache(8)
-def _sentencepiece_bpe(texts: tuple[str, ...], size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _sentencepiece_bpe(
+    texts: tuple[str, ...], size: int, markers: tuple[str, ...]
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
-    markers = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=markers, show_progress=False)
+    first = [*markers, *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=first, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     return model["vocab"], [tuple(merge) for merge in model["merges"]]

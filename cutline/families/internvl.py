@@ -1,0 +1,137 @@
+"""InternVL 2.5, 3 and 3.5 in Hugging Face's own form (checkpoints whose names end in -hf).
+
+Source: Zhu et al. 2025, arXiv:2504.10479; the code of Hugging Face transformers. Large images are cut into tiles of
+448 px; four patches are joined into one token (pixel shuffle) before the projector, the bridge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import (
+    GotOcr2ImageProcessorPil,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
+    Qwen2Tokenizer,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from cutline.families.base import Batch
+from cutline.families.common.tiles import TiledFamily
+from cutline.families.common.tiny import byte_level_bpe
+
+_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<IMG_CONTEXT>\n"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class InternVL(TiledFamily):
+    model_class = InternVLForConditionalGeneration
+    processor_class = InternVLProcessor
+    has_video = True
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        return {
+            "vision": r"model\.vision_tower\.(?:encoder\.layer\.(?P<layer>\d+)\.)?",
+            "bridge": r"model\.multi_modal_projector\.",
+            "head": r"lm_head\.",
+            "text": r"model\.language_model\.(?:layers\.(?P<layer>\d+)\.)?",
+        }
+
+    @classmethod
+    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+        torch.manual_seed(seed)
+        vocab, merges = byte_level_bpe(captions)
+        tokenizer = Qwen2Tokenizer(
+            vocab=vocab,
+            merges=merges,
+            eos_token="<|im_end|>",
+            pad_token="<|endoftext|>",
+            padding_side="left",
+            extra_special_tokens={
+                "start_image_token": "<img>",
+                "end_image_token": "</img>",
+                "context_image_token": "<IMG_CONTEXT>",
+                "video_token": "<video>",
+            },
+        )
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": ["<|im_start|>"]}, replace_extra_special_tokens=False
+        )
+        token = tokenizer.convert_tokens_to_ids
+        vision = {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "image_size": [32, 32],
+            "patch_size": [8, 8],
+        }
+        text = {
+            "model_type": "qwen2",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 2048,
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        config = InternVLConfig(
+            vision_config=vision,
+            text_config=text,
+            image_token_id=token("<IMG_CONTEXT>"),
+            image_seq_length=4,
+            downsample_ratio=0.5,
+        )
+        image_processor = GotOcr2ImageProcessorPil(size={"height": 32, "width": 32}, max_patches=4)
+        processor = cls.processor_kind()(image_processor, tokenizer, image_seq_length=4, chat_template=_TEMPLATE)
+        model = InternVLForConditionalGeneration(config)
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        return cls(model, processor)
+
+    def image_texts(self, visual: Batch) -> list[str]:
+        tiles = visual["tiles"].tolist()
+        return [self.processor.replace_image_token({"num_patches": tiles}, place) for place in range(len(tiles))]
+
+    # ---- images
+
+    def pixels(self, images: Sequence[Any]) -> Batch:
+        most = self.policy.tiles
+        # the processor cuts unless told otherwise; its max_patches doesn't count the small whole image
+        bound = {"max_patches": max(1, most - 1)} if most else {}
+        made = self.process(images, crop_to_patches=True, **bound)
+        return {"pixel_values": made["pixel_values"], "tiles": torch.as_tensor(made["num_patches"])}
+
+    def see(self, batch: Batch) -> Batch:
+        """``features`` [K, T, C], a cell for each patch."""
+        config = self.model.config
+        pixels = batch["pixel_values"].to(self.device, self.dtype)
+        layer = config.vision_feature_layer
+        seen = self.model.model.vision_tower(pixel_values=pixels, output_hidden_states=layer != -1, return_dict=True)
+        states = seen.last_hidden_state if layer == -1 else seen.hidden_states[layer]
+        first = 1 if config.vision_feature_select_strategy == "default" else 0  # the class token
+        return {"features": states[:, first:], **self.per_image(batch)}
+
+    def bridge(self, features: Batch, rows: Tensor) -> BaseModelOutputWithPooling:
+        cells = features["features"]
+        count, length, _ = cells.shape
+        side = int(length**0.5)
+        model = self.model.model
+        joined = model.pixel_shuffle(
+            cells.reshape(count, side, side, -1), scale_factor=self.model.config.downsample_ratio
+        )
+        tokens = model.multi_modal_projector(joined.reshape(count, -1, joined.shape[-1]))
+        return BaseModelOutputWithPooling(pooler_output=torch.cat(self.of_rows(tokens, features, rows)))

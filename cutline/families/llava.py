@@ -1,0 +1,120 @@
+"""LLaVA 1.5 and its like: CLIP, a two-layer MLP, Llama.
+
+Source: Liu et al. 2023, arXiv:2310.03744; the code of Hugging Face transformers. What the tower says is taken from
+the layer before its last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import (
+    CLIPImageProcessorPil,
+    LlamaTokenizer,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from cutline.families.base import Batch
+from cutline.families.common.spliced import SplicedFamily
+from cutline.families.common.tiny import sentencepiece_bpe
+from cutline.families.common.tower import hidden_at, unused_after
+
+_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] | upper }}: "
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n"
+    "{% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+class Llava(SplicedFamily):
+    model_class = LlavaForConditionalGeneration
+    processor_class = LlavaProcessor
+
+    def __init__(self, model: Any, processor: Any, prompt: str | None = None):
+        super().__init__(model, processor, prompt)
+        self.unused = unused_after(self.config.vision_config, self.config.vision_feature_layer)
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        return {
+            "vision": r"model\.vision_tower\.(?:(?:vision_model\.)?encoder\.layers\.(?P<layer>\d+)\.)?",
+            "bridge": r"model\.multi_modal_projector\.",
+            "head": r"lm_head\.",
+            "text": r"model\.language_model\.(?:layers\.(?P<layer>\d+)\.)?",
+        }
+
+    @classmethod
+    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+        torch.manual_seed(seed)
+        vocab, merges = sentencepiece_bpe(captions, markers=("<pad>", "</s>", "<s>", "<unk>"))
+        tokenizer = LlamaTokenizer(
+            vocab=vocab,
+            merges=merges,
+            pad_token="<pad>",
+            add_bos_token=True,
+            padding_side="left",
+            extra_special_tokens={"image_token": "<image>"},
+        )
+        vision = {
+            "model_type": "clip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "image_size": 56,
+            "patch_size": 14,
+            "projection_dim": 32,
+        }
+        text = {
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 1024,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        config = LlavaConfig(
+            vision_config=vision,
+            text_config=text,
+            image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+            image_seq_length=16,
+        )
+        processor = LlavaProcessor(
+            image_processor=CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}),
+            tokenizer=tokenizer,
+            patch_size=14,
+            vision_feature_select_strategy="default",
+            num_additional_image_tokens=1,
+            chat_template=_TEMPLATE,
+        )
+        return cls(LlavaForConditionalGeneration(config), processor)
+
+    def image_texts(self, visual: Batch) -> list[str]:
+        if "features" in visual:
+            images, tokens = visual["features"].shape[:2]
+            return [self.placeholder * tokens] * images
+        return [self.processor.replace_image_token(visual, place) for place in range(len(visual["pixel_values"]))]
+
+    # ---- images
+
+    def see(self, batch: Batch) -> Batch:
+        pixels = batch["pixel_values"].to(self.device, self.dtype)
+        config = self.config
+        layers, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
+        return {"features": hidden_at(self.model.model.vision_tower, pixels, layers, strategy)}
+
+    def bridge(self, features: Batch, rows: Tensor) -> BaseModelOutputWithPooling:
+        projected = self.model.model.multi_modal_projector(features["features"])
+        return BaseModelOutputWithPooling(pooler_output=[projected[row] for row in rows.tolist()])

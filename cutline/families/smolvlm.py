@@ -1,0 +1,172 @@
+"""SmolVLM and SmolVLM2: SigLIP, pixel shuffle and one linear layer, SmolLM2; images in rows and columns of tiles.
+
+Source: Marafioti et al. 2025, arXiv:2504.05299; the code of Hugging Face transformers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+from transformers import (
+    PreTrainedTokenizerFast,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+    SmolVLMImageProcessorPil,
+    SmolVLMProcessor,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from cutline.errors import CheckpointError
+from cutline.families.base import Batch
+from cutline.families.common.tiles import TiledFamily, padded
+from cutline.families.common.tiny import byte_level_bpe
+from cutline.families.settings import ImagePolicy
+
+_TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{% if message['content'][0]['type'] == 'image' %}:{% else %}: {% endif %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+_NAMED = {
+    "image_token": "<image>",
+    "fake_image_token": "<fake_token_around_image>",
+    "end_of_utterance_token": "<end_of_utterance>",
+    "global_image_token": "<global-img>",
+}
+
+
+class SmolVLM(TiledFamily):
+    model_class = SmolVLMForConditionalGeneration
+    processor_class = SmolVLMProcessor
+    has_video = True
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        return {
+            "vision": r"model\.vision_model\.(?:encoder\.layers\.(?P<layer>\d+)\.)?",
+            "bridge": r"model\.connector\.",
+            "head": r"lm_head\.",
+            "text": r"model\.text_model\.(?:layers\.(?P<layer>\d+)\.)?",
+        }
+
+    @classmethod
+    def processor_kind(cls) -> Any:
+        if importlib.util.find_spec("num2words") is None:
+            raise CheckpointError(
+                "SmolVLM's processor needs the package num2words.", 'Install it: pip install "cutline[smolvlm]".'
+            )
+        return super().processor_kind()
+
+    @classmethod
+    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+        torch.manual_seed(seed)
+        tokenizer = _tiny_tokenizer(captions)
+        token = tokenizer.convert_tokens_to_ids
+        vision = {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 32,
+            "patch_size": 8,
+        }
+        text = {
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 2048,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        config = SmolVLMConfig(
+            text_config=text,
+            vision_config=vision,
+            scale_factor=2,
+            image_token_id=token("<image>"),
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        image_processor = SmolVLMImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
+        processor = cls.processor_kind()(image_processor, tokenizer, image_seq_len=4, chat_template=_TEMPLATE)
+        model = SmolVLMForConditionalGeneration(config)
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        return cls(model, processor)
+
+    def set_policy(self, policy: ImagePolicy) -> None:
+        super().set_policy(policy)
+        if policy.tiles:
+            self.image_processor.do_image_splitting = policy.tiles > 1
+        if policy.tiles and policy.tiles > 1:  # a longest side of k tiles gives at most k × k, and the whole image
+            side = self.image_processor.max_image_size["longest_edge"]
+            longest = min(self.image_processor.size["longest_edge"], side * math.isqrt(policy.tiles - 1))
+            self.image_processor.size = {"longest_edge": longest}
+
+    # ---- text
+
+    def image_texts(self, visual: Batch) -> list[str]:
+        rows, columns = visual["tile_grid"].T.tolist()
+        known = {"rows": [rows], "cols": [columns]}
+        return [self.processor.replace_image_token(known, place) for place in range(len(rows))]
+
+    # ---- images
+
+    def pixels(self, images: Sequence[Any]) -> Batch:
+        made = self.process([[image] for image in images], return_row_col_info=True)
+        grid = torch.tensor([[row[0], column[0]] for row, column in zip(made["rows"], made["cols"], strict=True)])
+        tiles = grid.prod(1) + 1
+        counts = tiles.tolist()
+        return {
+            "pixel_values": torch.cat(
+                [piece[:count] for piece, count in zip(made["pixel_values"], counts, strict=True)]
+            ),
+            "tile_grid": grid,
+            "tiles": tiles,
+        }
+
+    def pixel_inputs(self, batch: Batch) -> Mapping[str, Tensor]:
+        pieces = self.of_rows(batch["pixel_values"], batch, batch["rows"])
+        return {"pixel_values": padded(pieces)}
+
+    def see(self, batch: Batch) -> Batch:
+        pixels = batch["pixel_values"].to(self.device, self.dtype)
+        side = self.config.vision_config.patch_size
+        whole = pixels.new_ones((len(pixels), pixels.shape[2] // side, pixels.shape[3] // side), dtype=torch.bool)
+        # tiles are squares of one size, so nothing in them is padding
+        seen = self.model.model.vision_model(pixel_values=pixels, patch_attention_mask=whole)
+        return {"features": seen.last_hidden_state, **self.per_image(batch)}
+
+    def bridge(self, features: Batch, rows: Tensor) -> BaseModelOutputWithPooling:
+        tokens = self.model.model.connector(features["features"])
+        images = self.of_rows(tokens, features, rows)
+        return BaseModelOutputWithPooling(pooler_output=[image.flatten(0, 1) for image in images])
+
+
+def _tiny_tokenizer(captions: Sequence[str]) -> PreTrainedTokenizerFast:
+    vocab, merges = byte_level_bpe(captions)
+    plain = Tokenizer(models.BPE(vocab, merges))
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=plain,
+        eos_token="<end_of_utterance>",
+        pad_token="<|im_end|>",
+        bos_token="<|im_start|>",
+        padding_side="left",
+        extra_special_tokens=_NAMED,
+    )
+    places = [f"<row_{row}_col_{column}>" for row in range(1, 3) for column in range(1, 3)]
+    tokenizer.add_special_tokens({"additional_special_tokens": places}, replace_extra_special_tokens=False)
+    return tokenizer
