@@ -96,7 +96,7 @@ class Family(nn.Module, ABC):
         self.origin: str | None = None
         self.quantized = quantize.finish(model)
         self.trained: set[str] = set()
-        self.config = self.model.config
+        self.config: Any = self.model.config
 
     # ---- opening and saving
 

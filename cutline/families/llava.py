@@ -36,6 +36,7 @@ _TEMPLATE = (
 class Llava(SplicedFamily):
     model_class = LlavaForConditionalGeneration
     processor_class = LlavaProcessor
+    unused = r"model\.vision_tower\.(?:vision_model\.)?(?:post_layernorm|head)\."
 
     def __init__(self, model: Any, processor: Any, prompt: str | None = None):
         super().__init__(model, processor, prompt)

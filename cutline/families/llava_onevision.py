@@ -36,6 +36,7 @@ class LlavaOnevision(TiledFamily):
     model_class = LlavaOnevisionForConditionalGeneration
     processor_class = LlavaOnevisionProcessor
     has_video = True
+    unused = r"model\.vision_tower\.(?:vision_model\.)?(?:post_layernorm|head)\."
 
     def __init__(self, model: Any, processor: Any, prompt: str | None = None):
         super().__init__(model, processor, prompt)

@@ -112,7 +112,7 @@ class PaliGemma(SplicedFamily):
         return int(self.tokenizer.eos_token_id)
 
     @property
-    def _answer_opener(self) -> str:  # type: ignore[override]
+    def _answer_opener(self) -> str:
         return ""  # prefix and suffix are tokenized apart
 
     def image_texts(self, visual: Batch) -> list[str]:
