@@ -86,24 +86,19 @@ def prepare(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the prepared dataset.")],
     set: Set = [],  # noqa: B006
+    steps: Annotated[str, typer.Option(help="Of the recipe's [data.steps], take these only; with commas.")] = "",
+    retry: Annotated[str, typer.Option(metavar="failed", help="Fetch again what failed in an earlier run.")] = "",
     debug: Debug = False,
 ) -> None:
     """Turn captioned images of any format into a dataset that every verb reads.
 
     The source's format is recognised by itself; --set data.format=…, data.images=…, data.columns.caption=… and the
-    other keys of a recipe's [data] section say what can't be.
+    other keys of a recipe's [data] section say what can't be. Sources may hold addresses instead of files: then
+    --set data.steps.download={} fetches them.
     """
-    from cutline import recipe as recipes
-    from cutline.data.prepare import prepare as do
-    from cutline.progress import bar, say
-    from cutline.run import Preparation, print_counts
+    from cutline import prepare_verb
 
-    table = recipes.read_toml(source) if source.suffix == ".toml" else {"data": {"source": str(source)}}
-    settings = recipes.parse({"data": table.get("data", {})}, Preparation, set, where=str(source)).data
-    with bar("preparing") as progress:
-        report = do(settings, out, progress)
-    print_counts(report)
-    say(f"dataset: {out}")
+    prepare_verb.run(source, out, set, [name.strip() for name in steps.split(",")] if steps else None, retry)
 
 
 @app.command(short_help="Prepare and train, without captioning and scoring.")

@@ -1,4 +1,7 @@
-"""Decoding every image of a source once, on all cores, and storing those that are whole."""
+"""Decoding every image of a source once, on all cores, and storing those that are whole.
+
+Images that were downloaded are known from the ledger of downloads; those in files are decoded here.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
-from cutline.data.dataset import image_name, store_image
-from cutline.data.images import ImageFacts, ImageProblem, check_image
+from cutline.data.addresses import is_address
+from cutline.data.images import ImageFacts, ImageProblem, read_bytes
+from cutline.data.intake import Intake
 from cutline.data.ledger import Ledger
 from cutline.data.problem import Problem
-from cutline.errors import DataError
 from cutline.records import Sample
 
 Verdict = ImageFacts | Problem
@@ -26,11 +28,18 @@ class Checker:
         decoded: how many images were decoded, rather than known from an earlier run.
     """
 
-    def __init__(self, folder: Path, ledger: Ledger, max_pixels: int, workers: int | None = None):
-        self.folder = folder
+    def __init__(
+        self,
+        intake: Intake,
+        ledger: Ledger,
+        workers: int | None = None,
+        downloaded: Callable[[Sample], tuple[Sample, Verdict]] | None = None,
+    ):
+        """``downloaded`` tells what became of a sample whose image is an address."""
+        self.intake = intake
         self.ledger = ledger
-        self.max_pixels = max_pixels
-        self.workers = workers or _cores()
+        self.workers = workers or cores()
+        self.downloaded = downloaded
         self.decoded = 0
 
     def check(self, samples: Iterable[Sample], step: Callable[[], None]) -> Iterator[tuple[Sample, Verdict]]:
@@ -61,37 +70,25 @@ class Checker:
             self.ledger.add(unwritten)
 
     def _begin(self, sample: Sample, pool: ThreadPoolExecutor) -> _Waiting:
+        if is_address(sample.image):
+            assert self.downloaded is not None
+            sample, verdict = self.downloaded(sample)
+            return sample, sample.image, None, verdict
         path = os.path.abspath(sample.image)
         try:
             state = os.stat(path)
         except (OSError, ValueError):
             return sample, path, None, pool.submit(self._decode, path)  # which says exactly why
         known = self.ledger.find(path, state)
-        if isinstance(known, ImageFacts) and not self._holds(known, state.st_size):
+        if isinstance(known, ImageFacts) and not self.intake.holds(known, state.st_size):
             known = None
         return sample, path, state, known or pool.submit(self._decode, path)
 
-    def _holds(self, facts: ImageFacts, size: int) -> bool:
-        """Whether what was found earlier is still true: the picture is stored, and small enough for today's limit."""
-        try:
-            stored = os.stat(self.folder / image_name(facts)).st_size
-        except FileNotFoundError:
-            return False
-        return stored == size and facts.width * facts.height <= self.max_pixels
-
     def _decode(self, path: str) -> Verdict:
         try:
-            facts, data = check_image(path, self.max_pixels)
+            return self.intake(read_bytes(path), path)
         except ImageProblem as problem:
             return Problem(id="", reason=problem.reason, detail=problem.detail)
-        try:
-            store_image(self.folder, facts, data)
-        except OSError as error:
-            raise DataError(
-                f"{self.folder} can't be written: {error.strerror}.",
-                "Make room there or give another folder; preparing goes on where it stopped.",
-            ) from error
-        return facts
 
     def _end(self, item: _Waiting, unwritten: list[tuple[str, os.stat_result, Verdict]]) -> tuple[Sample, Verdict]:
         sample, path, state, answer = item
@@ -107,7 +104,7 @@ class Checker:
         return sample, verdict
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use; a container often has fewer than the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

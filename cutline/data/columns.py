@@ -18,6 +18,7 @@ from cutline.errors import RecipeError
 IMAGE = (
     "filename", "image", "imagename", "imgname", "imagefile", "imagefilename", "imagepath", "imgpath", "filepath",
     "path", "file", "img", "photo", "picture", "imageid", "imgid",
+    "imageurl", "imgurl", "photourl", "url",
 )  # fmt: skip
 CAPTION = (
     "captions", "caption", "sentences", "sentence", "text", "texts", "description", "descriptions", "comment",

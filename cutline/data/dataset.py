@@ -18,6 +18,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -235,10 +236,21 @@ def store_image(folder: Path, facts: ImageFacts, data: bytes) -> None:
     os.replace(temporary, target)
 
 
-def table_row(sample: Sample, facts: ImageFacts, source: str) -> dict[str, Any]:
-    """A sample as a row of the table; ``source`` is what the image was called where it came from."""
+def as_checked(sample: Sample, facts: ImageFacts, path: Path) -> Sample:
+    """A sample whose image is stored at a path, with what is known of it in ``extra``, as ``Dataset`` gives it."""
     # a column of the source that has one of our names is kept under "source_", "width_" …
     extra = {f"{name}_" if name in IMAGE_COLUMNS else name: value for name, value in sample.extra.items()}
+    known: dict[str, Any] = {"sha256": facts.sha256, "width": facts.width, "height": facts.height}
+    if facts.original:
+        known |= {"original_width": facts.original[0], "original_height": facts.original[1]}
+    if facts.notes:
+        known |= {"photo_notes": dict(facts.notes)}
+    return replace(sample, image=str(path), extra=extra | known)
+
+
+def table_row(sample: Sample, facts: ImageFacts, source: str) -> dict[str, Any]:
+    """A sample (``as_checked``) as a row of the table; ``source`` is what the image was called where it came from."""
+    extra = {name: value for name, value in sample.extra.items() if name not in IMAGE_COLUMNS}
     return {
         "file_name": image_name(facts),
         "id": sample.id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from cutline.data.addresses import is_address
 from cutline.data.signatures import IMAGE_SUFFIXES
 from cutline.errors import DataError
 
@@ -28,7 +29,9 @@ class ImageFinder:
         self._shortened: dict[Path, str] = {}
 
     def find(self, name: str) -> str:
-        """The path of the file; when there is none, the path where it would be first looked for."""
+        """The path of the file; when there is none, where it would be first looked for. An address stays one."""
+        if is_address(name.strip()):
+            return name.strip()
         name = name.strip().removeprefix("file://").replace("\\", "/")
         if found := self._look(name):
             return str(found)

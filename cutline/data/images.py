@@ -11,8 +11,8 @@ import hashlib
 import io
 import threading
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
@@ -83,12 +83,28 @@ class ImageFacts:
         sha256: of the file's bytes, in hex.
         width, height: of the upright picture, in px.
         suffix: the usual ending for what the bytes really are (".jpg"), whatever the file was called.
+        original: width and height before the image was resized, in px; None when it wasn't.
+        notes: what EXIF and IPTC say, by field (see ``photo_notes``); only where somebody asked for it.
     """
 
     sha256: str
     width: int
     height: int
     suffix: str
+    original: tuple[int, int] | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Without what is empty."""
+        return {key: value for key, value in asdict(self).items() if value}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> ImageFacts:
+        original = row.get("original")
+        return cls(
+            row["sha256"], row["width"], row["height"], row["suffix"],
+            original and (original[0], original[1]), row.get("notes", {}),
+        )  # fmt: skip
 
 
 def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -132,13 +148,37 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[ImageFa
     Raises:
         ImageProblem: as ``open_image``.
     """
-    with _opened(path) as file:
-        try:
-            data = file.read()
-        except OSError as error:
-            raise ImageProblem(path, "unreadable", error.strerror or str(error)) from error
+    data = read_bytes(path)
     picture, suffix = _decode(io.BytesIO(data), path, max_pixels)
     return ImageFacts(hashlib.sha256(data).hexdigest(), *picture.size, suffix), data
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """All of a file.
+
+    Raises:
+        ImageProblem: the file is missing or unreadable.
+    """
+    with _opened(path) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise ImageProblem(path, "unreadable", error.strerror or str(error)) from error
+
+
+def decode(
+    data: bytes, name: str, max_pixels: int = MAX_PIXELS, before: Callable[[Image.Image], None] | None = None
+) -> tuple[Image.Image, str]:
+    """The picture in a file's bytes, upright and RGB, and the usual ending of its format.
+
+    Args:
+        name: for messages.
+        before: called with the picture while only its header is read; may ask for a reduced scale (``draft``).
+
+    Raises:
+        ImageProblem: as ``open_image``.
+    """
+    return _decode(io.BytesIO(data), name, max_pixels, before)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -182,7 +222,9 @@ def _opened(path: str | Path) -> Iterator[io.BufferedReader]:
         yield file
 
 
-def _decode(file: BinaryIO, path: str | Path, max_pixels: int) -> tuple[Image.Image, str]:
+def _decode(
+    file: BinaryIO, path: str | Path, max_pixels: int, before: Callable[[Image.Image], None] | None = None
+) -> tuple[Image.Image, str]:
     """The upright RGB picture, and the usual suffix of its format."""
     try:
         head = file.read(signatures.HEAD)
@@ -202,6 +244,8 @@ def _decode(file: BinaryIO, path: str | Path, max_pixels: int) -> tuple[Image.Im
                 raise ImageProblem(
                     path, "too_many_pixels", f"{width} × {height} px are more than the limit of {max_pixels:,}"
                 )
+            if before:
+                before(stored)
             return _to_rgb(stored), kind.suffix
     except ImageProblem:
         raise
@@ -228,7 +272,7 @@ def _complains_of_end(error: Exception) -> bool:
 def _to_rgb(stored: Image.Image) -> Image.Image:
     picture = stored
     picture.load()
-    orientation = _orientation(stored)
+    turned = orientation(stored)
     if picture.mode in ("F", "I") or picture.mode.startswith("I;16"):
         picture = _eight_bits(picture)
     elif picture.has_transparency_data:
@@ -237,12 +281,13 @@ def _to_rgb(stored: Image.Image) -> Image.Image:
         picture = picture.copy()  # a plain picture, which holds on to no file
     else:
         picture = picture.convert("RGB")
-    if orientation in _UPRIGHT:
-        picture = picture.transpose(_UPRIGHT[orientation])
+    if turned in _UPRIGHT:
+        picture = picture.transpose(_UPRIGHT[turned])
     return picture
 
 
-def _orientation(stored: Image.Image) -> int:
+def orientation(stored: Image.Image) -> int:
+    """EXIF's orientation, 1–8; 1 (upright) where it is absent or broken. From 5 on, width and height are swapped."""
     try:
         return int(stored.getexif().get(0x0112, 1))
     except Exception:  # broken EXIF is common, and no reason to lose the picture

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,9 +19,14 @@ LASTING = ("empty", "not_an_image", "truncated", "corrupt")
 
 
 class Ledger:
-    """Remembers verdicts by path, size and time of last change. Only offsets are in memory: about 150 bytes a file."""
+    """Remembers verdicts by path, size and time of last change. Only offsets are in memory: about 150 bytes a file.
 
-    def __init__(self, path: Path):
+    Args:
+        made: what was done to the images (``Intake.made``); verdicts under another are not found.
+    """
+
+    def __init__(self, path: Path, made: str = ""):
+        self._made = made
         self._out = Appender(path)  # cuts a torn line off
         self._in = open(path, "rb")  # noqa: SIM115 - closed by __exit__
         self._offsets: dict[int, int] = {}
@@ -41,9 +45,11 @@ class Ledger:
         row = json.loads(self._in.readline())
         if (row["path"], row["size"], row["mtime_ns"]) != (path, state.st_size, state.st_mtime_ns):
             return None
+        if "reason" not in row and row.get("made", "") != self._made:
+            return None
         if "reason" in row:
             return Problem(id="", reason=row["reason"], detail=row["detail"])
-        return ImageFacts(row["sha256"], row["width"], row["height"], row["suffix"])
+        return ImageFacts.from_json(row)
 
     def add(self, verdicts: Iterable[tuple[str, os.stat_result, ImageFacts | Problem]]) -> None:
         """Writes verdicts down, for the next run."""
@@ -51,7 +57,7 @@ class Ledger:
         for path, state, verdict in verdicts:
             row: dict[str, Any] = {"path": path, "size": state.st_size, "mtime_ns": state.st_mtime_ns}
             if isinstance(verdict, ImageFacts):
-                rows.append(row | asdict(verdict))
+                rows.append(row | verdict.to_json() | ({"made": self._made} if self._made else {}))
             elif verdict.reason in LASTING:
                 rows.append(row | {"reason": verdict.reason, "detail": verdict.detail})
         self._out.write(rows)

@@ -1,9 +1,10 @@
 """Preparing: a source of captioned images becomes a dataset in which every image opens and is captioned.
 
-read → tidy captions → split → limit → decode every image → write
+read → reading steps → tidy captions → split → limit → download → decode every image → checked steps → write → end steps
 
-It can be killed at any moment and goes on when started again: images are stored under the hash of their bytes, verdicts
-on them are kept in ``.work/checked.jsonl``, the rest is made again from the source, and the marker is written last.
+It can be killed at any moment and goes on when started again: images are stored under the hash of their bytes,
+verdicts on them are kept in ``.work/checked.jsonl``, what became of addresses in ``downloads.sqlite``, the rest is made
+again from the source, and the marker is written last.
 """
 
 from __future__ import annotations
@@ -13,21 +14,26 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cutline import jsonl
-from cutline.data import dataset, readers
+from cutline.data import dataset, readers, steps
 from cutline.data import split as splitting
+from cutline.data.addresses import is_address
 from cutline.data.check import Checker
+from cutline.data.downloader import Downloader
+from cutline.data.downloads import NAME as DOWNLOADS
+from cutline.data.intake import Intake
 from cutline.data.ledger import Ledger
 from cutline.data.pictures import Pictures
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
 from cutline.data.spool import Losses, Spool, read_source, refuse_large_loss
 from cutline.errors import DataError, RecipeError
+from cutline.records import Sample
 from cutline.runs import fingerprint
 
 #: Called with (images done, images in all) after each image.
@@ -43,9 +49,11 @@ class Report:
         samples: samples in the dataset.
         lost: rows that are not in it because of a problem.
         left_out: samples that ``limit`` left out.
+        dropped: samples that steps took out, as the recipe wants.
         splits: number of samples by split.
         split_by: "source" or "seed": who divided them.
         problems: number of problems by reason (see ``cutline.data.problem``); ``problems.jsonl`` lists them.
+        steps: what each step did: how many samples it let through, and how many it dropped, by reason.
         decoded: images decoded in this run; the others were known from an earlier one.
         unchanged: the dataset was finished already, and nothing was done.
     """
@@ -57,18 +65,25 @@ class Report:
     splits: Mapping[str, int]
     split_by: str
     problems: Mapping[str, int]
+    dropped: int = 0
+    steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     decoded: int = 0
     unchanged: bool = False
 
 
 def prepare(
-    settings: DataSettings, folder: str | Path, progress: Progress | None = None, workers: int | None = None
+    settings: DataSettings,
+    folder: str | Path,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    retry_failed: bool = False,
 ) -> Report:
     """Makes a dataset of the source that the settings name, or goes on with it; at once when nothing has changed.
 
     Args:
         folder: of the dataset: new, empty, or prepared before.
         workers: threads that decode; by default one a core. The result doesn't depend on it.
+        retry_failed: fetch again what failed in an earlier run.
 
     Raises:
         RecipeError: an unknown format or column.
@@ -86,70 +101,165 @@ def prepare(
             "source": _state(source),
         }
         known = _marker(folder)
-        if known and known.get("made_from") == made_from:
+        if known and known.get("made_from") == made_from and not retry_failed:
             return _report(known, unchanged=True)
-        marker, decoded = _prepare(settings, source, folder, progress, workers)
+        marker, decoded = Preparation(settings, source, folder, progress, workers, retry_failed)()
         marker["made_from"] = made_from
         jsonl.write_atomically(folder / dataset.MARKER, json.dumps(marker, indent=2) + "\n")
         return _report(marker, decoded=decoded)
 
 
-def _prepare(
-    settings: DataSettings, source: Path, folder: Path, progress: Progress | None, workers: int | None
-) -> tuple[dict[str, Any], int]:
-    """Everything but the marker; returns what the marker is to say, and the number of images decoded."""
-    work = folder / ".work"
-    accepted = work / "accepted.jsonl"
-    with Losses(work / dataset.PROBLEMS) as losses:
-        spool = read_source(readers.read(settings), settings, work / "rows.jsonl", losses)
-        lost_in_reading = losses.rows
-        split_by = _divide(spool, settings, losses)
-        kept = list(range(len(spool)))
-        if settings.limit is not None:
-            kept = splitting.draw(spool.ids, spool.splits, settings.limit, settings.seed)
+class Preparation:
+    """One run of everything but the marker."""
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        source: Path,
+        folder: Path,
+        progress: Progress | None = None,
+        workers: int | None = None,
+        retry_failed: bool = False,
+    ):
+        self.settings, self.source, self.folder = settings, source, folder
+        self.progress, self.workers, self.retry_failed = progress, workers, retry_failed
+        self.work = folder / ".work"
+        chosen = settings.steps.chosen()
+        self.intake = Intake(folder, settings.max_pixels, chosen.get("resize"), notes="context" in chosen)
+        self.place = steps.Place(folder, self.intake)
+        self.told: dict[str, dict[str, Any]] = {}
+
+    def __call__(self) -> tuple[dict[str, Any], int]:
+        """Returns what the marker is to say, and the number of images decoded."""
         pictures = Pictures()
-        done = 0
+        with Losses(self.work / dataset.PROBLEMS) as losses:
+            spool = self._read(losses)
+            lost_in_reading = losses.rows
+            split_by = _divide(spool, self.settings, losses)
+            kept = list(range(len(spool)))
+            if self.settings.limit is not None:
+                kept = splitting.draw(spool.ids, spool.splits, self.settings.limit, self.settings.seed)
+            decoded = self._images(spool, kept, losses, pictures)
+            if split_by == "source":
+                for problem in pictures.divided():
+                    losses.add(problem)
+        refuse_large_loss(losses, self.settings.max_lost, spool.rows, lost_in_reading, len(kept))
+        moves = pictures.moves(spool.groups, spool.splits) if split_by == "seed" else {}
+        whole = self._write(pictures, moves, losses)
+        marker = {
+            "format_version": dataset.FORMAT_VERSION,
+            "rows": spool.rows,
+            "samples": len(whole),
+            "lost": losses.rows,
+            "left_out": len(spool) - len(kept),
+            "dropped": losses.dropped,
+            "splits": whole.splits(),
+            "split_by": split_by,
+            "problems": dict(sorted(losses.counts.items())),
+            "steps": self.told,
+            "fingerprint": whole.fingerprint,
+        }
+        return marker, decoded
 
-        def step() -> None:
-            nonlocal done
-            done += 1
-            if progress:
-                progress(done, len(kept))
+    def _read(self, losses: Losses) -> Spool:
+        with steps.Chain(self.settings.steps, "reading", self.place) as chain:
+            source = through(chain, readers.read(self.settings))
+            spool = read_source(source, self.settings, self.work / "rows.jsonl", losses)
+            self._tell(chain)
+        return spool
 
+    def _images(self, spool: Spool, kept: list[int], losses: Losses, pictures: Pictures) -> int:
+        """Brings, stores and judges the images; writes the rows of those that stay. Returns how many it decoded."""
+        accepted = self.work / "accepted.jsonl"
         accepted.unlink(missing_ok=True)
-        with Ledger(work / "checked.jsonl") as ledger, jsonl.Appender(accepted) as out:
-            checker = Checker(folder, ledger, settings.max_pixels, workers)
-            for sample, verdict in checker.check(spool.samples(set(kept)), step):
+        places = set(kept)
+        with ExitStack() as stack:
+            downloader = self._download(spool, places, stack)
+            ledger = stack.enter_context(Ledger(self.work / "checked.jsonl", self.intake.made))
+            out = stack.enter_context(jsonl.Appender(accepted))
+            chain = stack.enter_context(steps.Chain(self.settings.steps, "checked", self.place))
+            checker = Checker(self.intake, ledger, self.workers, downloader.find if downloader else None)
+            step = _counter(self.progress, len(kept))
+            for sample, verdict in checker.check(spool.samples(places), step):
                 if isinstance(verdict, Problem):
                     losses.add(replace(verdict, id=sample.id))
-                else:
-                    pictures.add(sample, verdict)
-                    out.write([dataset.table_row(sample, verdict, _named(sample.image, source, settings))])
-        if split_by == "source":
-            for problem in pictures.divided():
-                losses.add(problem)
-    moves = pictures.moves(spool.groups, spool.splits) if split_by == "seed" else {}
-    refuse_large_loss(losses, settings.max_lost, spool.rows, lost_in_reading, len(kept))
+                    continue
+                result = chain(dataset.as_checked(sample, verdict, self.intake.path(verdict)))
+                if isinstance(result, Problem):
+                    losses.add(result)
+                    continue
+                pictures.add(result, verdict)
+                out.write([dataset.table_row(result, verdict, _named(sample.image, self.source, self.settings))])
+            self._tell(chain)
+        return checker.decoded
 
-    (folder / dataset.MARKER).unlink(missing_ok=True)  # from here on the old dataset is no longer whole
-    dataset.write_table(folder, (row | moves.get(row["group"], {}) for row in jsonl.read(accepted)))
-    os.replace(losses.path, folder / dataset.PROBLEMS)
-    _sweep(folder, pictures)
-    for name in ("rows.jsonl", "accepted.jsonl"):
-        (work / name).unlink()
-    whole = dataset.Dataset(folder)
-    marker = {
-        "format_version": dataset.FORMAT_VERSION,
-        "rows": spool.rows,
-        "samples": len(whole),
-        "lost": losses.rows,
-        "left_out": len(spool) - len(kept),
-        "splits": whole.splits(),
-        "split_by": split_by,
-        "problems": dict(sorted(losses.counts.items())),
-        "fingerprint": whole.fingerprint,
-    }
-    return marker, checker.decoded
+    def _download(self, spool: Spool, places: set[int], stack: ExitStack) -> Downloader | None:
+        settings = self.settings.steps.chosen("images").get("download")
+        if settings is None:
+            if addresses := sum(is_address(sample.image) for sample in spool.samples(places)):
+                raise DataError(
+                    f"{addresses:,} images are addresses on the web, and nothing fetches them.",
+                    "Add [data.steps.download] to the recipe, or --set data.steps.download={}.",
+                )
+            return None
+        downloader = stack.enter_context(Downloader(settings, self.intake, self.workers))
+        if self.retry_failed:
+            downloader.ledger.retry_failed()
+        downloader.run(spool.samples(places), _counter(self.progress, len(places)))
+        self.told["download"] = dict(downloader.ledger.counts())
+        return downloader
+
+    def _write(self, pictures: Pictures, moves: Mapping[str, dict[str, str]], losses: Losses) -> dataset.Dataset:
+        accepted = self.work / "accepted.jsonl"
+        if accepted.stat().st_size == 0:
+            raise DataError(f"The steps leave nothing: {losses.top()}.", "Make [data.steps.filter] more lenient.")
+        (self.folder / dataset.MARKER).unlink(missing_ok=True)  # from here on the old dataset is no longer whole
+        dataset.write_table(self.folder, (row | moves.get(row["group"], {}) for row in jsonl.read(accepted)))
+        os.replace(losses.path, self.folder / dataset.PROBLEMS)
+        _sweep(self.intake, pictures)
+        for name in ("rows.jsonl", "accepted.jsonl"):
+            (self.work / name).unlink()
+        return dataset.Dataset(self.folder)
+
+    def _tell(self, chain: steps.Chain) -> None:
+        self.told |= {name: dict(counts) for name, counts in chain.counts.items()}
+        for name, facts in chain.facts():
+            self.told[name] |= facts
+
+
+def manifest(settings: DataSettings, path: Path) -> Mapping[str, Mapping[str, int]]:
+    """Takes the reading steps only and writes what comes out of them as a table, which is itself a source.
+
+    Returns:
+        What each step did.
+    """
+    place = steps.Place(path.parent, Intake(path.parent, settings.max_pixels))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with steps.Chain(settings.steps, "reading", place) as chain, jsonl.Appender(path) as out:
+        for item in through(chain, readers.read(settings)):
+            if isinstance(item, Sample):
+                row = {"id": item.id, "image": item.image, "captions": item.captions, "split": item.split}
+                out.write([row | {"group": item.group} | dict(item.context) | dict(item.extra)])
+    return chain.counts
+
+
+def through(chain: steps.Chain, source: Iterator[Sample | Problem]) -> Iterator[Sample | Problem]:
+    """A source's samples as they come out of the steps."""
+    for item in source:
+        yield chain(item) if isinstance(item, Sample) else item
+
+
+def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, total)
+
+    return step
 
 
 def _divide(spool: Spool, settings: DataSettings, losses: Losses) -> str:
@@ -169,18 +279,26 @@ def _divide(spool: Spool, settings: DataSettings, losses: Losses) -> str:
 
 def _named(image: str, source: Path, settings: DataSettings) -> str:
     """What the image is called where it comes from: relative, so that a dataset tells nothing of the machine."""
+    if is_address(image):
+        return image
     roots = [source if source.is_dir() else source.parent, *([Path(settings.images)] if settings.images else [])]
     path = Path(image)
     return next((path.relative_to(root).as_posix() for root in roots if path.is_relative_to(root)), path.name)
 
 
-def _sweep(folder: Path, pictures: Pictures) -> None:
-    """Removes stored images that no row names any more, and what a kill left half-written."""
-    for part in (folder / "images").iterdir():
+def _sweep(intake: Intake, pictures: Pictures) -> None:
+    """Removes stored images that no row names any more, and what a kill left half-written.
+
+    What was downloaded is only set aside: a recipe with other steps may want it, without fetching it again.
+    """
+    downloaded = (intake.folder / DOWNLOADS).exists()
+    for part in (intake.folder / "images").iterdir():
         if re.fullmatch("[0-9a-f]{2}", part.name):
             for path in part.iterdir():
                 name = re.fullmatch(r"([0-9a-f]{64})\.\w+|\.[0-9a-f]{64}\..*\.tmp", path.name)
-                if name and (name[1] is None or name[1] not in pictures):
+                if name and name[1] is not None and name[1] not in pictures and downloaded:
+                    intake.set_aside(path)
+                elif name and (name[1] is None or name[1] not in pictures):
                     path.unlink()
 
 

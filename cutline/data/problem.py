@@ -7,13 +7,36 @@ from typing import Any
 
 from cutline.data.images import IMAGE_REASONS
 
-#: Reason → what happened. With each of these and of ``IMAGE_REASONS``, a row of the source is lost …
-LOSSES = {
-    "bad_row": "a row that can't be understood",
-    "caption_without_image": "a caption whose image the source doesn't list or have",
-    "duplicate_id": "a second sample with an id that was there before",
-    "no_caption": "an image without any caption",
-} | {reason: f"an image that is {reason.replace('_', ' ')}" for reason in IMAGE_REASONS}
+#: Why an address gives no image; ``transfer.PASSING`` says which of them may pass.
+FETCHING = {
+    "bad_address": "an address that is none",
+    "private_address": "an address that leads into a private network",
+    "not_found": "an address without an image (404, 410)",
+    "refused": "an address that the server keeps closed (401, 403, 451)",
+    "http_error": "another error that the server blames on the request",
+    "server_error": "an error of the server, in every try",
+    "too_many_requests": "a server that asks to wait (429), longer than longest_wait_s or in every try",
+    "redirects": "too many redirects, or one to nowhere",
+    "opted_out": "an image whose server asks machines to leave it alone (X-Robots-Tag)",
+    "too_large": "a body of more than max_bytes",
+    "dns": "a host whose name leads nowhere",
+    "connection": "a connection that wasn't made or broke, in every try",
+    "cut_off": "a body that ended too early, in every try",
+    "timeout": "no answer, or a body that didn't end, in time, in every try",
+    "tls": "a server that can't prove to be who it says",
+}
+
+#: Reason → what happened. With each of these a row of the source is lost …
+LOSSES = (
+    {
+        "bad_row": "a row that can't be understood",
+        "caption_without_image": "a caption whose image the source doesn't list or have",
+        "duplicate_id": "a second sample with an id that was there before",
+        "no_caption": "an image without any caption",
+    }
+    | {reason: f"an image that is {reason.replace('_', ' ')}" for reason in IMAGE_REASONS}
+    | FETCHING
+)
 
 #: … and with these something was mended, and the sample is kept.
 MENDED = {
@@ -31,17 +54,19 @@ class Problem:
 
     Attributes:
         id: the sample's id, or the nearest thing to one ("captions.csv, line 12").
-        reason: a key of ``LOSSES`` or ``MENDED``.
+        reason: a key of ``LOSSES`` or ``MENDED``, or of the ``REASONS`` of a step.
         detail: what exactly, in a few words.
+        step: the step that took the sample out because the recipe wants it so; "" otherwise.
     """
 
     id: str
     reason: str
     detail: str
+    step: str = ""
 
     @property
     def loses_row(self) -> bool:
-        return self.reason in LOSSES
+        return self.reason in LOSSES and not self.step
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "step" or value}

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field, model_validator
 
+from cutline.data.steps import Steps
 from cutline.recipe import Section
+
+if TYPE_CHECKING:
+    KnownSteps = Steps
+else:
+    KnownSteps = Steps.known()
 
 
 class Columns(Section):
@@ -51,7 +59,7 @@ class DataSettings(Section):
     )
     format: str | None = Field(
         default=None,
-        description="name of the reader: coco, imagefolder, karpathy, sidecar or table; by default recognised",
+        description="name of the reader (coco, karpathy, table, goodnews …); by default recognised",
     )
     images: str | None = Field(
         default=None,
@@ -61,6 +69,10 @@ class DataSettings(Section):
     columns: Columns = Field(
         default=Columns(),
         description="which column of a table means what, where the guesses fail",
+    )
+    steps: KnownSteps = Field(
+        default=KnownSteps(),
+        description="what happens between source and dataset: rewrite, download, resize … each a section of its own",
     )
     dataset: str | None = Field(
         default=None,

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from cutline import jsonl
-from cutline.data.problem import LOSSES, Problem
+from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
 from cutline.data.split import canonical
 from cutline.data.text import tidy
@@ -24,6 +24,7 @@ class Losses:
     Attributes:
         counts: number of problems by reason.
         rows: number of those that lost a row.
+        dropped: number of samples that steps took out, as the recipe wants.
     """
 
     def __init__(self, path: Path):
@@ -32,18 +33,21 @@ class Losses:
         self.path = path
         self.counts: Counter[str] = Counter()
         self.rows = 0
+        self.dropped = 0
         self._examples: dict[str, Problem] = {}
         self._file = open(path, "w", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - closed by __exit__
 
     def add(self, problem: Problem) -> None:
         self.counts[problem.reason] += 1
         self.rows += problem.loses_row
+        self.dropped += bool(problem.step)
         self._examples.setdefault(problem.reason, problem)
         self._file.write(json.dumps(problem.to_json()) + "\n")
 
     def top(self, most: int = 3) -> str:
         """The commonest losses in words, each with one example."""
-        found = [(count, self._examples[reason]) for reason, count in self.counts.most_common() if reason in LOSSES]
+        found = [(count, self._examples[reason]) for reason, count in self.counts.most_common()]
+        found = [(count, example) for count, example in found if example.loses_row or example.step]
         return "; ".join(
             f"{count} {example.reason} ({example.id}: {example.detail})" for count, example in found[:most]
         )
@@ -95,7 +99,7 @@ def read_source(source: Iterator[Sample | Problem], settings: DataSettings, path
     with open(path, "wb") as out:
         for item in source:
             if isinstance(item, Problem):
-                spool.rows += item.loses_row
+                spool.rows += item.loses_row or bool(item.step)
                 losses.add(item)
                 continue
             spool.rows += 1

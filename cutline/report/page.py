@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from cutline.data import steps
 from cutline.data.problem import LOSSES, MENDED
 from cutline.jsonl import write_atomically
 from cutline.records import Score
@@ -203,6 +204,7 @@ def _dataset(run: Gathered) -> dict[str, Any] | None:
     if dataset is None:
         return None
     marker = dataset.marker
+    reasons = LOSSES | MENDED | steps.reasons()
     images, captions = dataset.splits(), dict.fromkeys(dataset.splits(), 0)
     for split, texts in zip(dataset.column("split"), dataset.column("captions"), strict=True):
         captions[split] += len(texts)
@@ -211,7 +213,8 @@ def _dataset(run: Gathered) -> dict[str, Any] | None:
         "samples": len(dataset), "rows": marker.get("rows"), "lost": marker.get("lost", 0),
         "left_out": marker.get("left_out", 0), "by_seed": marker.get("split_by") == "seed",
         "problems": [
-            (reason, (LOSSES | MENDED).get(reason, reason), many, "lost" if reason in LOSSES else "kept")
+            (reason, reasons.get(reason, reason), many,
+             "lost" if reason in LOSSES else "kept" if reason in MENDED else "left out")
             for reason, many in marker.get("problems", {}).items()
         ],
         "named": run.photographs.problems()[:_MOST_PROBLEMS], "fingerprint": marker.get("fingerprint", ""),

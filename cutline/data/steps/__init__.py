@@ -1,0 +1,163 @@
+"""Steps between a source and a dataset: one file a step, found by its file name, chosen in [data.steps].
+
+A step module has
+
+    DESCRIPTION                              one line for people
+    PHASE, ORDER                             when its turn comes (below); small orders first
+    REASONS: dict[str, str]                  reason of a drop → what happened, in a few words
+    class Settings(Section)                  its part of the recipe, [data.steps.<name>]
+    open(settings, place) -> Step            the step: Sample → Sample | Drop
+
+Phases: "reading" – as samples come from the source, before any image is looked at; "images" – the image itself is
+brought and stored; "checked" – the image is whole and in the dataset; "end" – all samples together.
+Importing a step file must be quick: recipes are read with it. What is heavy is imported in ``open``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from pydantic import create_model
+
+from cutline.data.problem import Problem
+from cutline.recipe import Section
+from cutline.records import Sample
+
+if TYPE_CHECKING:
+    from cutline.data.intake import Intake
+
+Phase = Literal["reading", "images", "checked", "end"]
+PHASES: tuple[Phase, ...] = ("reading", "images", "checked", "end")
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A sample that a step takes out, and why.
+
+    Attributes:
+        reason: a key of the step's ``REASONS``.
+        detail: what exactly, in a few words.
+    """
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a step works.
+
+    Attributes:
+        folder: of the dataset.
+        intake: stores images in it.
+    """
+
+    folder: Path
+    intake: Intake
+
+
+Step = Callable[[Sample], Sample | Drop]
+
+
+class StepModule(Protocol):
+    DESCRIPTION: str
+    PHASE: Phase
+    ORDER: int
+    REASONS: dict[str, str]
+    Settings: type[Section]
+
+    @staticmethod
+    def open(settings: Any, place: Place) -> Step: ...
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """All steps, in the order in which they are taken."""
+    found = [path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")]
+    return tuple(sorted(found, key=lambda name: (PHASES.index(load(name).PHASE), load(name).ORDER, name)))
+
+
+def load(name: str) -> StepModule:
+    """Imports one step's file."""
+    return cast(StepModule, importlib.import_module(f"{__name__}.{name}"))
+
+
+def reasons() -> dict[str, str]:
+    """Why steps drop samples: reason → what happened."""
+    return {reason: text for name in names() for reason, text in load(name).REASONS.items()}
+
+
+class Steps(Section):
+    """[data.steps]: which steps are taken; each is a section of its own."""
+
+    @classmethod
+    def known(cls) -> type[Steps]:
+        """This section with a key for every file in the folder."""
+        fields: dict[str, Any] = {name: (load(name).Settings | None, None) for name in names()}
+        return create_model("Steps", __base__=cls, **fields)
+
+    def chosen(self, *phases: Phase) -> dict[str, Any]:
+        """Name → settings of the steps that the recipe asks for, in their order; of some phases only, or of all."""
+        return {
+            name: settings
+            for name in names()
+            if (settings := getattr(self, name, None)) is not None and load(name).PHASE in (phases or PHASES)
+        }
+
+    def only(self, wanted: Sequence[str]) -> Steps:
+        """The same without the steps that are not wanted."""
+        return self.model_copy(update=dict.fromkeys(self.chosen().keys() - set(wanted)))
+
+
+class Chain:
+    """The chosen steps of a phase, one after the other.
+
+    Attributes:
+        counts: step → reason → number of samples that it dropped; step → "passed" → those that it let through.
+    """
+
+    def __init__(self, settings: Steps, phase: Phase, place: Place):
+        self.steps: list[tuple[str, Step]] = []
+        self.counts: dict[str, dict[str, int]] = {}
+        try:
+            for name, chosen in settings.chosen(phase).items():
+                self.steps.append((name, load(name).open(chosen, place)))
+                self.counts[name] = {"passed": 0}
+        except BaseException:
+            self.close()
+            raise
+
+    def __call__(self, sample: Sample) -> Sample | Problem:
+        for name, step in self.steps:
+            result = step(sample)
+            key = result.reason if isinstance(result, Drop) else "passed"
+            self.counts[name][key] = self.counts[name].get(key, 0) + 1
+            if isinstance(result, Drop):
+                return Problem(id=sample.id, reason=result.reason, detail=result.detail, step=name)
+            sample = result
+        return sample
+
+    def facts(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What the steps have to say of themselves, beyond the counts."""
+        for name, step in self.steps:
+            if told := getattr(step, "facts", None):
+                yield name, told()
+
+    def close(self) -> None:
+        for _, step in self.steps:
+            if end := getattr(step, "close", None):
+                end()
+
+    def __enter__(self) -> Chain:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
