@@ -31,6 +31,7 @@ class Difference:
         p_bootstrap, p_randomisation: two-sided p-values of paired bootstrap and paired approximate randomisation.
         wins, ties, losses: images where b does better, the same, worse; for most scores more is better, for some less.
         signature: of b's score.
+        lower_is_better: whether less of this score is better.
     """
 
     metric: str
@@ -47,9 +48,15 @@ class Difference:
     ties: int
     losses: int
     signature: str
+    lower_is_better: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def gain(self) -> float:
+        """By how much b is better than a."""
+        return -self.difference if self.lower_is_better else self.difference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +138,7 @@ def compare(
     differences: list[Difference] = []
     moved: list[Moved] = []
     for name in others:
-        found, changes = _pair(scorer, (first, name), candidates, statistics)
+        found, changes = pair(scorer, (first, name), candidates, statistics)
         differences.extend(found)
         deciding = by if by in changes else next(iter(changes), None)
         if deciding is not None:
@@ -146,13 +153,17 @@ def compare(
     )
 
 
-def _pair(
+def pair(
     scorer: Scorer,
     names: tuple[str, str],
     candidates: Mapping[str, Candidates],
     statistics: Mapping[str, Floats],
 ) -> tuple[list[Difference], dict[str, Floats]]:
-    """The differences of two systems, and for each score how much every image changed."""
+    """The differences of two systems, and for each score how much every image changed.
+
+    Args:
+        candidates, statistics: by the systems' names, what ``scorer.candidates`` and ``scorer.statistics`` gave.
+    """
     a, b = names
     tested = significance.paired(
         statistics[a], statistics[b], scorer.reduce, scorer.groups, scorer.resamples, scorer.seed
@@ -183,6 +194,7 @@ def _pair(
                 ties=int((np.abs(gain) <= _EQUAL).sum()),
                 losses=int((gain < -_EQUAL).sum()),
                 signature=signatures[name],
+                lower_is_better=name in scorer.lower_is_better,
             )
         )
     return found, changes

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cutline import jsonl
+from cutline.compare import Difference, pair
 from cutline.errors import ScoreError
 from cutline.metrics import baselines
-from cutline.metrics.base import Candidates, References
+from cutline.metrics.base import Candidates, Floats, References
 from cutline.metrics.scorer import Caption, Scorer, broken_lines, check_ids, score
 from cutline.metrics.settings import ScoreSettings
 from cutline.records import Prediction, Score
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "Scorer", "check_ids", "evaluate", "score", "table"]
 
+#: The name of what is scored, where it is held against a baseline.
+MADE = "predictions"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -29,6 +33,8 @@ class Evaluation:
     Attributes:
         scores: score's name → score.
         baselines: baseline's name → its scores, of the metrics that compare captions with references.
+        differences: baseline's name → score's name → the predictions held against it by paired tests, image by image;
+            of the baselines that have the same images and references.
         counts: images, references, predictions that are empty, failed, missing, unfinished.
         warnings: what to mind, a sentence each.
         notes: baseline's name → how it was made.
@@ -37,6 +43,7 @@ class Evaluation:
 
     scores: dict[str, Score]
     baselines: dict[str, dict[str, Score]] = field(default_factory=dict)
+    differences: dict[str, dict[str, Difference]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
@@ -50,6 +57,10 @@ class Evaluation:
             "scores": [found.to_json() for found in self.scores.values()],
             "baselines": {
                 name: [found.to_json() for found in scores.values()] for name, scores in self.baselines.items()
+            },
+            "differences": {
+                name: [found.to_json() for found in differences.values()]
+                for name, differences in self.differences.items()
             },
             "counts": self.counts,
             "warnings": list(self.warnings),
@@ -101,6 +112,10 @@ class Evaluation:
             baselines={
                 name: {row["metric"]: Score.from_json(row) for row in scores}
                 for name, scores in found["baselines"].items()
+            },
+            differences={
+                name: {row["metric"]: Difference(**row) for row in rows}
+                for name, rows in found.get("differences", {}).items()
             },
             counts=found["counts"],
             warnings=tuple(found["warnings"]),
@@ -155,10 +170,12 @@ def evaluate(
     if candidates.several:
         many = sum(len(texts) > 1 for texts in candidates.several)
         warnings.append(f"{many} images have several captions: the first was scored, self_bleu looks at all of them.")
-    beside, notes = _baselines(scorer, candidates, training, contexts, settings, warnings)
+    statistics = scorer.statistics(candidates)
+    beside, differences, notes = _baselines(scorer, candidates, statistics, training, contexts, settings, warnings)
     return Evaluation(
-        scores=scorer.score_candidates(candidates),
+        scores=scorer.score_candidates(candidates, statistics=statistics),
         baselines=beside,
+        differences=differences,
         counts=_counts(predictions, candidates, missing),
         warnings=tuple(warnings),
         notes=notes,
@@ -184,23 +201,30 @@ def _counts(predictions: Mapping[str, Caption], candidates: Candidates, missing:
 def _baselines(
     scorer: Scorer,
     candidates: Candidates,
+    statistics: Floats,
     training: Sequence[Sequence[str]],
     contexts: Mapping[str, str] | None,
     settings: ScoreSettings,
     warnings: list[str],
-) -> tuple[dict[str, dict[str, Score]], dict[str, str]]:
-    """The baselines' scores and how each was made; adds to the warnings what could not be made."""
+) -> tuple[dict[str, dict[str, Score]], dict[str, dict[str, Difference]], dict[str, str]]:
+    """The baselines' scores, the predictions against them, and how each was made; warns of what could not be made."""
     found: dict[str, dict[str, Score]] = {}
+    differences: dict[str, dict[str, Difference]] = {}
     notes: dict[str, str] = {}
     references = scorer.references
 
     def add(name: str, captions: Sequence[str], note: str) -> None:
+        blind = references.candidates(captions)
         try:
-            found[name] = scorer.score_candidates(references.candidates(captions), only_comparing=True)
+            counted = scorer.statistics(blind)
         except ScoreError as error:  # a metric that can only judge what it was given something about
             warnings.append(f"The baseline {name} could not be scored: {error.problem}")
             return
+        found[name] = scorer.score_candidates(blind, only_comparing=True, statistics=counted)
         notes[name] = note
+        if scorer.resamples:
+            tested, _ = pair(scorer, (name, MADE), {name: blind, MADE: candidates}, {name: counted, MADE: statistics})
+            differences[name] = {row.metric: row for row in tested if row.metric in scorer.comparing}
 
     if any(training):
         caption = baselines.constant_caption(training, references.tokenizer, settings.seed)
@@ -226,7 +250,7 @@ def _baselines(
         notes[baselines.HUMAN] = (
             f"The first reference against the others, for {len(several)} images; one reference fewer than above."
         )
-    return found, notes
+    return found, differences, notes
 
 
 def _values(

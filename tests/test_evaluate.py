@@ -35,6 +35,12 @@ def test_baselines_stand_beside_the_scores() -> None:
     assert "refs:1" in found.baselines[HUMAN]["bleu1"].signature
     assert all("length" not in scores for scores in found.baselines.values())
     assert "a dog" in found.notes[CONSTANT]
+    tested = found.differences[SHUFFLED]["exact_match"]
+    assert (tested.a, tested.value_a, tested.value_b) == (SHUFFLED, 0, 0.75)
+    assert tested.low <= tested.gain == 0.75 <= tested.high
+    assert (tested.wins, tested.ties, tested.losses) == (3, 1, 0)
+    assert set(found.differences) == {CONSTANT, SHUFFLED, CONTEXT}  # the human one has other references
+    assert "length" not in found.differences[CONSTANT]
     assert table(found).row_count == len(found.scores)
 
 
@@ -57,6 +63,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     found.save(tmp_path)
     loaded = Evaluation.load(tmp_path)
     assert loaded.scores == found.scores
+    assert loaded.differences == found.differences
     assert loaded.to_json() == found.to_json()
     assert loaded.references == found.references
     rows = [json.loads(line) for line in (tmp_path / "per_image.jsonl").read_text().splitlines()]

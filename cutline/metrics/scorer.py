@@ -132,6 +132,11 @@ class Scorer:
         return tuple(name for metric in self.metrics for name in metric.scores)
 
     @property
+    def comparing(self) -> frozenset[str]:
+        """The scores that hold captions against references or images, so that baselines have them."""
+        return frozenset(name for metric in self.metrics if metric.compares for name in metric.scores)
+
+    @property
     def lower_is_better(self) -> frozenset[str]:
         """The scores of which less is better."""
         return frozenset(name for metric in self.metrics for name in metric.lower_is_better)
@@ -185,23 +190,26 @@ class Scorer:
             options=self.options,
         )
 
-    def score_candidates(self, candidates: Candidates, only_comparing: bool = False) -> dict[str, Score]:
+    def score_candidates(
+        self, candidates: Candidates, only_comparing: bool = False, statistics: Floats | None = None
+    ) -> dict[str, Score]:
         """Scores what :meth:`candidates` gave.
 
         Args:
             only_comparing: leave metrics out that don't compare captions with references (lengths, empties).
+            statistics: what :meth:`statistics` gave for these candidates, where it is known.
         """
-        metrics = [metric for metric in self.metrics if metric.compares or not only_comparing]
-        if not metrics:
+        if not self.metrics:
             return {}
-        statistics = [metric.statistics(candidates) for metric in metrics]
-        ends = np.cumsum([part.shape[1] for part in statistics])
+        statistics = self.statistics(candidates) if statistics is None else statistics
         drawn: list[Floats] = []
         if self.resamples:
-            rows = significance.group_sums(np.concatenate(statistics, axis=1), self.groups)
-            drawn = np.split(significance.resampled(rows, self.resamples, self.seed), ends[:-1], axis=1)
+            rows = significance.group_sums(statistics, self.groups)
+            drawn = [part for _, part in self._parts(significance.resampled(rows, self.resamples, self.seed))]
         scores = {}
-        for position, (metric, part) in enumerate(zip(metrics, statistics, strict=True)):
+        for position, (metric, part) in enumerate(self._parts(statistics)):
+            if only_comparing and not metric.compares:
+                continue
             values = metric.reduce(part.sum(axis=0))
             low, high = significance.interval(metric.reduce(drawn[position])) if drawn else (values, values)
             single = metric.per_image(part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from cutline.compare import Difference
 from cutline.evaluate import Evaluation
 from cutline.metrics.baselines import HUMAN
 from cutline.records import Score
@@ -27,6 +28,8 @@ _KNOWN = {
     "unfinished": ("Unfinished", "share of captions cut at the length limit"),
 }
 _SHARES = frozenset({"exact_match", "empty", "repeated", "unfinished"})
+#: A difference that chance makes this often is no finding.
+_CHANCE = 0.05
 _PER_CENT = "\u00a0%"
 _WORDS = frozenset({"length", "length_sd"})
 
@@ -85,7 +88,7 @@ def main_score(evaluation: Evaluation, recipe: Mapping[str, object]) -> str | No
 
 
 def verdict(evaluation: Evaluation, main: str, split: str) -> str:
-    """What came out, in one or two sentences that claim no more than the intervals do."""
+    """What came out, in one or two sentences that claim no more than the paired tests do."""
     mine = evaluation.scores[main]
     where = f"On {count(mine.n, f'{split} image'.strip())}"
     sentence = f"{where} the captions reach {label(main)} {number(main, mine.value)}"
@@ -95,16 +98,28 @@ def verdict(evaluation: Evaluation, main: str, split: str) -> str:
     if not blind:
         return sentence + "; there is no baseline to hold against it."
     against = [f"{number(main, other.value)} for {name}" for name, other in blind.items()]
-    return f"{sentence}, against {_and(against)}: {_judgement(mine, blind)}."
+    tested = {name: evaluation.differences.get(name, {}).get(main) for name in blind}
+    return f"{sentence}, against {_and(against)}: {_judgement(mine, blind, tested)}."
 
 
-def _judgement(mine: Score, blind: Mapping[str, Score]) -> str:
-    if all(mine.low > other.high for other in blind.values()):
-        return "clearly better than captions that don’t know the image"
-    best, rival = max(blind.items(), key=lambda item: item[1].value)
-    if mine.value <= rival.value:
+def _judgement(mine: Score, blind: Mapping[str, Score], tested: Mapping[str, Difference | None]) -> str:
+    """Better than every baseline is what counts, so no test need be corrected for the number of baselines."""
+    known = {name: found for name, found in tested.items() if found is not None}
+    if len(known) < len(blind):  # scored without resamples, so nothing was tested
+        best, rival = max(blind.items(), key=lambda item: item[1].value)
+        return f"{'better' if mine.value > rival.value else 'no better'} than {best}; no test was made"
+    best, closest = min(known.items(), key=lambda item: item[1].gain)
+    if closest.gain <= 0:
         return f"no better than {best}"
-    return f"better than {best}, but the intervals overlap"
+    p = max(found.p_randomisation for found in known.values())
+    if p < _CHANCE:
+        return f"clearly better than captions that don’t know the image (paired test, p {_at_most(p)})"
+    unclear = max(known, key=lambda name: known[name].p_randomisation)
+    return f"better than {unclear}, but that may be chance (paired test, p = {p:.2f})"
+
+
+def _at_most(p: float) -> str:
+    return f"= {p:.3f}" if p >= 0.002 else "< 0.002"
 
 
 def human(evaluation: Evaluation, main: str) -> str:

@@ -15,11 +15,20 @@ from tests.metrics import reference_scores
 KNOWN = json.loads(Path(__file__).with_name("other_oracle.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", list(KNOWN))
-def test_equal_to_the_packages(name: str) -> None:
+@pytest.mark.parametrize(("tokens", "name"), [(tokens, name) for tokens in KNOWN for name in KNOWN[tokens]])
+def test_equal_to_the_packages(tokens: str, name: str) -> None:
     own = reference_scores.own()
-    found = score(own["candidates"], own["references"], [name], resamples=0)[name]
-    np.testing.assert_allclose(found.per_image, KNOWN[name], atol=1e-12)
+    options = {"bleu4_nltk": {"tokens": tokens}}
+    found = score(own["candidates"], own["references"], [name], resamples=0, options=options)[name]
+    np.testing.assert_allclose(found.per_image, KNOWN[tokens][name], atol=1e-12)
+
+
+def test_the_tokens_stand_in_the_signature() -> None:
+    captions = {"a": "A dog."}
+    for tokens, said in (("ptb", "|tok:ptb-coco-"), ("split", "|tok:split|case:lower|")):
+        options = {"bleu4_nltk": {"tokens": tokens}}
+        found = score(captions, {"a": ["a dog"]}, ["bleu4_nltk_smooth1"], resamples=0, options=options)
+        assert said in found["bleu4_nltk_smooth1"].signature
 
 
 def test_repetition_counts_ngrams_that_came_before() -> None:

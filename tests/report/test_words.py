@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from cutline.compare import Difference
 from cutline.evaluate import Evaluation
 from cutline.metrics.baselines import HUMAN
 from cutline.records import Score
@@ -16,28 +17,47 @@ def score(value: float, low: float, high: float, metric: str = "cider") -> Score
     return Score(metric=metric, value=value, low=low, high=high, n=100, signature="s")
 
 
+def against(baseline: str, gain: float, p: float, lower_is_better: bool = False) -> Difference:
+    change = -gain if lower_is_better else gain
+    return Difference(
+        metric="cider", a=baseline, b="predictions", value_a=0.5 - change, value_b=0.5, difference=change,
+        low=change - 0.1, high=change + 0.1, p_bootstrap=p, p_randomisation=p, wins=1, ties=1, losses=1,
+        signature="s", lower_is_better=lower_is_better,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("lower_is_better", [False, True])
 @pytest.mark.parametrize(
-    ("mine", "said"),
+    ("constant", "shuffled", "said"),
     [
-        (score(0.5, 0.45, 0.55), "clearly better than captions that don’t know the image"),
-        (score(0.2, 0.05, 0.35), "better than one constant caption, but the intervals overlap"),
-        (score(0.1, 0.05, 0.15), "no better than one constant caption"),
+        ((0.4, 0.001), (0.5, 0.001), "clearly better than captions that don’t know the image (paired test, p < 0.002)"),
+        ((0.4, 0.02), (0.5, 0.001), "clearly better than captions that don’t know the image (paired test, p = 0.020)"),
+        ((0.4, 0.13), (0.5, 0.001), "better than one constant caption, but that may be chance (paired test, p = 0.13)"),
+        ((0.4, 0.001), (-0.1, 0.3), "no better than captions of another image"),
     ],
 )
-def test_verdict(mine: Score, said: str) -> None:
+def test_verdict(constant, shuffled, said: str, lower_is_better: bool) -> None:
+    given = {"one constant caption": constant, "captions of another image": shuffled}
     evaluation = Evaluation(
-        scores={"cider": mine},
+        scores={"cider": score(0.5, 0.05, 0.95)},  # wide: what the images share is no matter for a paired test
         baselines={
             "one constant caption": {"cider": score(0.1, 0.08, 0.12)},
             "captions of another image": {"cider": score(0.05, 0.04, 0.06)},
             HUMAN: {"cider": score(0.9, 0.8, 1.0)},
         },
+        differences={name: {"cider": against(name, *found, lower_is_better)} for name, found in given.items()},
     )
     sentence = words.verdict(evaluation, "cider", "test")
     assert sentence.endswith(f"{said}.")
     assert "0.100 for one constant caption and 0.050 for captions of another image" in sentence
     assert "0.900" not in sentence
     assert "0.900" in words.human(evaluation, "cider")
+
+
+def test_verdict_without_a_test() -> None:
+    beside = {"one constant caption": {"cider": score(0.1, 0.08, 0.12)}}
+    evaluation = Evaluation(scores={"cider": score(0.5, 0.5, 0.5)}, baselines=beside)
+    assert words.verdict(evaluation, "cider", "").endswith("better than one constant caption; no test was made.")
 
 
 def test_verdict_without_baselines() -> None:
