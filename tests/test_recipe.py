@@ -82,7 +82,7 @@ def test_malformed_set(override):
         ("train.captions_per_image=some", 'must be a whole number or must be "all"', '"all" sees each image once'),
         ("train.schedule=cosinus", "must be one of 'cosine', 'linear' or 'constant'", 'Did you mean "cosine"?'),
         ("train.trackers=wandb", "must be a list, in brackets", "tensorboard"),
-        ("train.parts.vision=ful", 'vision = "ful" is none of "frozen", "full", "last:N"', "train.parts: "),
+        ("train.parts.vision=ful", 'vision = "ful" is none of "frozen", "full", "lora", "last:N"', "train.parts: "),
         ("train.parts.vision=last:0", 'vision = "last:0" is none of', "train.parts: "),
         ('score.metrics=["cidre"]', "there is no metric cidre. Did you mean cider?", ""),
         ("model.new.encoder=x", "[model] has both checkpoint and new", "Mend [model]"),

@@ -45,7 +45,7 @@ def test_verdict(constant, shuffled, said: str, lower_is_better: bool) -> None:
             "captions of another image": {"cider": score(0.05, 0.04, 0.06)},
             HUMAN: {"cider": score(0.9, 0.8, 1.0)},
         },
-        differences={name: {"cider": against(name, *found, lower_is_better)} for name, found in given.items()},
+        differences={name: {"cider": against(name, gain, p, lower_is_better)} for name, (gain, p) in given.items()},
     )
     sentence = words.verdict(evaluation, "cider", "test")
     assert sentence.endswith(f"{said}.")
