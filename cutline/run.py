@@ -301,7 +301,8 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
         data = DataSettings(source=str(drawn), limit=12)
     train = recipe.train and recipe.train.model_copy(
         update={"max_steps": 4, "evaluate_every": 2, "batch_size": 2, "accumulate": min(2, recipe.train.accumulate),
-                "warmup": 0.5, "patience": 0, "val_images": 4, "val_max_tokens": 8, "log_every": 1, "trackers": []}
+                "warmup": 0.5, "patience": 0, "val_images": 4, "val_max_tokens": 8, "log_every": 1, "trackers": [],
+                "precision": "auto", "fsdp": None, "deepspeed": None}
     )  # fmt: skip
     if train and train.align:
         train = train.model_copy(update={"align": train.align.model_copy(update={"max_steps": 2})})

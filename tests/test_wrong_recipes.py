@@ -120,7 +120,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "family without new": ("new_impossible", "qwen2_5_vl models can't be built from scratch", "checkpoint = …"),
     "image size for a fixed model": ("good --set model.image.min_pixels=900", "has a fixed input size", "size"),
     "unknown part": ("good --set train.parts.visoin=frozen", "cnn_rnn has no such part", "Did you mean vision?"),
-    "unknown policy": ("good --set train.parts.vision=frosen", 'is none of "frozen", "full", "lora", "last:N"', "train.parts"),
+    "unknown policy": ("good --set train.parts.vision=frosen", 'none of "frozen", "full", "lora"', "train.parts"),
     "too many layers": ("good --set train.parts.vision=last:99", "vision has 2 layers", 'at most "last:2"'),
     "no layers": ("good --set train.parts.head=last:1", "has no numbered layers", '"full" or "frozen"'),
     "all frozen": (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from cutline import jsonl
 from cutline.caption import caption, caption_cached
 from cutline.errors import TrainingError
 from cutline.evaluate import Scorer
-from cutline.families.base import Family
+from cutline.families.base import Batch, Family, Generation
 from cutline.families.settings import GenerateSettings
 from cutline.features import FeatureCache
 from cutline.progress import Progress
 from cutline.records import Prediction, Sample
 from cutline.train.examples import EpochShuffle
 from cutline.train.self_critical import SelfCritic
+from cutline.train.trainable import by_rate
 
 WEIGHTS = "trained.safetensors"
 #: Written last into a checkpoint; one without it is the leftover of a kill.
@@ -50,13 +52,22 @@ class Validation:
         self.scorer = Scorer(references, list(dict.fromkeys(["cider", "bleu4", metric])), resamples=0)
 
     def __call__(self, family: Family) -> dict[str, float]:
-        """Scores by name."""
+        """Scores by name.
+
+        Raises:
+            TrainingError: no image could be captioned.
+        """
         batches = (
             caption_cached(family, self.samples, self.cache, self.settings)
             if self.cache
             else caption(family, self.samples, self.settings)
         )
         predictions: dict[str, Prediction] = {made.id: made for batch in batches for made in batch}
+        failed = [made for made in predictions.values() if made.status == "failed"]
+        if len(failed) == len(predictions):
+            raise TrainingError(
+                f"No validation image could be captioned: {failed[0].error}", "Look at what it says; nothing was lost."
+            )
         return self.scorer.values(predictions)
 
 
@@ -71,12 +82,14 @@ class CaptionTrainer(Trainer):
         critic: SelfCritic | None = None,
         critic_from: int = 0,
         critic_lr: float = 0.0,
+        part_lr: Mapping[str, float] | None = None,
         **arguments: Any,
     ):
         super().__init__(model=family, **arguments)
         self.family = family
         self.validation = validation
         self.smoothing = label_smoothing
+        self.part_lr = part_lr or {}
         self.critic, self.critic_from, self.critic_lr = critic, critic_from, critic_lr
         # our loss is divided by the tokens of the whole step, so the Trainer must count them and not average again
         self.model_accepts_loss_kwargs = True
@@ -95,6 +108,30 @@ class CaptionTrainer(Trainer):
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP divides by it again
         return (loss, result) if return_outputs else loss
+
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """While this lasts, the family generates in the training's precision, as its forward computes in it: weights
+        that are trained may have another dtype than frozen ones."""
+        generate = self.family.generate
+
+        def in_precision(batch: Batch, settings: GenerateSettings) -> list[Generation]:
+            with self.accelerator.autocast():
+                return generate(batch, settings)
+
+        self.family.__dict__["generate"] = in_precision
+        try:
+            yield
+        finally:
+            del self.family.__dict__["generate"]
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Parts have their own learning rates; schedules multiply each."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if fresh and self.part_lr:
+            optimizer.param_groups[:] = by_rate(self.family, optimizer.param_groups, self.part_lr)
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The usual schedule ends where self-critical steps begin; these have their own, lower rate, falling to 0.
@@ -133,14 +170,13 @@ class CaptionTrainer(Trainer):
         self.family.eval()
         nll, tokens = 0.0, 0
         if self.eval_dataset is not None:
-            with torch.no_grad(), self.compute_loss_context_manager():
+            with torch.no_grad():
                 for batch in self.get_eval_dataloader():
                     batch.pop("places")
                     result = self.family(self._prepare_inputs(batch))
                     nll, tokens = nll + float(result.nll), tokens + int(result.tokens)
         found = {f"{metric_key_prefix}_loss": nll / max(tokens, 1)}
-        with self.compute_loss_context_manager():
-            scores = self.validation(self.family)
+        scores = self.validation(self.family)
         found |= {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         found[f"{metric_key_prefix}_seconds"] = round(time.monotonic() - begun, 1)
         self.log(found)

@@ -56,12 +56,20 @@ class TrainSettings(Section):
         1, description='captions of an image that one example holds; "all" sees each image once an epoch, and is faster'
     )
     lr: float = Field(1e-4, gt=0, description="peak learning rate")
+    part_lr: dict[str, float] = Field(
+        default_factory=dict,
+        description="peak learning rate of parts that differ from lr; same schedule, in proportion",
+    )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="of the learning rate, after warm-up"
     )
     warmup: float = Field(0.05, ge=0, description="steps of warm-up; below 1 a share of all steps")
     min_lr: float = Field(0.0, ge=0, description="learning rate at the end of the cosine")
-    optimizer: str = Field("adamw_torch", description="any optimiser name of Hugging Face's Trainer")
+    optimizer: str = Field(
+        "adamw_torch",
+        description="any optimiser name of Hugging Face's Trainer; "
+        '"adamw_8bit" and "paged_adamw_8bit" need cutline[bnb]',
+    )
     weight_decay: float = Field(0.01, ge=0, description="of matrices; biases and norms have none")
     betas: tuple[float, float] = Field((0.9, 0.999), description="of Adam's moments")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
@@ -86,6 +94,9 @@ class TrainSettings(Section):
     cache_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="of the features on disk")
     workers: int = Field(0, ge=0, description="processes that prepare batches; 0: the training process itself")
     log_every: int = Field(20, ge=1, description="steps between lines of the log")
+    fsdp: str | None = Field(None, description='as the Trainer has it ("full_shard"), under torchrun')
+    fsdp_config: str | None = Field(None, description="a JSON file with more of FSDP's settings")
+    deepspeed: str | None = Field(None, description="a DeepSpeed configuration, a JSON file")
     trackers: list[str] = Field(default_factory=list, description='"tensorboard", "wandb", "trackio", "mlflow", …')
 
     _policies = field_validator("parts")(_check_policies)

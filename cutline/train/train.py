@@ -30,9 +30,10 @@ from cutline.train.loop import (
     load_trained,
     save_trained,
 )
+from cutline.train.recompute import recomputing
 from cutline.train.self_critical import SelfCritic
 from cutline.train.settings import TrainSettings
-from cutline.train.trainable import PartSummary, open_parts
+from cutline.train.trainable import PartSummary, check_rates, open_parts
 
 
 def train(
@@ -111,10 +112,11 @@ def _stage(
     """One training from its beginning, or from its last whole checkpoint; ``choose``: ends with the best one."""
     training, validating = data
     set_seed(seed)
+    if precision_of(settings, family.device) == "float32":
+        family.float()  # what is quantised stays as it is
     parts = open_parts(family, settings.parts, settings.lora)
     show_parts(parts)
-    if settings.gradient_checkpointing:
-        _checkpoint_activations(family)
+    check_rates(family, settings.part_lr)
     cache = None
     if settings.cache_features and family.vision_is_frozen:
         cache = _cached(family, [*training, *validating], settings, cache_root)
@@ -125,7 +127,11 @@ def _stage(
     checkpoints = folder / "checkpoints"
     resumed = last_whole_checkpoint(checkpoints)
     steps = int(resumed.name.rpartition("-")[2]) if resumed else 0
-    with bar("training") as progress, Log(folder / "log.jsonl", progress, steps) as log:
+    with (
+        recomputing(family, settings.gradient_checkpointing),
+        bar("training") as progress,
+        Log(folder / "log.jsonl", progress, steps) as log,
+    ):
         with _what_the_trainer_refuses():
             trainer = CaptionTrainer(
                 family,
@@ -134,6 +140,7 @@ def _stage(
                 _critic(family, training, settings, cache, threads),
                 _first_critical_step(examples, settings),
                 settings.reward_lr,
+                settings.part_lr,
                 args=arguments(settings, checkpoints, family.device, seed, choose),
                 train_dataset=examples,
                 eval_dataset=Examples(validating, "all"),
@@ -141,7 +148,8 @@ def _stage(
                 callbacks=[log, *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])],
             )
             trainer.get_optimizer_cls_and_kwargs(trainer.args, family)
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        with trainer.generating():
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     state = trainer.state
     family.requires_grad_(False).eval()
     return {
@@ -150,14 +158,6 @@ def _stage(
         f"best_val_{settings.metric}": state.best_metric,
         "parts": {line.part: asdict(line) for line in parts},
     }
-
-
-def _checkpoint_activations(family: Family) -> None:
-    if not family.model.supports_gradient_checkpointing:
-        raise TrainingError(
-            f"{family.name()} has no gradient checkpointing.", "Set [train] gradient_checkpointing = false."
-        )
-    family.model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 @contextmanager
@@ -176,9 +176,7 @@ def arguments(
     settings: TrainSettings, folder: Path, device: torch.device, seed: int, choose: bool = True
 ) -> TrainingArguments:
     """The ``[train]`` section in the words of Hugging Face's Trainer; ``choose``: the best checkpoint is the result."""
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    precision = precision_of(settings, device)
     strategy = "epoch" if settings.evaluate_every == "epoch" else "steps"
     every = settings.evaluate_every if isinstance(settings.evaluate_every, int) else 500
     cosine = settings.schedule == "cosine" and settings.min_lr > 0
@@ -217,9 +215,27 @@ def arguments(
         dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False,
         label_names=["labels"],
+        fsdp=settings.fsdp,
+        fsdp_config=settings.fsdp_config,
+        deepspeed=settings.deepspeed,
         seed=seed,
         use_cpu=device.type == "cpu",
     )  # fmt: skip
+
+
+def precision_of(settings: TrainSettings, device: torch.device) -> str:
+    """The precision of the arithmetic that ``[train] precision`` stands for on a device.
+
+    Raises:
+        TrainingError: float16 without a GPU, where gradients can't be scaled.
+    """
+    if settings.precision == "auto":
+        return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    if settings.precision == "float16" and device.type == "cpu":
+        raise TrainingError(
+            '[train] precision = "float16" needs a GPU.', 'Say "bfloat16", which has the range of float32, or "auto".'
+        )
+    return settings.precision
 
 
 def _for_validation(settings: TrainSettings) -> GenerateSettings:

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -64,11 +65,7 @@ def open_parts(family: Family, policies: Mapping[str, str], lora: LoraSettings |
         TrainingError: an unknown part, a part without layers for last:N, an adapter that hits nothing, quantised
             weights that are to be trained, or nothing left to train.
     """
-    for part in policies:
-        if part not in family.parts:
-            near = difflib.get_close_matches(part, family.parts, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Its parts: {', '.join(family.parts)}."
-            raise TrainingError(f"[train.parts] {part}: {family.name()} has no such part.", hint)
+    _known_parts(family, policies, "parts")
     adapted = [part for part in family.parts if policies.get(part) == "lora"]
     if adapted:
         lora = lora or LoraSettings()
@@ -96,6 +93,42 @@ def open_parts(family: Family, policies: Mapping[str, str], lora: LoraSettings |
             "Every part is frozen; there is nothing to train.", 'Say "full" for a part in [train.parts].'
         )
     return lines
+
+
+def _known_parts(family: Family, named: Mapping[str, object], key: str) -> None:
+    for part in named:
+        if part not in family.parts:
+            near = difflib.get_close_matches(part, family.parts, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Its parts: {', '.join(family.parts)}."
+            raise TrainingError(f"[train.{key}] {part}: {family.name()} has no such part.", hint)
+
+
+def check_rates(family: Family, rates: Mapping[str, float]) -> None:
+    """
+    Raises:
+        TrainingError: a learning rate for a part that there isn't.
+    """
+    _known_parts(family, rates, "part_lr")
+
+
+def by_rate(family: Family, groups: Sequence[dict[str, Any]], rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """An optimiser's parameter groups, divided so that each part has its own learning rate.
+
+    Args:
+        family: whose parameters the groups hold.
+        groups: each with "params" and "lr".
+        rates: part → learning rate; the group's own where a part isn't named.
+    """
+    part_of = {id(parameter): family.part_of(name) for name, parameter in family.model.named_parameters()}
+    divided = []
+    for group in groups:
+        for part in (None, *rates):
+            chosen = [
+                p for p in group["params"] if (found := part_of[id(p)]) == part or (not part and found not in rates)
+            ]
+            if chosen:
+                divided.append(group | {"params": chosen} | ({"lr": rates[part]} if part else {}))
+    return divided
 
 
 def _summary(family: Family, part: str, policy: str, parameters: list[tuple[str, nn.Parameter]]) -> PartSummary:
