@@ -102,7 +102,7 @@ class Run:
         from cutline.metrics import find
 
         if self.recipe.train:
-            find.resolve([self.recipe.train.metric])
+            find.lower_is_better(self.recipe.train.metric)  # raises where it is no single score
         if {"train", "caption"} & set(stages) and not (self.tiny or self.folder.stage("prepare")):
             from cutline.families.open import family_of
 

@@ -58,6 +58,16 @@ def test_groups_are_tested_together() -> None:
     assert together.differences[0].p_randomisation > 0.1
 
 
+def test_a_system_wins_where_less_is_better_by_scoring_less() -> None:
+    loops = {name: f"{text} {text} {text}" if int(name) % 2 else text for name, text in RIGHT.items()}
+    found = compare({"a": loops, "b": RIGHT}, REFERENCES, ["hygiene"], resamples=200, by="repeated", most=2)
+    row = next(row for row in found.differences if row.metric == "repeated")
+    assert row.difference == pytest.approx(-0.5)
+    assert row.gain == pytest.approx(0.5)
+    assert (row.wins, row.ties, row.losses) == (40, 40, 0)
+    assert [(moved.change, moved.better) for moved in found.moved] == [(-1.0, True)] * 2
+
+
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(ScoreError, match="nothing to compare"):
         compare({"a": RIGHT}, REFERENCES)

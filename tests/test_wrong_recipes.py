@@ -127,6 +127,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "good --set train.parts={vision='frozen',bridge='frozen',text='frozen',head='frozen'}",
         "Every part is frozen; there is nothing to train", "full",
     ),
+    "several training metrics": ("good --set train.metric=bleu", "bleu is several scores", "Choose one of them: bleu1"),
     "unknown training metric": ("good --set train.metric=cidre", "There is no metric cidre", "Did you mean cider?"),
     "unknown metric": ("good --set score.metrics=['blue4']", "no metric blue4. Did you mean bleu4?", "metrics"),
     "no such device": ("good --set model.device=cuda:99", "The device 'cuda:99' can't be used here", "--device cpu"),

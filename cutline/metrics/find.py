@@ -60,6 +60,18 @@ def resolve(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {metric: tuple(scores) for metric, scores in wanted.items()}
 
 
+def lower_is_better(score: str) -> bool:
+    """Whether less of a score is better.
+
+    Raises:
+        ScoreError: it is no single score (a metric with several, or an unknown name).
+    """
+    ((metric, scores),) = resolve([score]).items()
+    if score not in scores:
+        raise ScoreError(f"{score} is several scores.", f"Choose one of them: {', '.join(scores)}.")
+    return score in load(metric).lower_is_better
+
+
 def load(metric: str) -> type[Metric]:
     """Imports a metric's file and gives its class."""
     module = importlib.import_module(f"cutline.metrics.{metric}")

@@ -23,6 +23,7 @@ from cutline.evaluate import Scorer
 from cutline.families.base import Batch, Family, Generation
 from cutline.families.settings import GenerateSettings
 from cutline.features import FeatureCache
+from cutline.metrics.base import References
 from cutline.progress import Progress
 from cutline.records import Prediction, Sample
 from cutline.train.examples import EpochShuffle
@@ -48,7 +49,10 @@ class Validation:
         self.samples = samples
         self.settings = settings
         self.cache = cache
-        references = {sample.id: list(sample.captions) for sample in samples}
+        references = References(
+            {sample.id: list(sample.captions) for sample in samples},
+            images={sample.id: sample.image for sample in samples},
+        )
         self.scorer = Scorer(references, list(dict.fromkeys(["cider", "bleu4", metric])), resamples=0)
 
     def __call__(self, family: Family) -> dict[str, float]:

@@ -18,6 +18,7 @@ from cutline.errors import DataError, TrainingError
 from cutline.families.base import Family
 from cutline.families.settings import GenerateSettings
 from cutline.features import FeatureCache
+from cutline.metrics.find import lower_is_better
 from cutline.progress import bar, say
 from cutline.records import Sample
 from cutline.train.examples import Collator, Examples
@@ -206,7 +207,7 @@ def arguments(
         save_total_limit=settings.keep + 1,
         load_best_model_at_end=choose,
         metric_for_best_model=f"eval_{settings.metric}" if choose else None,
-        greater_is_better=True if choose else None,
+        greater_is_better=not lower_is_better(settings.metric) if choose else None,
         logging_steps=settings.log_every,
         logging_nan_inf_filter=False,
         disable_tqdm=True,

@@ -111,6 +111,15 @@ def test_every_metric_keeps_the_protocol(name: str) -> None:
     assert sys.modules[metric.__module__].__doc__
 
 
+def test_which_way_is_better() -> None:
+    assert not find.lower_is_better("cider")
+    assert not find.lower_is_better("clipscore")
+    assert find.lower_is_better("repeated")
+    assert find.lower_is_better("chair_i")
+    with pytest.raises(ScoreError, match=r"bleu is several scores\. Choose one of them: bleu1"):
+        find.lower_is_better("bleu")
+
+
 def test_listing_imports_nothing() -> None:
     code = (
         "import sys; from cutline.metrics import find; find.available();"
