@@ -302,13 +302,20 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
     train = recipe.train and recipe.train.model_copy(
         update={"max_steps": 4, "evaluate_every": 2, "batch_size": 2, "accumulate": min(2, recipe.train.accumulate),
                 "warmup": 0.5, "patience": 0, "val_images": 4, "val_max_tokens": 8, "log_every": 1, "trackers": [],
-                "precision": "auto", "fsdp": None, "deepspeed": None}
+                "precision": "auto", "fsdp": None, "deepspeed": None, "parts": _of_miniature(recipe.train.parts),
+                "optimizer": recipe.train.optimizer.removeprefix("paged_")}
     )  # fmt: skip
     if train and train.align:
-        train = train.model_copy(update={"align": train.align.model_copy(update={"max_steps": 2})})
+        short = {"max_steps": 2, "parts": _of_miniature(train.align.parts)}
+        train = train.model_copy(update={"align": train.align.model_copy(update=short)})
     if train and train.reward_after is not None:
         train = train.model_copy(update={"reward_after": 0.05, "reward_draws": 2})
     generate = recipe.generate.model_copy(update={"max_tokens": 12, "beams": min(2, recipe.generate.beams),
                                                   "batch_size": 4, "split": "auto"})  # fmt: skip
     score = recipe.score.rehearsed()
     return recipe.model_copy(update={"data": data, "train": train, "generate": generate, "score": score})
+
+
+def _of_miniature(parts: dict[str, str]) -> dict[str, str]:
+    """Policies for a model of two layers: of "last:8" it has the last one."""
+    return {part: "last:1" if policy.startswith("last:") else policy for part, policy in parts.items()}

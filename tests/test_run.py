@@ -62,6 +62,13 @@ def test_every_recipe_is_rehearsed_with_tiny(path, tmp_path, monkeypatch):
     assert recipe.load(tmp_path / "run/recipe.toml", run.Recipe).model == loaded.model
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_variant_of_every_recipe_is_a_recipe(path):
+    variants = recipe.read_toml(path).get("variants", {})
+    chosen = [recipe.load(path, run.Recipe, [f"variant={name}"]) for name in variants]
+    assert len({loaded.model_dump_json() for loaded in chosen}) == len(variants)
+
+
 def test_finished_and_unchanged_is_passed_over_and_a_change_redoes_what_follows(drawn, tmp_path, capsys):
     folder = tmp_path / "run"
     first = run.Run(small(drawn), folder)()
