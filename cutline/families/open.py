@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from cutline import families
 from cutline.errors import CheckpointError
 from cutline.families.base import POLICY_FILE, Family
 from cutline.families.common import adapters
+from cutline.families.common.elsewhere import instead_of
 from cutline.families.common.quantize import Quantization, quantizing
 from cutline.families.settings import Dtype, ImagePolicy, ModelSettings
 from cutline.recipe import parse
@@ -54,7 +55,7 @@ def family_of(settings: ModelSettings) -> type[Family]:
         return find(_model_type(settings.checkpoint))
     wanted = find(settings.family)
     if settings.checkpoint is not None and Path(settings.checkpoint).is_dir():
-        found = _model_type(settings.checkpoint).replace("-", "_")
+        found = _model_type(settings.checkpoint, refuse=False).replace("-", "_")
         if found in families.names() and found != wanted.name():  # it would open, with weights drawn by chance
             raise CheckpointError(
                 f"[model] family = {settings.family!r}, but {settings.checkpoint} is of the family {found}.",
@@ -63,29 +64,42 @@ def family_of(settings: ModelSettings) -> type[Family]:
     return wanted
 
 
-def _model_type(checkpoint: str) -> str:
+def _model_type(checkpoint: str, refuse: bool = True) -> str:
+    """The type that a checkpoint names; with refuse, an error for those that no family opens."""
     folder = Path(checkpoint)
     if (folder / POLICY_FILE).is_file():
         return _entry(folder / POLICY_FILE, "family")
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder} holds no config.json.", "Give the folder of a checkpoint.")
-        return _entry(folder / "config.json", "model_type")
+        kind = _entry(folder / "config.json", "model_type")
+        if refuse:
+            _refuse(json.loads((folder / "config.json").read_text(encoding="utf-8")), checkpoint)
+        return kind
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file.", "Give the folder of a checkpoint.")
     # a name such as runs/food, where there is a folder runs, is meant as a path and not as a name on the hub
     is_path = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1 or folder.parent.is_dir()
     if is_path and "/" in checkpoint:
         raise CheckpointError(f"There is no checkpoint folder {checkpoint}.", "Check the path.")
-    from transformers import AutoConfig
+    from transformers import PretrainedConfig
 
     try:
-        return str(AutoConfig.from_pretrained(checkpoint).model_type)
+        config, _ = PretrainedConfig.get_config_dict(checkpoint)  # runs no code that comes with a checkpoint
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint} is neither a folder here nor a checkpoint that could be read from the hub.",
             "Check the name and the connection; for a rehearsal without the hub give [model] family and --tiny.",
         ) from error
+    if refuse:
+        _refuse(config, checkpoint)
+    return str(config.get("model_type", ""))
+
+
+def _refuse(config: Mapping[str, Any], checkpoint: str) -> None:
+    reason = instead_of(config, families.names())
+    if reason:
+        raise CheckpointError(f"{checkpoint} {reason[0]}", reason[1])
 
 
 def _entry(path: Path, key: str) -> str:
