@@ -101,6 +101,31 @@ def prepare(
     prepare_verb.run(source, out, set, [name.strip() for name in steps.split(",")] if steps else None, retry)
 
 
+@app.command(short_help="Probe a recipe's labels, model and data before training.")
+def check(
+    recipe: RecipePath,
+    out: Out = None,
+    set: Set = [],  # noqa: B006
+    tiny: Tiny = False,
+    only: Annotated[str, typer.Option(help="Probes to make, with commas; all by default.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Probe what a recipe would train: labels, leaks, end token, batches, checkpoint, data.
+
+    Each probe says passed, failed (what, why it matters, what to do), or not applicable. Exit code 1 when one failed.
+    """
+    from cutline import check_verb
+    from cutline import recipe as recipes
+    from cutline import run as runs
+
+    quiet_libraries()
+    folder = out or runs.default_folder(recipe, tiny)
+    run = runs.Run(recipes.load(recipe, runs.Recipe, set), folder, tiny=tiny)
+    if not check_verb.run(run, [name.strip() for name in only.split(",")] if only else [], json, debug):
+        raise Failed
+
+
 @app.command(short_help="Prepare and train, without captioning and scoring.")
 def train(
     recipe: RecipePath,

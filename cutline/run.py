@@ -84,7 +84,7 @@ class Run:
             if "prepare" in stages:
                 self._prepare()
             if "caption" in stages:
-                self._dataset().split(self._split())  # a split that isn't there is known before hours of training
+                self.dataset().split(self._split())  # a split that isn't there is known before hours of training
             if "train" in stages and self.recipe.train:
                 self._train()
             if "caption" in stages:
@@ -120,13 +120,18 @@ class Run:
         begun = time.monotonic()
         with bar("preparing") as progress:
             report = prepare(self.recipe.data, self._dataset_folder, progress)
-        dataset = self._dataset()
+        dataset = self.dataset()
         print_counts(report)
         self.folder.note(data={"folder": str(self._dataset_folder), "fingerprint": dataset.fingerprint})
         self.folder.begin("prepare", dataset.fingerprint, ())
         self.folder.finish("prepare", time.monotonic() - begun)
 
-    def _dataset(self) -> Dataset:
+    def dataset(self) -> Dataset:
+        """The prepared dataset.
+
+        Raises:
+            DataError: it isn't prepared yet.
+        """
         from cutline.data.dataset import Dataset
 
         return Dataset.open(self._dataset_folder)
@@ -136,7 +141,7 @@ class Run:
     def _training_made_from(self) -> str:
         settings = self.recipe.train.model_dump(exclude=_WITHOUT_EFFECT) if self.recipe.train else None
         model = self.recipe.model.model_dump(exclude={"device"})
-        return fingerprint(self._dataset().fingerprint, model, settings, self.recipe.seed, self.tiny)
+        return fingerprint(self.dataset().fingerprint, model, settings, self.recipe.seed, self.tiny)
 
     def _train(self) -> None:
         assert self.recipe.train is not None
@@ -148,10 +153,10 @@ class Run:
         from cutline.train.train import train
 
         begun = time.monotonic()
-        family = self._open_family()
+        family = self.open_family()
         facts = train(
             family,
-            self._dataset(),
+            self.dataset(),
             self.recipe.train,
             self.folder / "train",
             seed=self.recipe.seed,
@@ -161,12 +166,13 @@ class Run:
         family.save(self.folder / "model")
         self.folder.finish("train", time.monotonic() - begun, **facts)
 
-    def _open_family(self) -> Family:
+    def open_family(self) -> Family:
+        """The model that training starts from."""
         from cutline.families.open import open_family, spare_threads
 
         captions: list[str] = []
         if self.recipe.model.new is not None or self.tiny:
-            dataset = self._dataset()
+            dataset = self.dataset()
             split = "train" if "train" in dataset.splits() else next(iter(dataset.splits()))
             captions = [caption for captions in dataset.split(split).column("captions") for caption in captions]
         place = self.folder / "miniature"
@@ -177,7 +183,7 @@ class Run:
     # ---- caption
 
     def _split(self) -> str:
-        wanted, present = self.recipe.generate.split, self._dataset().splits()
+        wanted, present = self.recipe.generate.split, self.dataset().splits()
         if wanted != "auto":
             return wanted
         return next((name for name in ("test", "val") if name in present), next(iter(present), "train"))
@@ -211,8 +217,8 @@ class Run:
             family.generation = self.recipe.generate
             family.save_policy(self.folder / "model")
         else:
-            family = self._open_family()
-        split = self._dataset().split(self._split())
+            family = self.open_family()
+        split = self.dataset().split(self._split())
         file = PredictionFile(self.folder / "predictions.jsonl", {"made_from": made_from})
         done = file.open()
         failed = sum(row.status == "failed" for row in done.values())
@@ -239,7 +245,7 @@ class Run:
             raise CutlineError(f"{self.folder.path} holds no finished captions of this recipe.", "Caption first.")
         self._begin("score", made_from, ("scores.json", "per_image.jsonl"))
         begun = time.monotonic()
-        dataset = self._dataset()
+        dataset = self.dataset()
         samples = [sample for sample in dataset.split(self._split()) if sample.captions]
         if not samples:
             raise CutlineError(f"No image of {self._split()} has a caption to score against.", "Use --only caption.")

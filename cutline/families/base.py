@@ -83,6 +83,8 @@ class Family(nn.Module, ABC):
     #: Parameters that no forward pass here uses; they are never trained.
     unused: str = r"(?!)"
     default_prompt: ClassVar[str] = ""
+    #: Stretches of the text before the caption that attend to all of themselves, forwards too: "prompt", "image".
+    bidirectional: ClassVar[frozenset[str]] = frozenset()
     #: Whether a training step is a row of small ones, which two threads only make slower (recurrent decoders).
     serial: ClassVar[bool] = False
 

@@ -81,7 +81,7 @@ class CaptionTrainer(Trainer):
     def __init__(
         self,
         family: Family,
-        validation: Validation,
+        validation: Validation | None,
         label_smoothing: float,
         critic: SelfCritic | None = None,
         critic_from: int = 0,
@@ -170,6 +170,7 @@ class CaptionTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Validation loss (nats a token, teacher forcing) and scores of generated captions."""
+        assert self.validation is not None
         begun = time.monotonic()
         self.family.eval()
         nll, tokens = 0.0, 0

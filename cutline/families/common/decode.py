@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -73,6 +75,43 @@ class _OfCaption(LogitsProcessor):
         return penalised
 
 
+class Forced(LogitsProcessor):
+    """Lets ``generate`` say given tokens and nothing else, and keeps what the model would have said.
+
+    Args:
+        rows: the tokens of each row.
+
+    Attributes:
+        scores: a tensor [R, V] for each step: the model's own scores before the choice was forced.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]]):
+        self.rows = rows
+        self.scores: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        step = len(self.scores)
+        self.scores.append(scores.detach().float().clone())
+        only = torch.full_like(scores, float("-inf"))
+        for row, tokens in enumerate(self.rows):
+            only[row, tokens[min(step, len(tokens) - 1)]] = 0.0
+        return only
+
+
+_forced: ContextVar[Forced | None] = ContextVar("forced", default=None)
+
+
+@contextmanager
+def forcing(rows: Sequence[Sequence[int]]) -> Iterator[Forced]:
+    """Within it, greedy generation says the given tokens: to compare what it computes with what training computes."""
+    forced = Forced(rows)
+    token = _forced.set(forced)
+    try:
+        yield forced
+    finally:
+        _forced.reset(token)
+
+
 def generate(
     model: Any,
     tokenizer: Any,
@@ -97,16 +136,21 @@ def generate(
         One generation a row. Log-probabilities are of the distribution before penalties for repetition, temperature,
         top-k and top-p.
     """
-    logprobs = _SequenceLogprobs(settings.beams, prompt_tokens, ends)
+    logprobs, forced = _SequenceLogprobs(settings.beams, prompt_tokens, ends), _forced.get()
     processors: list[LogitsProcessor] = [logprobs]
     if settings.repetition_penalty != 1.0:
         processors.append(_OfCaption(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty), prompt_tokens))
     if settings.no_repeat_ngram:
         processors.append(_OfCaption(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram), prompt_tokens))
+    config = _config(model, settings, ends)
+    if forced:
+        processors.append(forced)
+        # nothing forbidden and nothing else forced; None would be filled in from the model's own settings
+        config.suppress_tokens = config.begin_suppress_tokens = []
     with torch.no_grad():
         sequences = model.generate(
             **inputs,
-            generation_config=_config(model, settings, ends),
+            generation_config=config,
             logits_processor=LogitsProcessorList(processors),
         )
     generations = []
