@@ -20,7 +20,7 @@ def ordered() -> list[str]:
     known = {name: _module(name) for name in probes.names()}
     found: list[str] = []
     for stage in probes.STAGES:
-        mine = {name: module for name, module in known.items() if module.STAGE == stage}
+        mine = {name: module for name, module in known.items() if stage == module.STAGE}
         sorter = TopologicalSorter({name: set(module.AFTER) & mine.keys() for name, module in mine.items()})
         sorter.prepare()
         while sorter.is_active():

@@ -192,8 +192,9 @@ class Subject:
 
     @property
     def ends(self) -> list[int]:
-        """Tokens that end a caption, as the checkpoint's generation settings have them."""
-        ends = self.family.model.generation_config.eos_token_id
+        """Tokens that end a caption: as the family says, or else the checkpoint's generation settings."""
+        known = getattr(self.family, "end_ids", None)
+        ends = self.family.model.generation_config.eos_token_id if known is None else known
         return [] if ends is None else list(ends) if isinstance(ends, list | tuple) else [int(ends)]
 
     def text_of(self, tokens: Sequence[int]) -> str:
@@ -252,9 +253,9 @@ def _choose(samples: Sequence[Sample]) -> tuple[list[Sample], list[Image]]:
     lengths: set[int] = set()
     for want_new_length in (True, False):
         for sample in samples:
-            caption = next((text for text in sample.captions if text.strip()), None)
-            known = caption is None or any(one.id == sample.id or one.captions == (caption,) for one in chosen)
-            if known or len(chosen) == IMAGES or (want_new_length and len(caption.split()) in lengths):
+            caption = next((text for text in sample.captions if text.strip()), "")
+            known = any(one.id == sample.id or one.captions == (caption,) for one in chosen)
+            if not caption or known or len(chosen) == IMAGES or (want_new_length and len(caption.split()) in lengths):
                 continue
             try:
                 picture = open_image(sample.image)

@@ -32,6 +32,7 @@ class PaliGemma(SplicedFamily):
     model_class = PaliGemmaForConditionalGeneration
     processor_class = PaliGemmaProcessor
     default_prompt = "caption en"
+    bidirectional = frozenset({"prompt"})
     # a tower that was saved with its pooling head: nothing reads it
     unused = r"model\.vision_tower\.(?:vision_model\.)?head\."
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
 STAGES = ("data", "labels", "batches", "training")
 
 

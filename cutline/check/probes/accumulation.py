@@ -43,7 +43,7 @@ def probe(subject: Subject) -> Finding:
     apart = torch.stack([(gradient - small[name]).norm() for name, gradient in large.items()]).norm() / norm
     if float(apart) > 10 * subject.tolerance:
         return failed(
-            f"the gradient of {count} accumulated captions is {float(apart):.1g} away from that of one batch of {count}",
+            f"the gradient of {count} accumulated captions is {float(apart):.1g} away from that of one batch",
             "Divide the summed loss by the number of label tokens of the whole step.",
         )
     return passed(f"the gradients of {count} × 1 and 1 × {count} captions agree to {float(apart):.1g}")
@@ -70,7 +70,7 @@ def _gradients(subject: Subject, batch_size: int, accumulate: int) -> dict[str, 
         data_collator=Collator(family, None),
         callbacks=[seen],
     )
-    family.train = lambda mode=True: family  # type: ignore[method-assign,assignment]
+    family.train = lambda mode=True: family  # type: ignore[method-assign]
     try:
         family.eval()
         trainer.train()

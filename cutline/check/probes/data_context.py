@@ -34,11 +34,14 @@ def probe(subject: Subject) -> Finding:
     for field, names in found.items():
         if len(names) > SHARE * images:
             return failed(
-                f"the context field {field!r} holds the caption of {len(names):,} of {images:,} images, {names[0]} for one",
+                f"the context's {field!r} holds the caption of {len(names):,} of {images:,} images, {names[0]} for one",
                 "Leave that field out of [data.columns] context, or take the caption out of its text.",
             )
-    return passed(f"{images:,} images with context, and none gives its caption away" if not found else
-                  f"{sum(map(len, found.values())):,} of {images:,} contexts hold their caption, as may happen by chance")
+    return passed(
+        f"{images:,} images with context, and none gives its caption away"
+        if not found
+        else f"{sum(map(len, found.values())):,} of {images:,} contexts hold their caption, as may happen by chance"
+    )
 
 
 def _plain(text: str) -> str:

@@ -13,7 +13,7 @@ AFTER: tuple[str, ...] = ()
 
 def probe(subject: Subject) -> Finding:
     tokenizer = subject.family.tokenizer
-    ends = sorted({*subject.ends, *getattr(subject.family, "end_ids", ())})
+    ends = sorted(subject.ends)
     if not ends:
         return failed("no token ends a caption", "Give generation_config.eos_token_id in the checkpoint.")
     names = ", ".join(repr(tokenizer.convert_ids_to_tokens(end)) for end in ends)

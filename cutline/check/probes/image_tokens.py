@@ -22,7 +22,7 @@ LONG = 4000
 def probe(subject: Subject) -> Finding:
     family: Any = subject.family
     token = getattr(family, "image_token_id", None)
-    if token is None or not hasattr(family, "image_tokens"):
+    if token is None or token < 0 or not hasattr(family, "image_tokens"):
         return not_applicable("the image stands beside the text, not in it")
     long = " ".join(["word"] * LONG)
     sample = subject.samples[0]

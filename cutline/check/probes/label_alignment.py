@@ -28,5 +28,7 @@ def probe(subject: Subject) -> Finding:
     if late is None:
         return failed("an exchanged word changes no later prediction: the caption isn't read", remedy)
     if late <= 0:
-        return failed("each token is predicted from itself: the labels are not shifted, and the loss falls to 0", remedy)
+        return failed(
+            "each token is predicted from itself: the labels are not shifted, and the loss falls to 0", remedy
+        )
     return failed(f"a token's influence comes {late - 1} labels late: the labels are shifted {late} times", remedy)

@@ -36,7 +36,9 @@ def probe(subject: Subject) -> Finding:
     said = f"{counts['training']} × {name} in training, {counts['generation']} × in generation"
     own = family.tokenizer("a")["input_ids"][:1] == [start]
     if max(counts.values()) > 1:
-        return failed(said, "The prompt's template and the tokenizer both add one: tokenize with add_special_tokens off.")
+        return failed(
+            said, "The prompt's template and the tokenizer both add one: tokenize with add_special_tokens off."
+        )
     if counts["training"] != counts["generation"] or (own and not counts["training"]):
         return failed(said, "Make the family's encode put exactly one in front, with and without targets.")
     return passed(said)

@@ -56,12 +56,12 @@ def probe(subject: Subject) -> Finding:
         if step % LOOK_EVERY == 0 and (last < NEAR or step == STEPS):
             family.eval()
             with subject.arithmetic():
-                made = family.generate(
-                    subject.batch(samples, pictures, targets=False, family=family), settings
-                )
+                made = family.generate(subject.batch(samples, pictures, targets=False, family=family), settings)
             said = [one.text for one in made]
             if said == wanted and all(one.finished for one in made):
-                return passed(f"both captions are generated exactly after {step} steps; the loss fell {first:.2f} → {last:.3f}")
+                return passed(
+                    f"both captions are generated exactly after {step} steps; the loss fell {first:.2f} → {last:.3f}"
+                )
     return failed(
         f"after {STEPS} steps the loss is {last:.3f} nats a token (it began at {first:.2f}), and generation says "
         f"“{said[0]}” instead of “{wanted[0]}”",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -39,7 +41,8 @@ def probe(subject: Subject) -> Finding:
 def _ends(subject: Subject, batch: Batch, stretch: str) -> tuple[int, int]:
     """First and last place of a stretch in a batch of one row."""
     if stretch == "image":
-        places = (batch["input_ids"][0] == subject.family.image_token_id).nonzero().flatten()
+        family: Any = subject.family
+        places = torch.nonzero(batch["input_ids"][0] == family.image_token_id).flatten()
         return int(places[0]), int(places[-1])
     length = batch["input_ids"].shape[1]
     labels = len(subject.labels[0]) if "labels" in batch else 0

@@ -28,7 +28,7 @@ def probe(subject: Subject) -> Finding:
     empty = [line for line in subject.parts if line.policy != "frozen" and line.parameters and not line.trainable]
     if empty:
         return failed(
-            f'[train.parts] {empty[0].part} = "{empty[0].policy}" opens nothing of its {empty[0].parameters:,} parameters',
+            f'[train.parts] {empty[0].part} = "{empty[0].policy}" opens none of its {empty[0].parameters:,} parameters',
             "Name the modules that are to be adapted, or say another policy.",
         )
     if subject.train.gradient_checkpointing:
@@ -57,8 +57,10 @@ def probe(subject: Subject) -> Finding:
 
 
 def _steps(subject: Subject, trained: Iterable[Tensor]) -> None:
+    assert subject.train is not None
     family = subject.family
-    optimizer = torch.optim.AdamW(trained, lr=LR if subject.tiny else min(LR, subject.train.lr), weight_decay=0.0)
+    rate = LR if subject.tiny else min(LR, subject.train.lr)
+    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
     family.train()
     batch = subject.batch(subject.samples, subject.pictures, targets=True)
     for _ in range(STEPS):

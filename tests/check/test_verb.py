@@ -1,0 +1,53 @@
+"""``cutline check``: every recipe's rehearsal is sound, and what fails is said with its remedy."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from cutline import check_verb, cli, recipe, run
+from cutline.check import probes
+from cutline.families.base import Family
+
+ROOT = Path(__file__).parent.parent.parent
+RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "cutline/demo.toml"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_sound_in_miniature(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rehearsed = run.Run(recipe.load(path, run.Recipe), tmp_path / "run", tiny=True)
+    assert check_verb.run(rehearsed, [], as_json=True, debug=True)
+    found = json.loads(capsys.readouterr().out)
+    assert [probe["probe"] for probe in found["probes"]] and found["passed"]
+    assert {probe["probe"] for probe in found["probes"]} == set(probes.names())
+    assert json.loads((tmp_path / "run/check.json").read_text()) == found
+    assert not (tmp_path / "run/check").exists()
+    assert not (tmp_path / "run/train").exists()
+
+
+def call(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["cutline", "check", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    code = stop.value.code
+    return code if isinstance(code, int) else 0
+
+
+def test_exit_code_and_what_people_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    demo = str(ROOT / "cutline/demo.toml")
+    assert call(monkeypatch, demo, "--tiny", "--out", "run", "--only", "no_future,end_token") == 0
+    said = capsys.readouterr()
+    assert "no caption sees its own future" in said.out
+    assert "check: 2 passed; a miniature of vision_encoder_decoder" in said.err
+    monkeypatch.setattr(Family, "save_policy", lambda self, folder: None)
+    assert call(monkeypatch, demo, "--tiny", "--out", "run", "--only", "saved_and_opened,end_token") == 1
+    said = capsys.readouterr()
+    assert "FAILED saved and opened again, it says the same (saved_and_opened)" in said.out
+    assert "remedy: The family's save must end with save_policy." in said.out
+    assert call(monkeypatch, demo, "--tiny", "--out", "run", "--only", "end_tokens") == 2
+    assert "Did you mean end_token?" in capsys.readouterr().err
