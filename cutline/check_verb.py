@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from cutline.check.examine import examine
 from cutline.check.subject import Subject
@@ -49,6 +50,8 @@ def run(run: Run, only: Sequence[str], as_json: bool, debug: bool = False) -> bo
         tiny=run.tiny,
         scratch=scratch,
         dataset=dataset,
+        # on the CPU: beside its quantised self it may be too much for the GPU
+        whole=partial(run.open_family, quantize="none", device="cpu") if family.quantized else None,
     )
     verdicts: list[Verdict] = []
     try:

@@ -304,6 +304,7 @@ def quiet_libraries(load: bool = True) -> None:
     from transformers.utils import logging
 
     standard.getLogger("huggingface_hub").setLevel(standard.ERROR)
+    standard.getLogger("bitsandbytes").setLevel(standard.ERROR)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
 

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -166,8 +166,12 @@ class Run:
         family.save(self.folder / "model")
         self.folder.finish("train", time.monotonic() - begun, **facts)
 
-    def open_family(self) -> Family:
-        """The model that training starts from."""
+    def open_family(self, **model: Any) -> Family:
+        """The model that training starts from.
+
+        Args:
+            model: keys of ``[model]`` that are to be other than in the recipe.
+        """
         from cutline.families.open import open_family, spare_threads
 
         captions: list[str] = []
@@ -176,7 +180,8 @@ class Run:
             split = "train" if "train" in dataset.splits() else next(iter(dataset.splits()))
             captions = [caption for captions in dataset.split(split).column("captions") for caption in captions]
         place = self.folder / "miniature"
-        family = open_family(self.recipe.model, captions, tiny=self.tiny, seed=self.recipe.seed, place=place)
+        settings = self.recipe.model.model_copy(update=model)
+        family = open_family(settings, captions, tiny=self.tiny, seed=self.recipe.seed, place=place)
         spare_threads(family)
         return family
 

@@ -77,6 +77,7 @@ class Subject:
         train: the ``[train]`` section; None for a recipe that trains nothing.
         generate: the ``[generate]`` section.
         fresh: opens the same family anew.
+        whole: opens it with all weights in 16 or 32 bits, where some are kept in 4 or 8; None where none are.
         tiny: whether the family is a random miniature.
         scratch: folder for what probes write.
         dataset: all data, for the probes of the data; None: they don't apply.
@@ -93,11 +94,13 @@ class Subject:
         tiny: bool,
         scratch: Path,
         dataset: Dataset | None = None,
+        whole: Callable[[], Family] | None = None,
     ):
         self.family = family.eval()
         self.train = train
         self.generate = generate
         self.fresh = fresh
+        self.whole = whole
         self.tiny = tiny
         self.scratch = scratch
         self.dataset = dataset
@@ -211,7 +214,7 @@ class Subject:
     def parts(self) -> list[PartSummary]:
         """Opens the parts as the recipe says, once, and says what was opened."""
         assert self.train is not None
-        return open_parts(self.family, self.train.parts)
+        return open_parts(self.family, self.train.parts, self.train.lora)
 
 
 def labels_of(batch: Batch) -> list[list[int]]:

@@ -57,8 +57,9 @@ def subject(folder: Path, kind: type[Family] | str, *, tiny: bool = True, **chan
     return Subject(made.tiny(CAPTIONS), samples, tiny=tiny, **(usual | changes))
 
 
-def verdicts(probed: Subject, *only: str) -> dict[str, Verdict]:
-    return {verdict.probe: verdict for verdict in examine(probed, only, debug=True)}
+def verdicts(probed: Subject, *only: str, loud: bool = True) -> dict[str, Verdict]:
+    """``loud``: an error of the model is raised."""
+    return {verdict.probe: verdict for verdict in examine(probed, only, debug=loud)}
 
 
 def failures(found: dict[str, Verdict]) -> set[str]:

@@ -12,9 +12,10 @@ from cutline import families
 from cutline.errors import RecipeError
 from cutline.families import open as opening
 from cutline.families.base import Loss
+from cutline.families.common import adapters
 from cutline.families.common.loss import IGNORED, token_nll
 from cutline.families.open import find
-from cutline.families.settings import GenerateSettings
+from cutline.families.settings import GenerateSettings, LoraSettings
 from cutline.train.loop import CaptionTrainer
 from cutline.train.settings import TrainSettings
 from tests.check.making import BROKEN, CAPTIONS, broken, dataset, failures, real_class, subject, verdicts
@@ -255,6 +256,56 @@ def test_another_prompt_in_generation(tmp_path):
 
 
 # ---- training
+
+
+def test_lora_that_hits_nothing(tmp_path):
+    train = TrainSettings(parts={"vision": "frozen", "text": "lora"}, lora=LoraSettings(targets=["q_prj"]))
+    found = verdicts(subject(tmp_path, "qwen2_5_vl", train=train), loud=False)
+    assert failures(found) == {"trained_tensors_move"}
+    assert "hits nothing in text" in found["trained_tensors_move"].what
+    assert "q_proj" in found["trained_tensors_move"].remedy
+
+
+def test_lora_that_is_not_there(tmp_path, monkeypatch):
+    """Adapters that were asked for and never put in, while other parts are trained."""
+    monkeypatch.setattr(adapters, "add", lambda family, names, lora: None)
+    train = TrainSettings(parts={"vision": "frozen", "text": "lora"})
+    found = verdicts(subject(tmp_path, "qwen2_5_vl", train=train))
+    assert failures(found) == {"trained_tensors_move"}
+    assert 'text = "lora" opens none of its' in found["trained_tensors_move"].what
+
+
+def test_sound_lora(tmp_path):
+    """Also its second matrices, which are zero at first, and what stands beside them in the checkpoint."""
+    train = TrainSettings(parts={"vision": "frozen", "text": "lora"}, gradient_checkpointing=True)
+    probed = subject(tmp_path, "qwen2_5_vl", train=train)
+    probed.family.save(tmp_path / "base")
+    probed.family = opening.open_checkpoint(tmp_path / "base")
+    found = verdicts(probed, "trained_tensors_move", "accumulation", "saved_and_opened")
+    assert [verdict.status for verdict in found.values()] == ["passed"] * 3, found
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_few_bits(tmp_path, sound):
+    pytest.importorskip("bitsandbytes")
+    base = find("qwen2_5_vl").tiny(CAPTIONS)
+    with torch.no_grad():  # fresh weights are so small that the layers hardly matter
+        for name, parameter in base.model.named_parameters():
+            if ".layers." in name and parameter.dim() == 2:
+                parameter.mul_(5)
+    base.save(tmp_path / "base")
+
+    def few():
+        family = opening.open_checkpoint(tmp_path / "base", quantize="nf4")
+        if not sound:
+            for parameter in family.parameters():
+                if hasattr(parameter, "quant_state"):
+                    parameter.quant_state.code.neg_()
+        return family
+
+    probed = subject(tmp_path, "qwen2_5_vl", fresh=few, whole=lambda: opening.open_checkpoint(tmp_path / "base"))
+    found = verdicts(probed, "quantised")
+    assert found["quantised"].status == ("passed" if sound else "failed"), found
 
 
 def test_an_adapter_that_nothing_reads(tmp_path):

@@ -22,17 +22,21 @@ def probe(subject: Subject) -> Finding:
         return not_applicable("this tokenizer has no start token")
     name = repr(family.tokenizer.convert_ids_to_tokens(start))
     counts: dict[str, int] = {}
-    pair = subject.samples[:1], subject.pictures[:1]
     with torch.no_grad(), subject.arithmetic():
-        with ids_read(family) as read:
-            family.loss(subject.batch(*pair, targets=True))
-        if not read:
-            return not_judged("no table of token embeddings was read")
-        # an end token that is also the start token is read at the end, if at all
-        counts["training"] = _starts(read[0][0, :-1].tolist() or read[0][0].tolist(), start)
-        with ids_read(family) as read:
-            family.generate(subject.batch(*pair, targets=False), GenerateSettings(max_tokens=1))
-        counts["generation"] = _starts(read[0][0].tolist(), start)
+        for place, targets in (("training", True), ("generation", False)):
+            batch = subject.batch(subject.samples[:1], subject.pictures[:1], targets=targets)
+            with ids_read(family) as read:
+                if targets:
+                    family.loss(batch)
+                else:
+                    family.generate(batch, GenerateSettings(max_tokens=1))
+            # what stands in an image's place is not read as a token; and a decoder's text isn't in its batch
+            ids = batch["input_ids"] if "input_ids" in batch else read[0] if read else None
+            if ids is None:
+                return not_judged("no table of token embeddings was read")
+            text = ids[0].tolist()
+            # an end token that is a start token, too, may stand at the end
+            counts[place] = sum(token == start for token in (text[:-1] or text if targets else text))
     said = f"{counts['training']} × {name} in training, {counts['generation']} × in generation"
     own = family.tokenizer("a")["input_ids"][:1] == [start]
     if max(counts.values()) > 1:
@@ -42,7 +46,3 @@ def probe(subject: Subject) -> Finding:
     if counts["training"] != counts["generation"] or (own and not counts["training"]):
         return failed(said, "Make the family's encode put exactly one in front, with and without targets.")
     return passed(said)
-
-
-def _starts(ids: list[int], start: int) -> int:
-    return sum(token == start for token in ids)

@@ -29,7 +29,7 @@ def probe(subject: Subject) -> Finding:
     if subject.train is None:
         return not_applicable("the recipe trains nothing")
     if subject.tiny:  # frozen parts of a random miniature know nothing, so all of it must learn
-        family = subject.fresh()
+        family = (subject.whole or subject.fresh)()
         open_parts(family, {})
         rate = TINY_LR
     else:

@@ -19,6 +19,7 @@ def probe(subject: Subject) -> Finding:
     if subject.train is None:
         return not_applicable("the recipe trains nothing")
     family = subject.family
+    assert subject.parts  # opened: adapters must be there
     before = subject.force(subject.samples, subject.pictures, subject.labels)
     if before is None:
         return not_judged("generation of this family can't be made to say a given caption")
