@@ -34,6 +34,7 @@ _TEMPLATE = (
 
 
 class Gemma3(TiledFamily):
+    bidirectional = frozenset({"image"})
     model_class = Gemma3ForConditionalGeneration
     processor_class = Gemma3Processor
     unused = r"model\.vision_tower\.(?:vision_model\.)?head\."
