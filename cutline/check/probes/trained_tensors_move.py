@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cutline.check.subject import Subject
 from cutline.check.verdict import Finding, failed, not_applicable, passed
-from cutline.train.train import checkpoint_activations
+from cutline.train.recompute import recomputing
 
 STAGE = "training"
 TITLE = "what is to be trained moves, and nothing else"
@@ -31,15 +31,14 @@ def probe(subject: Subject) -> Finding:
             f'[train.parts] {empty[0].part} = "{empty[0].policy}" opens none of its {empty[0].parameters:,} parameters',
             "Name the modules that are to be adapted, or say another policy.",
         )
-    if subject.train.gradient_checkpointing:
-        checkpoint_activations(family)
     trained = {name: p for name, p in family.model.named_parameters() if p.requires_grad}
     # buffers of modules that are trained may move (running means); those of frozen ones may not
     open_modules = {name.rpartition(".")[0] for name in trained}
     buffers = {name: b for name, b in family.model.named_buffers() if name.rpartition(".")[0] not in open_modules}
     frozen = {name: p for name, p in family.model.named_parameters() if name not in trained} | buffers
     before = {name: _hash(tensor) for name, tensor in (trained | frozen).items()}
-    _steps(subject, trained.values())
+    with recomputing(family, subject.train.gradient_checkpointing):
+        _steps(subject, trained.values())
     still = [name for name, tensor in trained.items() if _hash(tensor) == before[name]]
     moved = [name for name, tensor in frozen.items() if _hash(tensor) != before[name]]
     if moved:
