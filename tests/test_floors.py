@@ -22,7 +22,7 @@ FLOORS = {
     4: ("cutline.train*", "cutline.report*", "cutline.run", "cutline.demo", "cutline.check*"),
     3: (
         "cutline.features", "cutline.caption", "cutline.caption_files", "cutline.evaluate", "cutline.compare",
-        "cutline.prediction_files", "cutline.reference_files",
+        "cutline.prediction_files", "cutline.reference_files", "cutline.retrieve*",
     ),
     2: (
         "cutline.families*", "cutline.metrics.bertscore", "cutline.metrics.clipscore", "cutline.metrics.fgd",

@@ -140,8 +140,9 @@ class Family(nn.Module, ABC):
         return (cls,)
 
     @classmethod
-    def tiny_for(cls, task: str, captions: Sequence[str] = (), seed: int = 0) -> Family:
-        """``tiny`` with what a task needs ("caption", "embed" or "match"), where a family's checkpoints differ."""
+    def tiny_for(cls, task: str, captions: Sequence[str] = (), seed: int = 0, checkpoint: str = "") -> Family:
+        """``tiny`` with what a task needs ("caption", "embed" or "match") and the kind that a checkpoint names,
+        where a family's checkpoints differ."""
         return cls.tiny(captions, seed)
 
     @classmethod

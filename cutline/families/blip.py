@@ -26,8 +26,10 @@ from transformers import (
 
 from cutline.errors import CheckpointError
 from cutline.families.base import POLICY_FILE, Batch, Family
+from cutline.families.common.blip_matching import BlipMatching
 from cutline.families.common.blip_texts import clean
 from cutline.families.common.chat import ChatFamily
+from cutline.families.common.matching import Matching
 from cutline.families.common.retrieval import RetrievalFamily, unit
 from cutline.families.common.tiny import wordpiece
 from cutline.families.models.blip_mixture import BlipMixture
@@ -82,8 +84,13 @@ class Blip(Family):
         return cast(Self, _tiny(cls if cls in _KINDS else BlipCaptioner, captions, seed))
 
     @classmethod
-    def tiny_for(cls, task: str, captions: Sequence[str] = (), seed: int = 0) -> Family:
+    def tiny_for(cls, task: str, captions: Sequence[str] = (), seed: int = 0, checkpoint: str = "") -> Family:
         return cast(Family, _tiny(BlipCaptioner if task == "caption" else BlipMatcher, captions, seed))
+
+    @classmethod
+    def rehearse(cls, new: Mapping[str, Any], captions: Sequence[str] = (), seed: int = 0) -> Self:
+        parse(dict(new), New, where="[model.new]")
+        return cast(Self, _tiny(BlipMixtureFamily, captions, seed))
 
     @classmethod
     def create(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
@@ -213,6 +220,16 @@ class BlipMatcher(Blip, RetrievalFamily):
             input_ids=ids, attention_mask=texts["attention_mask"], encoder_hidden_states=seen
         ).last_hidden_state
         return self.model.itm_head(hidden[:, 0])[:, 1].float()  # type: ignore[no-any-return]
+
+    def match_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts that look at an image, without padding."""
+        batch = self.encode_texts(texts)
+        batch["input_ids"][:, 0] = self.match_start_id
+        kept = zip(batch["input_ids"].tolist(), batch["attention_mask"].sum(1).tolist(), strict=True)
+        return [ids[:length] for ids, length in kept]
+
+    def matching(self, texts: Sequence[str]) -> Matching:
+        return BlipMatching(self, texts)
 
 
 class BlipMixtureFamily(BlipCaptioner, BlipMatcher):

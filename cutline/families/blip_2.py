@@ -72,8 +72,10 @@ class Blip2(Family):
         return cast(Self, _tiny(cls if cls is not Blip2 else Blip2Causal, captions, seed))
 
     @classmethod
-    def tiny_for(cls, task: str, captions: Sequence[str] = (), seed: int = 0) -> Family:
-        return cls.tiny(captions, seed) if task == "caption" else Blip2Matcher.tiny(captions, seed)
+    def tiny_for(cls, task: str, captions: Sequence[str] = (), seed: int = 0, checkpoint: str = "") -> Family:
+        if task != "caption":
+            return Blip2Matcher.tiny(captions, seed)
+        return (Blip2Seq2Seq if "t5" in checkpoint.lower() else Blip2Causal).tiny(captions, seed)
 
     def save(self, folder: str | Path) -> None:
         queries = self.model.config.num_query_tokens if "caption" in self.can else None

@@ -139,7 +139,10 @@ def open_family(
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
     if tiny:
-        family = kind.rehearse(settings.new, captions, seed) if settings.new else kind.tiny_for(task, captions, seed)
+        if settings.new:
+            family: Family = kind.rehearse(settings.new, captions, seed)
+        else:
+            family = kind.tiny_for(task, captions, seed, settings.checkpoint or "")
         if place is not None and settings.new is None:
             family.save(place)
             family = _load(kind, str(place), dtype, settings, device)

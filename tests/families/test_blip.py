@@ -44,6 +44,7 @@ def test_the_file_is_one_family():
     assert find("blip") is Blip
     assert type(find("blip").tiny()) is BlipCaptioner
     assert type(find("blip").tiny_for("match")) is BlipMatcher
+    assert type(find("blip").rehearse({"matcher": "hub/matcher"})) is BlipMixtureFamily
     assert BlipMatcher.name() == BlipCaptioner.name() == "blip"
 
 

@@ -130,6 +130,11 @@ def test_each_checkpoint_opens_as_what_it_is(tmp_path):
         Blip2.load(str(tmp_path))
 
 
+def test_a_rehearsal_has_the_language_model_of_the_checkpoint():
+    assert type(Blip2.tiny_for("caption", checkpoint="Salesforce/blip2-flan-t5-xl")) is Blip2Seq2Seq
+    assert type(Blip2.tiny_for("caption", checkpoint="Salesforce/blip2-opt-2.7b")) is Blip2Causal
+
+
 def test_the_q_former_stays_in_float32_where_it_would_overflow(captioner, matcher):
     for family in (type(captioner).tiny(), Blip2Matcher.tiny()):
         family.to(torch.float16)

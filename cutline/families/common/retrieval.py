@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cutline.families.base import Batch, Family
+from cutline.families.common.matching import Matching, PlainMatching
 
 
 class RetrievalFamily(Family):
@@ -51,6 +52,11 @@ class RetrievalFamily(Family):
             float32 [P], the raw logit of "it matches", which the published evaluations add to the cosine.
         """
         raise self._unable("match")
+
+    def matching(self, texts: Sequence[str]) -> Matching:
+        """What scores these texts with one image after another, in the fastest way that the family has."""
+        self.needs("match")
+        return PlainMatching(self, texts)
 
     def tokenize(self, texts: Sequence[str], padding: str = "longest") -> Batch:
         """Texts with the tokenizer's special tokens, cut to ``text_tokens``, padded on the right.

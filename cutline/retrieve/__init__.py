@@ -1,0 +1,1 @@
+"""Ranking images and texts by one another."""

@@ -1,0 +1,83 @@
+"""The two stages of image–text retrieval: the nearest by cosine, ranked anew by matching scores.
+
+Source: the published evaluation of BLIP (Li et al. 2022, arXiv:2201.12086): of each query the k nearest candidates by
+cosine are scored by cosine + matching logit, and no other candidate counts. There each pair is computed for both
+directions; here each distinct pair once, all pairs of an image together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cutline.families.base import Batch
+from cutline.families.common.matching import Matching
+
+
+@dataclass
+class Candidates:
+    """The candidates of Q queries, nearest first.
+
+    Attributes:
+        places: int64 [Q, K] of the candidates.
+        cosines: float32 [Q, K].
+        matches: float32 [Q, K] raw matching logits; None before the second stage.
+    """
+
+    places: Tensor
+    cosines: Tensor
+    matches: Tensor | None = None
+
+    def scores(self) -> Tensor:
+        """float32 [Q, K], what candidates are ranked by."""
+        return self.cosines if self.matches is None else self.cosines + self.matches
+
+
+def nearest(cosines: Tensor, k: int) -> Candidates:
+    """The k nearest of each row, or all where there are fewer.
+
+    Args:
+        cosines: [Q, M] of queries with candidates.
+        k: how many.
+    """
+    best = cosines.topk(min(k, cosines.shape[1]), dim=1)
+    return Candidates(best.indices.cpu(), best.values.float().cpu())
+
+
+def rerank(
+    matching: Matching, features: Callable[[int], Batch], texts_of_images: Candidates, images_of_texts: Candidates
+) -> Iterator[int]:
+    """Fills ``matches`` in both directions, an image at a time; yields how many pairs each image took.
+
+    Args:
+        matching: of the M texts.
+        features: image → what ``see`` says of it alone.
+        texts_of_images: [N, K] candidates of images.
+        images_of_texts: [M, K'] candidates of texts.
+    """
+    texts_of_images.matches = torch.full(texts_of_images.places.shape, float("nan"))
+    images_of_texts.matches = torch.full(images_of_texts.places.shape, float("nan"))
+    # image → the places in images_of_texts, flat, where it is a candidate
+    wanted_by = images_of_texts.places.flatten().sort(stable=True)
+    counts = torch.bincount(wanted_by.values, minlength=len(texts_of_images.places))
+    slots_of_images = torch.split(wanted_by.indices, counts.tolist())
+    columns = images_of_texts.places.shape[1]
+    flat = images_of_texts.matches.view(-1)
+    for image, slots in enumerate(slots_of_images):
+        own, asking = texts_of_images.places[image], slots // columns
+        texts, back = torch.unique(torch.cat([own, asking]), return_inverse=True)
+        scores = matching.scores(features(image), texts).cpu()[back] if len(texts) else torch.zeros(0)
+        texts_of_images.matches[image] = scores[: len(own)]
+        flat[slots] = scores[len(own) :]
+        yield len(texts)
+
+
+def distinct_pairs(texts_of_images: Candidates, images_of_texts: Candidates) -> int:
+    """How many pairs both directions have together, each counted once."""
+    images, texts = len(texts_of_images.places), len(images_of_texts.places)
+    one = torch.arange(images)[:, None] * texts + texts_of_images.places
+    other = images_of_texts.places * texts + torch.arange(texts)[:, None]
+    return len(torch.unique(torch.cat([one.flatten(), other.flatten()])))
