@@ -2,7 +2,8 @@
 
     <cache>/features/<fingerprint>-<dtype>/
       features.bin     the tensors, one after another; read through a memory map
-      index.jsonl      one line an image: sha256 of its file, and each tensor's place, dtype and shape
+      index.jsonl      one line an image: sha256 of its file (with "-mirrored" behind it for its mirror image), and each
+                       tensor's place, dtype and shape
 
 The fingerprint covers the vision part's weights, its image processing and its dtype, and an image is known by the hash
 of its bytes, so an entry can't be stale: whatever changes, changes its name. Every run that uses the same tower on the
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from cutline import jsonl
 from cutline.data.ahead import ahead
-from cutline.data.images import image_hash, open_image
+from cutline.data.images import MIRRORED, image_hash, open_sample
 from cutline.families.base import Batch, Family
 from cutline.progress import Progress
 from cutline.records import Sample
@@ -95,7 +96,7 @@ class FeatureCache:
         # from the file's bytes and not from the dataset's table: an image may have been changed since
         if sample.image not in self._hashes:
             self._hashes[sample.image] = image_hash(sample.image)
-        return self._hashes[sample.image]
+        return self._hashes[sample.image] + ("-mirrored" if sample.extra.get(MIRRORED) else "")
 
     def fill(self, samples: Sequence[Sample], progress: Progress | None = None) -> int:
         """Computes and stores what is missing; can be killed at any moment and goes on from there.
@@ -136,7 +137,7 @@ class FeatureCache:
         return seen
 
     def _pixels(self, chunk: Sequence[Sample]) -> Batch:
-        return self.family.pixels([open_image(sample.image) for sample in chunk])
+        return self.family.pixels([open_sample(sample) for sample in chunk])
 
     def _append(self, data: Any, tensor: Tensor) -> dict[str, Any]:
         tensor = tensor.detach().cpu()

@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cutline.data import signatures
 from cutline.errors import DataError
+from cutline.records import Sample
 
 #: Why a file gives no picture.
 ImageReason = Literal[
@@ -34,6 +35,9 @@ ImageReason = Literal[
     "unsupported",  # an image in a format that isn't read here (HEIC, JPEG XL, Photoshop, …)
 ]
 IMAGE_REASONS: tuple[str, ...] = get_args(ImageReason)
+
+#: Key of a sample's ``extra``: its image is to be seen mirrored, left for right.
+MIRRORED = "mirrored"
 
 #: A photo of 100 megapixels takes 300 MB of memory.
 MAX_PIXELS = 100_000_000
@@ -122,6 +126,16 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     with _opened(path) as file:
         return _decode(file, path, max_pixels)[0]
+
+
+def open_sample(sample: Sample) -> Image.Image:
+    """The image of a sample, mirrored where training wants it so.
+
+    Raises:
+        ImageProblem: as ``open_image``.
+    """
+    picture = open_image(sample.image)
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if sample.extra.get(MIRRORED) else picture
 
 
 def as_seen(picture: Image.Image) -> Image.Image:

@@ -21,7 +21,7 @@ import transformers
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from cutline.data.images import open_image
+from cutline.data.images import open_sample
 from cutline.errors import CheckpointError
 from cutline.families.common import adapters, quantize
 from cutline.families.common.fixed_size import fixed_size
@@ -317,7 +317,7 @@ class Family(nn.Module, ABC):
         if pixels is not None:
             return {name: torch.cat([one[name] for one in pixels]) for name in pixels[0]}
         if images is None:
-            images = [open_image(sample.image) for sample in samples]
+            images = [open_sample(sample) for sample in samples]
         return self.pixels(images)
 
     def looked_at(self, batch: Batch) -> Batch:
@@ -326,6 +326,13 @@ class Family(nn.Module, ABC):
             return batch
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.vision_is_frozen):
             return batch | self.see(batch)  # a frozen tower must not keep its activations
+
+    def see_only_frozen(self) -> bool:
+        """Lets ``see`` end where training begins; says whether anything is left of it, whose features can be cached.
+
+        All or nothing, but for a family that can divide its tower.
+        """
+        return self.vision_is_frozen
 
     @property
     def vision_is_frozen(self) -> bool:

@@ -7,7 +7,8 @@ the training captions and saved with the checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -22,6 +23,7 @@ from cutline.families.common.encoder_decoder import EncoderDecoderFamily
 from cutline.families.common.tiny import example_texts
 from cutline.families.common.vocabulary import byte_bpe, word_level
 from cutline.families.models.cnn_rnn import CnnRnnForConditionalGeneration
+from cutline.families.models.divide import divide
 from cutline.families.models.tower import build_tower, open_tower
 from cutline.families.models.vgg import VggConfig, open_vgg
 from cutline.recipe import Section, parse
@@ -155,6 +157,24 @@ class CnnRnn(EncoderDecoderFamily):
         # channels last: MobileNetV2 on a CPU takes a fifth to a third less time
         pixels = batch["pixel_values"].to(self.device, self.dtype, memory_format=torch.channels_last)
         return {"features": self.model.see(pixels)}
+
+    def see_only_frozen(self) -> bool:
+        self.model.halves = None
+        if self.vision_is_frozen:
+            return True
+        pattern = self.parts["vision"]
+        found = (re.match(pattern, name) for name, _ in self.model.named_parameters())
+        layers = {place[0].removeprefix("encoder.").rstrip(".") for place in found if place and place["layer"]}
+        size = self.image_processor.size
+        height, width = size.get("height") or size["shortest_edge"], size.get("width") or size["shortest_edge"]
+        self.model.halves = divide(self.model.encoder, layers, height, width)
+        return self.model.halves is not None
+
+    def _vision_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        halves = self.model.halves
+        for name, tensor in super()._vision_tensors():
+            if halves is None or any(name.startswith(f"encoder.{unit}.") for unit in halves.frozen):
+                yield name, tensor
 
     def teach(
         self, features: Tensor, rows: Tensor, decoder_input_ids: Tensor, is_label: Tensor

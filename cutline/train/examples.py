@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -9,13 +10,29 @@ from typing import Literal
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from cutline.data.images import MIRRORED
 from cutline.families.base import Batch, Family
 from cutline.features import FeatureCache
 from cutline.records import Sample
 
+#: Words that a mirrored image makes untrue.
+_SIDES = re.compile(r"\b(?:left|right)(?:most|-hand)?\b", re.IGNORECASE)
+
+
+def may_mirror(sample: Sample) -> bool:
+    """Whether no caption says what is on the left or on the right."""
+    return not any(_SIDES.search(caption) for caption in sample.captions)
+
+
+def mirrored(sample: Sample) -> Sample:
+    """The same sample, its image seen mirrored."""
+    return replace(sample, extra=dict(sample.extra) | {MIRRORED: True})
+
 
 class Examples(Dataset[Sample]):
     """One example for each image and ``captions_per_image`` of its captions; an epoch sees every pair once.
+
+    Index ``len(examples) + i`` is example i with its image mirrored (but not where a caption speaks of left or right).
 
     Args:
         samples: images with at least one caption each.
@@ -34,15 +51,17 @@ class Examples(Dataset[Sample]):
         return len(self._places)
 
     def __getitem__(self, index: int) -> Sample:
-        number, first, end = self._places[index]
+        flip, place = divmod(index, len(self))
+        number, first, end = self._places[place]
         sample = self.samples[number]
-        return replace(sample, captions=sample.captions[first:end], extra={"place": number})
+        example = replace(sample, captions=sample.captions[first:end], extra={"place": number})
+        return mirrored(example) if flip and may_mirror(sample) else example
 
 
 class Collator:
     """Examples → a batch with targets; cached features instead of pixels where there is a cache.
 
-    ``places`` [N] says which samples the images are.
+    ``places`` [N] says which samples the images are, and ``mirrored`` [N] which of them are mirrored.
     """
 
     def __init__(self, family: Family, cache: FeatureCache | None):
@@ -52,21 +71,33 @@ class Collator:
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         features = self.cache.get(samples) if self.cache else None
         batch = self.family.encode(samples, with_targets=True, features=features)
-        return batch | {"places": torch.tensor([sample.extra.get("place", -1) for sample in samples])}
+        return batch | {
+            "places": torch.tensor([sample.extra.get("place", -1) for sample in samples]),
+            "mirrored": torch.tensor([bool(sample.extra.get(MIRRORED)) for sample in samples]),
+        }
 
 
 class EpochShuffle(Sampler[int]):
-    """An order that depends on seed and epoch alone, so a resumed epoch goes on in the order that it began with."""
+    """An order that depends on seed and epoch alone, so a resumed epoch goes on in the order that it began with.
 
-    def __init__(self, size: int, seed: int):
-        self.size, self.seed, self.epoch = size, seed, 0
+    Args:
+        size: number of examples.
+        seed: of the order.
+        flip: mirror a half of them, drawn anew each epoch: their indices are raised by ``size``.
+    """
+
+    def __init__(self, size: int, seed: int, flip: bool = False):
+        self.size, self.seed, self.flip, self.epoch = size, seed, flip, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        yield from torch.randperm(self.size, generator=generator).tolist()
+        order = torch.randperm(self.size, generator=generator)
+        if self.flip:
+            order += self.size * torch.randint(2, (self.size,), generator=generator)
+        yield from order.tolist()
 
     def __len__(self) -> int:
         return self.size

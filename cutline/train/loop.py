@@ -26,7 +26,7 @@ from cutline.features import FeatureCache
 from cutline.metrics.base import References
 from cutline.progress import Progress
 from cutline.records import Prediction, Sample
-from cutline.train.examples import EpochShuffle
+from cutline.train.examples import EpochShuffle, mirrored
 from cutline.train.self_critical import SelfCritic
 from cutline.train.trainable import by_rate
 
@@ -87,6 +87,7 @@ class CaptionTrainer(Trainer):
         critic_from: int = 0,
         critic_lr: float = 0.0,
         part_lr: Mapping[str, float] | None = None,
+        flip: bool = False,
         **arguments: Any,
     ):
         super().__init__(model=family, **arguments)
@@ -94,6 +95,7 @@ class CaptionTrainer(Trainer):
         self.validation = validation
         self.smoothing = label_smoothing
         self.part_lr = part_lr or {}
+        self.flip = flip
         self.critic, self.critic_from, self.critic_lr = critic, critic_from, critic_lr
         # our loss is divided by the tokens of the whole step, so the Trainer must count them and not average again
         self.model_accepts_loss_kwargs = True
@@ -103,9 +105,9 @@ class CaptionTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
-        places = inputs.pop("places")
+        places, flipped = inputs.pop("places"), inputs.pop("mirrored")
         if self.critic is not None and model.training and self.state.global_step >= self.critic_from:
-            return self._critical_loss(model, places)
+            return self._critical_loss(model, places, flipped)
         result = model(inputs, label_smoothing=self.smoothing if model.training else 0.0)
         tokens = result.tokens if num_items_in_batch is None else num_items_in_batch
         loss = (result.nll + result.penalty) / tokens
@@ -156,15 +158,16 @@ class CaptionTrainer(Trainer):
         )
         return self.lr_scheduler
 
-    def _critical_loss(self, model: Any, places: Tensor) -> Tensor:
+    def _critical_loss(self, model: Any, places: Tensor, flipped: Tensor) -> Tensor:
         assert self.critic is not None
-        ids = [self.train_dataset.samples[place].id for place in dict.fromkeys(places.tolist())]
-        result = model(self._prepare_inputs(self.critic.batch(ids)))
+        chosen = dict(zip(places.tolist(), flipped.tolist(), strict=True))  # an image once, however many its captions
+        samples = [(self.train_dataset.samples[place], flip) for place, flip in chosen.items()]
+        result = model(self._prepare_inputs(self.critic.batch([mirrored(s) if flip else s for s, flip in samples])))
         loss: Tensor = result.nll / result.tokens / self.current_gradient_accumulation_steps
         return loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochShuffle:
-        return EpochShuffle(len(self.train_dataset), self.args.seed)
+        return EpochShuffle(len(self.train_dataset), self.args.seed, self.flip)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -177,7 +180,7 @@ class CaptionTrainer(Trainer):
         if self.eval_dataset is not None:
             with torch.no_grad():
                 for batch in self.get_eval_dataloader():
-                    batch.pop("places")
+                    batch.pop("places"), batch.pop("mirrored")
                     result = self.family(self._prepare_inputs(batch))
                     nll, tokens = nll + float(result.nll), tokens + int(result.tokens)
         found = {f"{metric_key_prefix}_loss": nll / max(tokens, 1)}

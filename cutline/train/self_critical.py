@@ -108,19 +108,17 @@ class SelfCritic:
         threads: int,
     ):
         self.family = family
-        self.samples = {sample.id: sample for sample in samples}
         self.draws = draws
         self.settings = GenerateSettings(max_tokens=max_tokens, sample=True)
         self.cache = cache
         self.threads = threads
         self.reward = CiderReward(samples)
 
-    def batch(self, ids: Sequence[str]) -> Batch:
-        """Captions drawn for images, as a batch with targets and ``weights`` [R]: how much better than its siblings
-        each caption is, in CIDEr; what is worse is pushed away."""
+    def batch(self, samples: Sequence[Sample]) -> Batch:
+        """Captions drawn for training samples, as a batch with targets and ``weights`` [R]: how much better than its
+        siblings each caption is, in CIDEr; what is worse is pushed away."""
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
-        samples = [self.samples[id] for id in ids]
         repeated = [sample for sample in samples for _ in range(self.draws)]
         was_training = self.family.training
         self.family.eval()

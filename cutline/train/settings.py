@@ -55,6 +55,9 @@ class TrainSettings(Section):
     captions_per_image: int | Literal["all"] = Field(
         1, description='captions of an image that one example holds; "all" sees each image once an epoch, and is faster'
     )
+    flip: bool = Field(
+        False, description="mirror a half of the images, but none whose captions say what is left or right"
+    )
     lr: float = Field(1e-4, gt=0, description="peak learning rate")
     part_lr: dict[str, float] = Field(
         default_factory=dict,

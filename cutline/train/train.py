@@ -21,7 +21,7 @@ from cutline.features import FeatureCache
 from cutline.metrics.find import lower_is_better
 from cutline.progress import bar, say
 from cutline.records import Sample
-from cutline.train.examples import Collator, Examples
+from cutline.train.examples import Collator, Examples, may_mirror, mirrored
 from cutline.train.loop import (
     WEIGHTS,
     CaptionTrainer,
@@ -119,8 +119,9 @@ def _stage(
     show_parts(parts)
     check_rates(family, settings.part_lr)
     cache = None
-    if settings.cache_features and family.vision_is_frozen:
-        cache = _cached(family, [*training, *validating], settings, cache_root)
+    if settings.cache_features and family.see_only_frozen():
+        flipped = [mirrored(sample) for sample in training if may_mirror(sample)] if settings.flip else []
+        cache = _cached(family, [*training, *validating, *flipped], settings, cache_root)
     threads = torch.get_num_threads()
     if family.serial and family.device.type == "cpu":
         torch.set_num_threads(1)
@@ -142,6 +143,7 @@ def _stage(
                 _first_critical_step(examples, settings),
                 settings.reward_lr,
                 settings.part_lr,
+                settings.flip,
                 args=arguments(settings, checkpoints, family.device, seed, choose),
                 train_dataset=examples,
                 eval_dataset=Examples(validating, "all"),

@@ -24,6 +24,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from cutline.errors import CheckpointError
 
 from .attentive_rnn import GATES, AttentiveDecoder, Bridge, Cell, Memory, RecurrentState
+from .divide import Halves
 from .tower import as_cells, build_tower, channels_of
 
 
@@ -88,6 +89,7 @@ class CnnRnnForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: CnnRnnConfig) -> None:
         super().__init__(config)
         self.encoder = build_tower(config.vision_config)
+        self.halves: Halves | None = None  # of the tower, while its last layers are trained
         if config.feature_size is None:
             config.feature_size = channels_of(self.encoder)
         self.bridge = Bridge(config, config.feature_size)
@@ -159,8 +161,23 @@ class CnnRnnForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return False  # generate() then takes the past that forward() hands out, a RecurrentState
 
     def see(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """pixel_values [N, 3, height, width] -> features [N, T, C]: what can be cached while the tower is frozen."""
+        """pixel_values [N, 3, height, width] -> features [N, T, C]: what can be cached while the tower is frozen.
+
+        Of a divided tower it is what the lower half gives, in that half's own shape.
+        """
+        if self.halves is not None:
+            lower: torch.Tensor = self.halves.lower(pixel_values).last_hidden_state
+            return lower
         return as_cells(self.encoder(pixel_values).last_hidden_state)
+
+    def remember(self, features: torch.Tensor) -> Memory:
+        """What `see` gave -> the memory of each image; the upper half of a divided tower runs here."""
+        if self.halves is not None:
+            if features.dim() == 4:
+                features = features.contiguous(memory_format=torch.channels_last)
+            features = as_cells(self.halves.upper(features).last_hidden_state)
+        memory: Memory = self.bridge(features)
+        return memory
 
     def decode_teacher(
         self,
@@ -174,7 +191,7 @@ class CnnRnnForConditionalGeneration(PreTrainedModel, GenerationMixin):
         features [N, T, C]; decoder_input_ids [R, L]; rows [R], the image of each caption (by default R = N, one each);
         lengths [R], the steps of each caption that are asked for: later ones are skipped and mean nothing.
         """
-        return self._teach(self.bridge(features), decoder_input_ids, rows, lengths)
+        return self._teach(self.remember(features), decoder_input_ids, rows, lengths)
 
     def attention_penalty(self, alphas: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Doubly stochastic regularisation (Xu et al., equation 14): how far each cell is from being looked at once.
@@ -259,13 +276,13 @@ class CnnRnnForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if isinstance(encoder_outputs, Memory):
             return encoder_outputs
         if encoder_outputs is not None:
-            features = as_cells(encoder_outputs[0])
-        elif features is None:
+            whole: Memory = self.bridge(as_cells(encoder_outputs[0]))
+            return whole
+        if features is None:
             if pixel_values is None:
                 raise CheckpointError("cnn_rnn got no image.", "Give pixel_values, features or encoder_outputs.")
             features = self.see(pixel_values)
-        memory: Memory = self.bridge(features)
-        return memory
+        return self.remember(features)
 
     def _teach(
         self, memory: Memory, ids: torch.Tensor, rows: torch.Tensor | None, lengths: torch.Tensor | None
