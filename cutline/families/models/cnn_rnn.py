@@ -175,8 +175,8 @@ class CnnRnnForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if self.halves is not None:
             if features.dim() == 4:
                 features = features.contiguous(memory_format=torch.channels_last)
-            features = as_cells(self.halves.upper(features).last_hidden_state)
-        memory: Memory = self.bridge(features)
+            features = self.halves.upper(features).last_hidden_state
+        memory: Memory = self.bridge(as_cells(features))
         return memory
 
     def decode_teacher(
@@ -276,9 +276,8 @@ class CnnRnnForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if isinstance(encoder_outputs, Memory):
             return encoder_outputs
         if encoder_outputs is not None:
-            whole: Memory = self.bridge(as_cells(encoder_outputs[0]))
-            return whole
-        if features is None:
+            features = encoder_outputs[0]
+        elif features is None:
             if pixel_values is None:
                 raise CheckpointError("cnn_rnn got no image.", "Give pixel_values, features or encoder_outputs.")
             features = self.see(pixel_values)
