@@ -77,6 +77,9 @@ class TrainSettings(Section):
     betas: tuple[float, float] = Field((0.9, 0.999), description="of Adam's moments")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over the vocabulary")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of a moving average of the weights, which is then validated and kept"
+    )
     reward_after: float | None = Field(
         None, ge=0, description="epochs after which drawn captions are rewarded by CIDEr (self-critical); none: never"
     )

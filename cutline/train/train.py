@@ -21,6 +21,7 @@ from cutline.features import FeatureCache
 from cutline.metrics.find import lower_is_better
 from cutline.progress import bar, say
 from cutline.records import Sample
+from cutline.train.average import Average
 from cutline.train.examples import Collator, Examples, may_mirror, mirrored
 from cutline.train.loop import (
     WEIGHTS,
@@ -144,6 +145,7 @@ def _stage(
                 settings.reward_lr,
                 settings.part_lr,
                 settings.flip,
+                Average(family, settings.ema) if settings.ema and choose else None,
                 args=arguments(settings, checkpoints, family.device, seed, choose),
                 train_dataset=examples,
                 eval_dataset=Examples(validating, "all"),
