@@ -236,11 +236,15 @@ def store_image(folder: Path, facts: ImageFacts, data: bytes) -> None:
     os.replace(temporary, target)
 
 
-def as_checked(sample: Sample, facts: ImageFacts, path: Path) -> Sample:
-    """A sample whose image is stored at a path, with what is known of it in ``extra``, as ``Dataset`` gives it."""
+def as_checked(sample: Sample, facts: ImageFacts, path: Path, source: str) -> Sample:
+    """A sample whose image is stored at a path, with what is known of it in ``extra``, as ``Dataset`` gives it.
+
+    Args:
+        source: what the image was called where it came from.
+    """
     # a column of the source that has one of our names is kept under "source_", "width_" …
     extra = {f"{name}_" if name in IMAGE_COLUMNS else name: value for name, value in sample.extra.items()}
-    known: dict[str, Any] = {"sha256": facts.sha256, "width": facts.width, "height": facts.height}
+    known: dict[str, Any] = {"sha256": facts.sha256, "width": facts.width, "height": facts.height, "source": source}
     if facts.original:
         known |= {"original_width": facts.original[0], "original_height": facts.original[1]}
     if facts.notes:

@@ -184,12 +184,13 @@ class Preparation:
                 if isinstance(verdict, Problem):
                     losses.add(replace(verdict, id=sample.id))
                     continue
-                result = chain(dataset.as_checked(sample, verdict, self.intake.path(verdict)))
+                named = _named(sample.image, self.source, self.settings)
+                result = chain(dataset.as_checked(sample, verdict, self.intake.path(verdict), named))
                 if isinstance(result, Problem):
                     losses.add(result)
                     continue
                 pictures.add(result, verdict)
-                out.write([dataset.table_row(result, verdict, _named(sample.image, self.source, self.settings))])
+                out.write([dataset.table_row(result, verdict, named)])
             self._tell(chain)
         return checker.decoded
 

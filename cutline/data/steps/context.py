@@ -1,0 +1,211 @@
+"""What may stand in the prompt beside a photograph: place, date, people, organisations, event, section of the news.
+
+Each field comes from the article, the headline, an address or the photograph's own notes, and says from which. From the
+caption, which a model is to write, nothing is taken, unless the recipe says ``oracle = true``; then everything that is
+made from it is called an oracle.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from cutline.data.steps import Place
+from cutline.data.steps.rewrite import ORIGINAL
+from cutline.recipe import Section
+from cutline.records import Sample
+
+DESCRIPTION = "article, headline, addresses, EXIF and IPTC → a line of context for the prompt"
+PHASE: Literal["checked"] = "checked"
+ORDER = 30
+REASONS: dict[str, str] = {}
+
+#: What the template may name.
+FIELDS = ("section", "location", "date", "person", "org", "event")
+
+#: Where a sample keeps field → {value, source}, beside the rendered line in its context.
+SOURCES = "context_sources"
+
+
+class Settings(Section):
+    """[data.steps.context]"""
+
+    texts: list[str] = Field(
+        default=["headline", "title", "abstract", "lead_paragraph", "article", "article_text", "body"],
+        description="columns that are read for names and dates, the weightiest first; those that are absent are passed "
+        'over. "caption" is refused without oracle',
+    )
+    addresses: list[str] = Field(
+        default=["article_url", "web_url", "url", "link"],
+        description="columns with the article's address; the image's own is read, too",
+    )
+    model: str = Field(
+        default="en_core_web_sm",
+        description='spaCy pipeline for names, by its name or its folder; "" reads only addresses, notes, dates and '
+        "the list of events",
+    )
+    template: str = Field(
+        default="[{section} | {location} | {date} | PERSON={person} | EVENT={event}]",
+        description="of the line; parts between | whose field is absent are left out. Fields: " + ", ".join(FIELDS),
+    )
+    max_tokens: int = Field(
+        default=48, ge=1, description="longest line, in tokens as estimated (4 letters each); parts go from the end"
+    )
+    persons: int = Field(default=2, ge=0, description="at most so many people")
+    max_chars: int = Field(default=5000, ge=1, description="so much of each text is read, in characters")
+    oracle: bool = Field(
+        default=False,
+        description="allow the caption as a source: the best that context could do, not a result to be compared",
+    )
+
+    @model_validator(mode="after")
+    def _reads_no_caption(self) -> Settings:
+        forbidden = [name for name in self.texts if re.fullmatch(r"captions?(_?\d+)?", name.lower())]
+        if forbidden and not self.oracle:
+            raise ValueError(
+                f"texts names {forbidden[0]!r}, the text that a model is to write; only oracle = true allows that"
+            )
+        unknown = set(re.findall(r"\{(\w*)\}", self.template)) - set(FIELDS)
+        if unknown:
+            raise ValueError(f"the template's {{{unknown.pop()}}} is no field; fields: {', '.join(FIELDS)}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A field's values and where they come from ("headline", "image address", "IPTC" …)."""
+
+    values: tuple[str, ...]
+    source: str
+
+
+def open(settings: Settings, place: Place | None = None) -> ContextStep:
+    from cutline.data.named_entities import Recogniser
+
+    memory = place.folder / ".work/context.sqlite" if place else None
+    return ContextStep(settings, Recogniser(settings.model, memory))
+
+
+class ContextStep:
+    """Sample → sample with ``context["context"]``, and the fields with their sources in ``extra``."""
+
+    def __init__(self, settings: Settings, recogniser: Any):
+        self.settings = settings
+        self.recogniser = recogniser
+        self._counts: dict[str, int] = {}
+
+    def __call__(self, sample: Sample) -> Sample:
+        found = self.fields(sample)
+        for name in found:
+            self._counts[name] = self._counts.get(name, 0) + 1
+        line = render(
+            self.settings.template, {name: one.values for name, one in found.items()}, self.settings.max_tokens
+        )
+        sources = {name: {"value": "; ".join(one.values), "source": one.source} for name, one in found.items()}
+        if not line:
+            return sample
+        return replace(sample, context={**sample.context, "context": line}, extra={**sample.extra, SOURCES: sources})
+
+    def facts(self) -> dict[str, Any]:
+        """For ``dataset.json``: samples by field, and whether this is an oracle."""
+        return {"oracle": int(self.settings.oracle), "fields": dict(self._counts)}
+
+    def close(self) -> None:
+        self.recogniser.close()
+
+    def fields(self, sample: Sample) -> dict[str, Found]:
+        """Field → its values and source; absent fields are left out."""
+        from cutline.data.named_entities import date_in, ranked
+
+        addresses = self._addresses(sample)
+        notes: Mapping[str, str] = sample.extra.get("photo_notes") or {}
+        texts = self._texts(sample)
+        found: dict[str, Found] = _of_addresses(addresses)
+        if "date" not in found and notes.get("date"):
+            found["date"] = Found((notes["date"],), "photo notes")
+        place = ", ".join(notes[name] for name in ("city", "state", "country") if notes.get(name))
+        if place:
+            found["location"] = Found((place,), "photo notes")
+        for source, text in texts:
+            if "date" not in found and (date := date_in(text)):
+                found["date"] = Found((date,), source)
+            names = ranked(self.recogniser.names(text))
+            most = {"location": 1, "org": 1, "event": 1, "person": self.settings.persons}
+            for kind, values in names.items():
+                if kind not in found and most[kind]:
+                    found[kind] = Found(tuple(values[: most[kind]]), source)
+        return found
+
+    def _addresses(self, sample: Sample) -> list[tuple[str, str]]:
+        """(source, address): the image's own first, since its date is the photograph's."""
+        own = [str(sample.extra[name]) for name in (ORIGINAL, "source") if sample.extra.get(name)]
+        article = [str(value) for name in self.settings.addresses if (value := _field(sample, name))]
+        return [*(("image address", one) for one in own), *(("article address", one) for one in article)]
+
+    def _texts(self, sample: Sample) -> list[tuple[str, str]]:
+        texts = []
+        for name in self.settings.texts:
+            if re.fullmatch(r"captions?(_?\d+)?", name.lower()):
+                value: Any = " ".join(sample.captions)
+                source = "oracle (caption)"
+            else:
+                value, source = _field(sample, name), name
+            text = " ".join(value) if isinstance(value, list) else str(value or "")
+            if text.strip() and (self.settings.oracle or not _is_caption(text, sample.captions)):
+                texts.append((source, text[: self.settings.max_chars]))
+        return texts
+
+
+def _field(sample: Sample, name: str) -> Any:
+    return sample.context.get(name) or sample.extra.get(name)
+
+
+def _is_caption(text: str, captions: Sequence[str]) -> bool:
+    """A column that repeats the caption under another name gives it away all the same."""
+    return " ".join(text.split()) in captions
+
+
+def _of_addresses(addresses: Sequence[tuple[str, str]]) -> dict[str, Found]:
+    """Date from the image's address before the article's; section the other way round, and none that says nothing."""
+    from cutline.data.news_address import VAGUE, parse
+
+    read = [(source, parse(address)) for source, address in addresses]
+    found = {}
+    dated = [(source, one.date) for source, one in read if one.date]
+    if dated:
+        found["date"] = Found((dated[0][1],), dated[0][0])
+    sections = [(source, one.section) for source, one in reversed(read) if one.section]
+    telling = [(source, section) for source, section in sections if section.partition("/")[0] not in VAGUE]
+    if telling:
+        found["section"] = Found((telling[0][1],), telling[0][0])
+    return found
+
+
+def render(template: str, values: Mapping[str, Sequence[str]], max_tokens: int) -> str:
+    """The line: a part for each value, absent fields left out, cut at its end to the budget; "" when nothing is known.
+
+    "[{section} | PERSON={person}]", {"person": ("Ann", "Bo")} → "[PERSON=Ann | PERSON=Bo]"
+    """
+    opening = template[: len(template) - len(template.lstrip("[(<"))]
+    closing = template[len(template.rstrip("])>")) :]
+    parts = []
+    for part in template[len(opening) : len(template) - len(closing)].split("|"):
+        names = re.findall(r"\{(\w+)\}", part)
+        if not all(values.get(name) for name in names):
+            continue
+        if len(names) == 1:
+            parts += [part.strip().replace(f"{{{names[0]}}}", value) for value in values[names[0]]]
+        else:
+            parts.append(part.strip().format(**{name: ", ".join(values[name]) for name in names}))
+    while parts and tokens(line := f"{opening}{' | '.join(parts)}{closing}") > max_tokens:
+        parts.pop()
+    return line if parts else ""
+
+
+def tokens(text: str) -> int:
+    """About how many tokens a model needs: one for each four letters of a word, one for each mark."""
+    return sum(-(-len(word) // 4) for word in re.findall(r"\w+", text)) + len(re.findall(r"[^\w\s]", text))
