@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from cutline.data.addresses import is_address
-from cutline.data.images import ImageFacts, ImageProblem, read_bytes
+from cutline.data.images import ImageFacts, ImageProblem, container, read_bytes
 from cutline.data.intake import Intake
 from cutline.data.ledger import Ledger
 from cutline.data.problem import Problem
@@ -76,11 +76,12 @@ class Checker:
             return sample, sample.image, None, verdict
         path = os.path.abspath(sample.image)
         try:
-            state = os.stat(path)
+            member = container(path)
+            state = os.stat(member[0] if member else path)
         except (OSError, ValueError):
             return sample, path, None, pool.submit(self._decode, path)  # which says exactly why
         known = self.ledger.find(path, state)
-        if isinstance(known, ImageFacts) and not self.intake.holds(known, state.st_size):
+        if isinstance(known, ImageFacts) and not self.intake.holds(known, member[2] if member else state.st_size):
             known = None
         return sample, path, state, known or pool.submit(self._decode, path)
 

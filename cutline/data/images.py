@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -221,11 +222,27 @@ def image_hash(path: str | Path) -> str:
         ImageProblem: the file is missing or unreadable.
     """
     with _opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def member_path(tar: Path, offset: int, size: int) -> str:
+    """How a file inside an uncompressed tar is named, to be opened like any other: "photos.tar#512+20480"."""
+    return f"{tar}#{offset}+{size}"
+
+
+def container(path: str | Path) -> tuple[str, int, int] | None:
+    """Tar, offset and size of such a name; None for a file of its own."""
+    found = re.fullmatch(r"(.+\.tar)#(\d+)\+(\d+)", str(path), re.IGNORECASE | re.DOTALL)
+    return (found[1], int(found[2]), int(found[3])) if found else None
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[io.BufferedReader]:
+def _opened(path: str | Path) -> Iterator[BinaryIO]:
+    if member := container(path):
+        with _opened(member[0]) as tar:
+            tar.seek(member[1])
+            yield io.BytesIO(tar.read(member[2]))
+        return
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed below; only the opening itself is guarded here
     except (FileNotFoundError, NotADirectoryError) as error:

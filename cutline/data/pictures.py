@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cutline.data.images import ImageFacts
 from cutline.data.problem import Problem
@@ -23,6 +23,10 @@ class Pictures:
         first = self._first.setdefault(_key(facts.sha256), this)
         if first is not this:
             self._pairs.append((first, this))
+
+    def join(self, pairs: Iterable[tuple[tuple[str, str, str], tuple[str, str, str]]]) -> None:
+        """Keeps further pairs of samples together: (id, group, split) each, the earlier one first."""
+        self._pairs.extend(pairs)
 
     def __contains__(self, sha256: str) -> bool:
         return _key(sha256) in self._first

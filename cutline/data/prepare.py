@@ -32,6 +32,8 @@ from cutline.data.pictures import Pictures
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
 from cutline.data.spool import Losses, Spool, read_source, refuse_large_loss
+from cutline.data.steps.organise import write_tars
+from cutline.data.steps.split import stratified, stratum
 from cutline.errors import DataError, RecipeError
 from cutline.records import Sample
 from cutline.runs import fingerprint
@@ -145,7 +147,11 @@ class Preparation:
                     losses.add(problem)
         refuse_large_loss(losses, self.settings.max_lost, spool.rows, lost_in_reading, len(kept))
         moves = pictures.moves(spool.groups, spool.splits) if split_by == "seed" else {}
+        if "split" in self.settings.steps.chosen("end"):
+            moves = self._stratified(moves, split_by)
         whole = self._write(pictures, moves, losses)
+        if organise := self.settings.steps.chosen("end").get("organise"):
+            self.told["organise"] = write_tars(whole, organise) if organise.tars else {}
         marker = {
             "format_version": dataset.FORMAT_VERSION,
             "rows": spool.rows,
@@ -192,6 +198,8 @@ class Preparation:
                 pictures.add(result, verdict)
                 out.write([dataset.table_row(result, verdict, named)])
             self._tell(chain)
+            for joins in (getattr(step, "joins", ()) for _, step in chain.steps):
+                pictures.join(joins)
         return checker.decoded
 
     def _download(self, spool: Spool, places: set[int], stack: ExitStack) -> Downloader | None:
@@ -209,6 +217,24 @@ class Preparation:
         downloader.run(spool.samples(places), _counter(self.progress, len(places)))
         self.told["download"] = dict(downloader.ledger.counts())
         return downloader
+
+    def _stratified(self, moves: Mapping[str, dict[str, str]], split_by: str) -> dict[str, dict[str, str]]:
+        """Group → its final group and split, each split with the same mix of the column's values."""
+        if split_by != "seed":
+            raise DataError(
+                "[data.steps.split] would divide what the source has divided already.",
+                'Leave it out, or give the samples back: rename_splits = {train = ""} and so on.',
+            )
+        column = self.settings.steps.chosen("end")["split"].stratify
+        groups, strata = [], []
+        for row in jsonl.read(self.work / "accepted.jsonl"):
+            groups.append(moves.get(row["group"], row)["group"])
+            strata.append(stratum(column, json.loads(row["context"]), json.loads(row["extra"])))
+        if not any(strata):
+            raise DataError(f"No sample has a {column!r} to divide by.", "Mend stratify in [data.steps.split].")
+        splits = stratified(groups, strata, self.settings.val, self.settings.test, self.settings.seed)
+        final = {group: {"group": group, "split": split} for group, split in splits.items()}
+        return final | {old: final[new["group"]] for old, new in moves.items() if new["group"] in final}
 
     def _write(self, pictures: Pictures, moves: Mapping[str, dict[str, str]], losses: Losses) -> dataset.Dataset:
         accepted = self.work / "accepted.jsonl"
@@ -322,6 +348,8 @@ def _refuse_folder(source: Path, folder: Path) -> None:
 
 def _state(source: Path) -> str:
     """Changes when the source does: names, sizes and times of its files. Images elsewhere are not looked at."""
+    if str(source).startswith("hub:"):  # what the hub has is known when it is loaded
+        return str(source)
     if source.is_file():
         files = [source]
     elif (source / dataset.MARKER).is_file():  # a prepared dataset: its table names every image by its hash

@@ -33,6 +33,7 @@ LOSSES = (
         "caption_without_image": "a caption whose image the source doesn't list or have",
         "duplicate_id": "a second sample with an id that was there before",
         "no_caption": "an image without any caption",
+        "no_image": "an article without any image",
     }
     | {reason: f"an image that is {reason.replace('_', ' ')}" for reason in IMAGE_REASONS}
     | FETCHING

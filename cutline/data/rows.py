@@ -141,6 +141,52 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is not JSON: {error}.", "Fetch or save the file again.") from error
 
 
+def json_members(path: Path) -> Iterator[tuple[str, Any]]:
+    """The members of a file that is one large JSON object, one at a time: the file needn't fit into memory.
+
+    Raises:
+        DataError: the file isn't a JSON object.
+    """
+    decoder = json.JSONDecoder()
+    with open(path, encoding="utf-8-sig") as file:
+        text, more = "", True
+
+        def fill() -> None:
+            nonlocal text, more
+            # a member that is longer than what is there is read again and again: so twice as much each time
+            block = file.read(max(1 << 20, len(text)))
+            text, more = text + block, bool(block)
+
+        def wrong(detail: str) -> DataError:
+            return DataError(f"{path} is not a JSON object: {detail}.", "Fetch or save the file again.")
+
+        fill()
+        text = text.lstrip()
+        if not text.startswith("{"):
+            raise wrong("it doesn't begin with {")
+        text = text[1:]
+        while True:
+            text = text.lstrip(" \t\r\n,")
+            if text.startswith("}"):
+                return
+            try:
+                key, end = decoder.raw_decode(text)
+                end = len(text) - len(text[end:].lstrip(" \t\r\n"))
+                if text[end : end + 1] != ":":
+                    raise ValueError("a colon is missing")  # perhaps only because it isn't read yet
+                start = len(text) - len(text[end + 1 :].lstrip(" \t\r\n"))
+                value, end = decoder.raw_decode(text, start)
+                if end == len(text) and more:
+                    raise ValueError("it may go on")
+            except ValueError as error:
+                if not more:
+                    raise wrong(str(error)) from error
+                fill()
+                continue
+            text = text[end:]
+            yield str(key), value
+
+
 def _list_of(value: Any, path: Path) -> list[Any]:
     if not isinstance(value, list):
         raise DataError(

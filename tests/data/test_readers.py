@@ -25,7 +25,9 @@ def test_listing_imports_no_reader() -> None:
     code += "; print([name for name in sys.modules if name.startswith('cutline.data.readers.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names, described, imported = map(ast.literal_eval, done.stdout.splitlines())
-    assert names == described == ["coco", "imagefolder", "karpathy", "sidecar", "table"]
+    assert names == described == [
+        "coco", "goodnews", "hub", "imagefolder", "karpathy", "nytimes800k", "sidecar", "table", "webdataset",
+    ]  # fmt: skip
     assert imported == []
 
 

@@ -100,7 +100,7 @@ def check_present(source: Path) -> None:
     Raises:
         DataError: the source is absent; the message names what is there under a similar name.
     """
-    if source.exists():
+    if source.exists() or str(source).startswith("hub:"):
         return
     beside = [path.name for path in source.parent.iterdir()] if source.parent.is_dir() else []
     near = difflib.get_close_matches(source.name, beside, n=1)

@@ -20,7 +20,7 @@ DESCRIPTION = "COCO caption annotations, captions_*.json (images and annotations
 def recognises(source: Path) -> bool:
     if source.is_dir():
         return bool(_files(source))
-    if source.suffix.lower() != ".json":
+    if source.suffix.lower() != ".json" or not source.is_file() or source.name == "captioning_dataset.json":
         return False
     with open(source, "rb") as file:
         head = file.read(262144)

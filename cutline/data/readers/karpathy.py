@@ -21,7 +21,7 @@ _USED = ("sentences", "sentids", "filename", "filepath", "split", "cocoid")
 
 def recognises(source: Path) -> bool:
     if source.is_dir():
-        return len(list(source.glob("dataset_*.json"))) == 1
+        return len(_files(source)) == 1
     if source.suffix.lower() != ".json":
         return False
     with open(source, "rb") as file:
@@ -37,7 +37,7 @@ def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
         DataError: not such a file.
     """
     if source.is_dir():
-        found = sorted(source.glob("dataset_*.json"))
+        found = _files(source)
         if len(found) != 1:
             raise DataError(f"{source} has {len(found)} files dataset_*.json, not one.", "Name the file itself.")
         source = found[0]
@@ -49,6 +49,11 @@ def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
     finder = ImageFinder([folder, folder / "images"], settings.images)
     for number, image in enumerate(images, 1):
         yield _sample(image, finder, f"{source.name}, image {number}")
+
+
+def _files(folder: Path) -> list[Path]:
+    """Those of Karpathy; the ``datasets`` library has files with such names, too."""
+    return sorted(path for path in folder.glob("dataset_*.json") if path.stem not in ("dataset_dict", "dataset_info"))
 
 
 def _sample(image: Any, finder: ImageFinder, where: str) -> Sample | Problem:

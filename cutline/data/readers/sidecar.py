@@ -72,6 +72,8 @@ def _has_table(source: Path) -> bool:
     folders = [source, *(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))]
     if any(path.suffix.lower() in endings for path in source.iterdir()):
         return True
+    if any(source.glob("*.tar")) or (source / "captioning_dataset.json").is_file():
+        return True
     if any(source.glob("dataset_*.json")) or any(source.glob("captions_*.json")):
         return True
     return any((folder / f"metadata{ending}").exists() for folder in folders for ending in endings) or any(

@@ -1,0 +1,106 @@
+"""Takes out pictures that come again, byte for byte or to the eye, or keeps them together in one split."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from cutline import jsonl
+from cutline.data.steps import Drop, Place
+from cutline.recipe import Section
+from cutline.records import Sample
+
+if TYPE_CHECKING:
+    from cutline.data.perceptual import Look
+
+DESCRIPTION = "samples → the first of each picture"
+PHASE: Literal["checked"] = "checked"
+ORDER = 20
+REASONS = {
+    "same_picture": "an earlier sample has the same picture, byte for byte",
+    "near_picture": "an earlier sample has a picture that looks the same",
+}
+
+Choice = Literal["drop", "group"]
+
+
+class Settings(Section):
+    """[data.steps.dedup]"""
+
+    exact: Choice = Field(
+        default="drop",
+        description="what becomes of a picture that comes again byte for byte: drop leaves it out, group keeps both in "
+        "one split",
+    )
+    near: Choice | Literal["keep"] = Field(
+        default="group",
+        description="what becomes of a picture that looks like an earlier one: drop, group, or keep (not looked for)",
+    )
+    distance: int = Field(
+        default=6, ge=0, le=15, description="bits of 64 in which the perceptual hashes of such pictures may differ"
+    )
+
+
+def open(settings: Settings, place: Place) -> Dedup:
+    return Dedup(settings, place)
+
+
+class Dedup:
+    """Sample → sample, or a drop.
+
+    Attributes:
+        joins: pairs (earlier, later) of (id, group, split) that look the same and must stay together.
+    """
+
+    def __init__(self, settings: Settings, place: Place):
+        from cutline.data.perceptual import Near
+
+        self.settings = settings
+        self.joins: list[tuple[tuple[str, str, str], tuple[str, str, str]]] = []
+        self._same: set[int] = set()
+        self._near = Near(settings.distance)
+        self._first: list[tuple[str, str, str]] = []  # of each picture in _near
+        memory = place.folder / ".work/looks.jsonl"
+        self._out = jsonl.Appender(memory)
+        self._known = {row["sha256"]: (row["hash"], row["colours"]) for row in jsonl.read(memory)}
+
+    def __call__(self, sample: Sample) -> Sample | Drop:
+        digest = str(sample.extra["sha256"])
+        key = int(digest[:16], 16)
+        if key in self._same:
+            if self.settings.exact == "drop":
+                return Drop("same_picture", sample.image.rpartition("/")[2])
+            return sample  # preparing itself keeps equal pictures together
+        if self.settings.near != "keep":
+            one = self._look(digest, sample.image)
+            found = self._near.find(one)
+            if found is not None and self.settings.near == "drop":
+                return Drop("near_picture", f"looks like {self._first[found][0]}")
+            this = (sample.id, sample.group, sample.split)
+            if found is not None:
+                self.joins.append((self._first[found], this))
+            self._near.add(one)
+            self._first.append(this)
+        self._same.add(key)
+        return sample
+
+    def facts(self) -> dict[str, int]:
+        return {"grouped": len(self.joins)} if self.joins else {}
+
+    def close(self) -> None:
+        self._out.close()
+
+    def _look(self, digest: str, path: str) -> Look:
+        from cutline.data.images import open_image
+        from cutline.data.perceptual import Look, look
+
+        if digest in self._known:
+            number, colours = self._known[digest]
+            return Look(int(number, 16), base64.b64decode(colours))
+        found = look(open_image(path))
+        colours = base64.b64encode(found.colours).decode()
+        self._known[digest] = (f"{found.hash:016x}", colours)
+        self._out.write([{"sha256": digest, "hash": f"{found.hash:016x}", "colours": colours}])
+        return found
