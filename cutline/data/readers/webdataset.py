@@ -50,10 +50,12 @@ def _tars(folder: Path) -> list[Path]:
 
 
 def _read(tar: tarfile.TarFile, path: Path) -> Iterator[Sample | Problem]:
-    key, members = "", {}
+    listed: Any = tar  # its list of members is emptied as we go: of a million it would take a gigabyte
+    key = ""
+    members: dict[str, tarfile.TarInfo] = {}
     for member in tar:
         if not member.isfile():
-            tar.members = []  # type: ignore[attr-defined]
+            listed.members = []
             continue
         name, ending = _divided(member.name)
         if name != key and members:
@@ -61,13 +63,13 @@ def _read(tar: tarfile.TarFile, path: Path) -> Iterator[Sample | Problem]:
             members = {}
         key = name
         members[ending] = member
-        tar.members = []  # type: ignore[attr-defined] - it would remember a million members otherwise
+        listed.members = []
     if members:
         yield _sample(tar, path, key, members)
 
 
 def _divided(name: str) -> tuple[str, str]:
-    """ "a/b.c/000.seg.png" → "a/b.c/000", "seg.png": the first dot of the last part divides, as in WebDataset."""
+    """The first dot of the last part divides, as in WebDataset: "a/b.c/000.seg.png" → "a/b.c/000", "seg.png"."""
     folder, slash, last = name.rpartition("/")
     stem, _, ending = last.partition(".")
     return f"{folder}{slash}{stem}", ending.lower()
