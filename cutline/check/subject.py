@@ -107,8 +107,6 @@ class Subject:
         #: What one probe found out and another wants to know, too.
         self.notes: dict[str, Any] = {}
         self.samples, self.pictures = _choose(samples)
-        if tiny:
-            stir(family)
 
     # ---- what training sees
 
@@ -237,16 +235,6 @@ def _rows(labels: list[list[int]], seen: CrossEntropies) -> list[Row] | None:
             pieces = torch.split(seen.logits, [len(row) - first for row in labels])
             return [Row(row, first, piece) for row, piece in zip(labels, pieces, strict=True)]
     return None
-
-
-def stir(family: Family) -> None:
-    """Makes a miniature's fresh weights larger: near zero, every image and every word looks the same to it."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in family.model.named_parameters():
-            if family.part_of(name) != "vision" and parameter.is_floating_point():
-                noise = torch.randn(parameter.shape, generator=generator) * 0.02
-                parameter.add_(noise.to(parameter))
 
 
 def _choose(samples: Sequence[Sample]) -> tuple[list[Sample], list[Image]]:

@@ -303,7 +303,8 @@ def test_few_bits(tmp_path, sound):
                     parameter.data.random_(0, 256)
         return family
 
-    probed = subject(tmp_path, "qwen2_5_vl", fresh=few, whole=lambda: opening.open_checkpoint(tmp_path / "base"))
+    probed = subject(tmp_path, "qwen2_5_vl", whole=lambda: opening.open_checkpoint(tmp_path / "base"))
+    probed.family = few()
     found = verdicts(probed, "quantised")
     assert found["quantised"].status == ("passed" if sound else "failed"), found
 

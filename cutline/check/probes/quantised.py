@@ -23,9 +23,7 @@ LEAST = 0.9
 def probe(subject: Subject) -> Finding:
     if subject.whole is None:
         return not_applicable("all weights are kept in 16 or 32 bits")
-    # a miniature was stirred; its like is opened anew
-    few = _logits(subject, subject.fresh() if subject.tiny else subject.family)
-    many = _logits(subject, subject.whole())
+    few, many = _logits(subject, subject.family), _logits(subject, subject.whole())
     pairs = torch.stack([few, many]).double()
     pairs = torch.nn.functional.normalize(pairs - pairs.mean(-1, keepdim=True), dim=-1)
     correlation = float((pairs[0] * pairs[1]).sum(-1).mean())
