@@ -297,13 +297,13 @@ def quiet_libraries(load: bool = True) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if not load:
-        return
     import logging as standard
 
+    standard.getLogger("huggingface_hub").setLevel(standard.ERROR)
+    if not load:
+        return
     from transformers.utils import logging
 
-    standard.getLogger("huggingface_hub").setLevel(standard.ERROR)
     standard.getLogger("bitsandbytes").setLevel(standard.ERROR)
     logging.disable_progress_bar()
     logging.set_verbosity_error()

@@ -103,6 +103,8 @@ class Run:
 
         if self.recipe.train:
             find.lower_is_better(self.recipe.train.metric)  # raises where it is no single score
+        if "score" in stages:
+            self.recipe.score.check()
         if {"train", "caption"} & set(stages) and not (self.tiny or self.folder.stage("prepare")):
             from cutline.families.open import family_of
 

@@ -26,7 +26,7 @@ FLOORS = {
     ),
     2: (
         "cutline.families*", "cutline.metrics.bertscore", "cutline.metrics.clipscore", "cutline.metrics.fgd",
-        "cutline.metrics.encoders", "cutline.metrics.tiny_encoders",
+        "cutline.metrics.encoders", "cutline.metrics.encoder_settings", "cutline.metrics.tiny_encoders",
     ),
     1: ("cutline.data*", "cutline.metrics*"),
     0: (

@@ -129,6 +129,13 @@ WRONG: dict[str, tuple[str, str, str]] = {
     ),
     "several training metrics": ("good --set train.metric=bleu", "bleu is several scores", "Choose one of them: bleu1"),
     "unknown training metric": ("good --set train.metric=cidre", "There is no metric cidre", "Did you mean cider?"),
+    "metric without its file": ("good --set score.metrics=['chair']", "which objects the images show", "instances"),
+    "metric without its checkpoint": (
+        "good --set score.metrics=['fgd'] --set score.fgd.model=./nothing", "nothing could not be opened", "fgd.model",
+    ),
+    "metric without its program": (
+        "good --set score.metrics=['spice'] --set score.spice.folder=nothing", "spice needs spice-1.0.jar", "or leave",
+    ),
     "unknown metric": ("good --set score.metrics=['blue4']", "no metric blue4. Did you mean bleu4?", "metrics"),
     "no such device": ("good --set model.device=cuda:99", "The device 'cuda:99' can't be used here", "--device cpu"),
     "run folder is a file": ("good -o good.toml", "good.toml is a file", "--out"),

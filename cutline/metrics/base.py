@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,6 +156,15 @@ class Metric(ABC):
 
     def __init__(self, references: References, settings: Section | None = None):
         self.references = references
+
+    @classmethod
+    def check(cls, settings: Any) -> None:
+        """Raises ScoreError where what the metric needs besides captions is not here; known before hours of training.
+
+        Args:
+            settings: its own ``Settings``.
+        """
+        return
 
     @abstractmethod
     def statistics(self, candidates: Candidates) -> Floats:

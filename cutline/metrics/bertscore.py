@@ -21,7 +21,7 @@ from pydantic import Field
 
 from cutline.errors import ScoreError
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References
-from cutline.metrics.encoder_settings import EncoderSettings
+from cutline.metrics.encoder_settings import EncoderSettings, check_checkpoint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +69,10 @@ class BertScore(MeanMetric):
                 "Say which: [score.bertscore] layer = … (--set bertscore.layer=…); two thirds up is usual.",
             )
         self._layer = layer
+
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        check_checkpoint("bertscore", settings)
 
     @cached_property
     def _encoder(self) -> TokenEncoder:

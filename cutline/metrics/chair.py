@@ -51,15 +51,15 @@ class Chair(Metric):
     def __init__(self, references: References, settings: Settings | None = None):
         super().__init__(references)
         settings = settings or Settings()
-        if settings.instances is None:
-            raise ScoreError(
-                "chair needs to know which objects the images show.",
-                "Give COCO's instances: [score.chair] instances = … (--set chair.instances=instances_val2014.json).",
-            )
+        path = _instances(settings)
         self._vocabulary = Vocabulary.read(Path(settings.synonyms) if settings.synonyms else _OWN_LIST)
-        self._marked = self._find(_read_objects(Path(settings.instances)), settings.instances)
+        self._marked = self._find(_read_objects(path), path)
 
-    def _find(self, marked: Mapping[str, frozenset[str]], path: str) -> list[frozenset[str]]:
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        _instances(settings)
+
+    def _find(self, marked: Mapping[str, frozenset[str]], path: Path) -> list[frozenset[str]]:
         """The objects marked in each image; images go by their ids or their files' names."""
         absent = [name for name in self.references.ids if _key(name, marked) is None]
         if absent:
@@ -150,6 +150,18 @@ class Vocabulary:
                     place += size - 1
                     break
             place += 1
+
+
+def _instances(settings: Settings) -> Path:
+    if settings.instances is None:
+        raise ScoreError(
+            "chair needs to know which objects the images show.",
+            "Give COCO's instances: [score.chair] instances = … (--set chair.instances=instances_val2014.json).",
+        )
+    path = Path(settings.instances)
+    if not path.is_file():
+        raise ScoreError(f"chair: there is no file {path}.", "Give COCO's instances JSON.")
+    return path
 
 
 def _plain(text: str) -> str:

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from cutline.errors import ScoreError
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References, ratio, some
-from cutline.metrics.encoder_settings import EncoderSettings
+from cutline.metrics.encoder_settings import EncoderSettings, check_checkpoint
 
 if TYPE_CHECKING:
     from cutline.metrics.encoders import ClipEncoder, Vectors
@@ -50,6 +50,10 @@ class ClipScore(MeanMetric):
                 f"clipscore needs the images, and {len(missing)} of {len(references)} are not known: {some(missing)}.",
                 "Score against a prepared dataset, or say in which folder the images are (--images FOLDER).",
             )
+
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        check_checkpoint("clipscore", settings)
 
     @cached_property
     def _encoder(self) -> ClipEncoder:

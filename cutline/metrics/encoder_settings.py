@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from cutline.errors import ScoreError
 from cutline.recipe import Section
 
 
@@ -18,3 +19,28 @@ class EncoderSettings(Section):
     )
     device: str = Field("auto", description='"auto", "cpu", "cuda", "cuda:1", "mps"')
     batch_size: int = Field(64, ge=1, description="texts or images at a time; changes no score but by rounding")
+
+
+def check_checkpoint(metric: str, settings: EncoderSettings) -> None:
+    """Looks for the checkpoint's configuration, without opening the checkpoint.
+
+    Raises:
+        ScoreError: there is none.
+    """
+    if settings.model == "tiny":
+        return
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(settings.model)
+    except (OSError, ValueError) as error:
+        raise not_opened(metric, settings, error) from error
+
+
+def not_opened(metric: str, settings: EncoderSettings, error: Exception) -> ScoreError:
+    """The error of a checkpoint that could not be opened."""
+    words = " ".join(str(error).split())[:200]
+    return ScoreError(
+        f"{metric}: the checkpoint {settings.model} could not be opened: {type(error).__name__}: {words}",
+        f"Give a folder or a name on the hub as [score.{metric}] model (--set {metric}.model=…).",
+    )

@@ -22,7 +22,7 @@ from cutline.errors import ScoreError
 from cutline.families.open import choose_device, choose_dtype
 from cutline.metrics import tiny_encoders
 from cutline.metrics.base import some
-from cutline.metrics.encoder_settings import EncoderSettings
+from cutline.metrics.encoder_settings import EncoderSettings, not_opened
 from cutline.progress import bar
 
 Vectors = NDArray[np.float32]
@@ -71,11 +71,7 @@ class Encoder:
             if kind == "clip":
                 self.image_processor = AutoImageProcessor.from_pretrained(name, backend="pil")
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            words = " ".join(str(error).split())[:200]
-            raise ScoreError(
-                f"{self.metric}: the checkpoint {name} could not be opened: {type(error).__name__}: {words}",
-                f"Give a folder or a name on the hub as [score.{self.metric}] model (--set {self.metric}.model=…).",
-            ) from error
+            raise not_opened(self.metric, self.settings, error) from error
         missing = sorted(key for key in found["missing_keys"] if not key.startswith(self.unused))
         if missing:
             raise ScoreError(

@@ -74,13 +74,11 @@ class Entities(Metric):
         name: str = "given",
     ):
         super().__init__(references)
-        settings = settings or Settings()
-        if find is not None:
-            self._find, self._name = find, name
-        elif settings.given is not None:
-            self._find, self._name = _Given(Path(settings.given)), f"given-{Path(settings.given).name}"
-        else:
-            self._find, self._name = _spacy(settings.model)
+        self._find, self._name = (find, name) if find else _finder(settings or Settings())
+
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        _finder(settings)
 
     @cached_property
     def _theirs(self) -> list[list[tuple[str, str]]]:
@@ -122,6 +120,13 @@ class Entities(Metric):
 
     def facts(self) -> dict[str, str]:
         return {"ner": self._name, "match": "text+label", "refs_by": "first"}
+
+
+def _finder(settings: Settings) -> tuple[Find, str]:
+    """What finds entities, and its name."""
+    if settings.given is not None:
+        return _Given(Path(settings.given)), f"given-{Path(settings.given).name}"
+    return _spacy(settings.model)
 
 
 class _NotGiven(ScoreError):

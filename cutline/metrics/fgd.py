@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field
 
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References
-from cutline.metrics.encoder_settings import EncoderSettings
+from cutline.metrics.encoder_settings import EncoderSettings, check_checkpoint
 
 if TYPE_CHECKING:
     from cutline.metrics.encoders import SentenceEncoder
@@ -47,6 +47,10 @@ class Fgd(MeanMetric):
     def __init__(self, references: References, settings: Settings | None = None):
         super().__init__(references)
         self._settings = settings or Settings()
+
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        check_checkpoint("fgd", settings)
 
     @cached_property
     def _encoder(self) -> SentenceEncoder:

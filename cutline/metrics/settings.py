@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, create_model, field_validator, model_validator
 
 from cutline.errors import ScoreError
-from cutline.metrics.find import configurable, resolve
+from cutline.metrics.find import configurable, load, resolve
 from cutline.recipe import Section
 
 #: What is scored where nothing else is asked for.
@@ -49,6 +49,13 @@ class _ScoreSettings(Section):
         """Metric → its settings, of those that have a section."""
         found = {name: getattr(self, name) for name in configurable()}
         return {name: settings for name, settings in found.items() if settings is not None}
+
+    def check(self) -> None:
+        """Raises ScoreError where a chosen metric lacks what it needs: a checkpoint, a program, a file."""
+        chosen = resolve(self.metrics)
+        for name, settings in self.options.items():
+            if name in chosen:
+                load(name).check(settings)
 
     def rehearsed(self) -> ScoreSettings:
         """The same with few resamples, and with miniatures for the checkpoints that metrics look through."""

@@ -52,12 +52,12 @@ class Spice(MeanMetric):
     def __init__(self, references: References, settings: Settings | None = None):
         super().__init__(references)
         self._settings = settings or Settings()
-        self._folder = _find_jars(self._settings.folder)
-        java = shutil.which(self._settings.java)
-        if java is None:
-            raise ScoreError(f"spice needs Java, and there is no {self._settings.java}.", f"Install it, {_WITHOUT}")
-        self._java = java
+        self._folder, self._java = _find_program(self._settings)
         self._cider = Cider(references)
+
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        _find_program(settings)
 
     def values(self, candidates: Candidates) -> Floats:
         tokens = iter(self.references.tokens)
@@ -113,6 +113,15 @@ class Spice(MeanMetric):
 
     def facts(self) -> dict[str, str]:
         return {"program": _JAR.removesuffix(".jar"), "corenlp": "3.6.0", "df": f"references({len(self.references)})"}
+
+
+def _find_program(settings: Settings) -> tuple[Path, str]:
+    """The folder with SPICE's jars, and Java."""
+    folder = _find_jars(settings.folder)
+    java = shutil.which(settings.java)
+    if java is None:
+        raise ScoreError(f"spice needs Java, and there is no {settings.java}.", f"Install it, {_WITHOUT}")
+    return folder, java
 
 
 def _find_jars(folder: str | None) -> Path:

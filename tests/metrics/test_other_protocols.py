@@ -31,6 +31,21 @@ def test_the_tokens_stand_in_the_signature() -> None:
         assert said in found["bleu4_nltk_smooth1"].signature
 
 
+def test_the_table_of_the_docs() -> None:
+    """COCO's own example results, as docs/metrics.md has them."""
+    captions = reference_scores.shared("official_fakecap")
+    predictions = {name: texts[0] for name, texts in captions["res_raw"].items()}
+    expected = {
+        "bleu4": 0.1908290438, "rouge_l": 0.3962526936, "cider": 0.5997905185, "cider_original": 0.7110599515,
+        "rougeL_f1": 0.3941, "bleu4_nltk_smooth1": 0.1625, "bleu4_nltk_smooth2": 0.2840, "bleu4_news": 0.0642,
+        "rouge_l_news": 0.2542, "cider_news": 0.6414,
+    }  # fmt: skip
+    found = score(predictions, captions["gts_raw"], list(expected), resamples=0)
+    for name, value in expected.items():
+        digits = len(str(value)) - 2
+        assert found[name].value == pytest.approx(value, abs=0.6 * 10**-digits), name
+
+
 def test_repetition_counts_ngrams_that_came_before() -> None:
     found = score({"a": "x y x y", "b": "p q"}, {"a": ["x"], "b": ["x"]}, ["repetition"], resamples=0)
     assert [found[f"seq_rep{k}"].value for k in (1, 2, 3, 4)] == pytest.approx([2 / 6, 1 / 4, 0, 0])
