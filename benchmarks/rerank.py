@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import BertTokenizer, BlipConfig, BlipForImageTextRetrieval, BlipImageProcessorPil
 
 from cutline.families.blip import BlipMatcher
+from cutline.families.common.blip_texts import clean
 from cutline.families.common.tiny import wordpiece
 
 #: Pairs of both directions on Flickr30K's 1K test images with 128 candidates a query, and distinct ones.
@@ -64,7 +65,8 @@ def run_ours(texts: list[str], images: list[Tensor], dtype: torch.dtype) -> tupl
 def run_published(texts: list[str], known: list[str], images: list[Tensor]) -> tuple[list[Tensor], float]:
     """Scores of each image with the texts, and CPU seconds a pair."""
     family = matcher(known)
-    batch = family.tokenizer(texts, padding="max_length", truncation=True, max_length=35, return_tensors="pt")
+    cleaned = [clean(text, 30) for text in texts]
+    batch = family.tokenizer(cleaned, padding="max_length", truncation=True, max_length=35, return_tensors="pt")
     found, seconds = timed(lambda: [published(family, one, batch) for one in images])
     pair = seconds / (len(texts) * len(images))
     print(f"published, float32: {1000 * pair:.2f} ms a pair; {memory():.2f} GiB")

@@ -260,7 +260,7 @@ def report(
 
 @app.command(short_help="List the model families.")
 def families(debug: Debug = False) -> None:
-    """List the model families that can be opened, trained and captioned with."""
+    """List the model families that can be opened. Some only embed images and texts; docs/families.md says which."""
     from cutline import families as found
 
     print("\n".join(found.names()))

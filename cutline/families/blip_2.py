@@ -27,8 +27,10 @@ from transformers import (
 
 from cutline.errors import CheckpointError
 from cutline.families.base import Batch, Family
+from cutline.families.common.blip_2_matching import Blip2Matching
 from cutline.families.common.blip_texts import clean
 from cutline.families.common.chat import ChatFamily
+from cutline.families.common.matching import Matching
 from cutline.families.common.retrieval import RetrievalFamily, unit
 from cutline.families.common.seq2seq import Seq2SeqFamily, place
 from cutline.families.common.tiny import byte_level_bpe, unigram, wordpiece
@@ -261,6 +263,9 @@ class Blip2Matcher(Blip2, RetrievalFamily):
         ).last_hidden_state
         head = self.model.itm_head
         return head(hidden[:, : queries.shape[1]].to(head.weight.dtype)).mean(1)[:, 1].float()  # type: ignore[no-any-return]
+
+    def matching(self, texts: Sequence[str]) -> Matching:
+        return Blip2Matching(self, texts)
 
 
 def _tiny(kind: Any, captions: Sequence[str], seed: int) -> Any:

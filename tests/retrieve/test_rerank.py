@@ -9,6 +9,7 @@ from cutline.errors import CheckpointError
 from cutline.families.blip import BlipMatcher
 from cutline.families.blip_2 import Blip2Matcher
 from cutline.families.clip import Clip
+from cutline.families.common.blip_2_matching import Blip2Matching
 from cutline.families.common.blip_matching import BlipMatching
 from cutline.families.common.blip_texts import clean
 from cutline.families.common.matching import PlainMatching
@@ -99,6 +100,30 @@ def test_one_layer_is_its_first_and_its_last():
     features = seen(family)[0]
     scores = BlipMatching(family, TEXTS).scores({"features": features[None]}, torch.arange(len(TEXTS)))
     torch.testing.assert_close(scores, published(family, features, TEXTS))
+
+
+@pytest.mark.parametrize("frequency", [1, 2])
+@pytest.mark.parametrize("tokens_at_once", [1, 4096])
+def test_the_q_formers_fast_scores_are_those_of_transformers(frequency, tokens_at_once):
+    """The judge is Hugging Face's own forward, with padded texts and the image repeated."""
+    tiny = Blip2Matcher.tiny()
+    config = copy.deepcopy(tiny.model.config)
+    config.qformer_config.cross_attention_frequency = frequency  # 2 in the published models: every other layer looks
+    family = stirred(Blip2Matcher(type(tiny.model)(config), tiny.image_processor, tiny.tokenizer))
+    with torch.no_grad():
+        family.model.query_tokens.normal_()
+    fast = Blip2Matching(family, TEXTS, tokens_at_once)
+    wanted = torch.tensor([5, 0, 1, 7, 4, 2])
+    texts = family.encode_texts([TEXTS[n] for n in wanted])
+    for number in range(2):
+        pixels = family.pixels([drawing(number)])
+        with torch.no_grad():
+            features = family.see(pixels)
+            repeated = pixels["pixel_values"].repeat(len(wanted), 1, 1, 1)
+            theirs = family.model(pixel_values=repeated, **texts, use_image_text_matching_head=True).logits_per_image
+        scores = fast.scores(features, wanted)
+        torch.testing.assert_close(scores, theirs[:, 1])
+        assert scores.std() > 1e-3
 
 
 def test_an_images_keys_and_values_are_made_once(matcher):
