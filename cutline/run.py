@@ -263,6 +263,7 @@ class Run:
             training_captions=dataset.split("train").column("captions") if "train" in dataset.splits() else None,
             groups={sample.id: sample.group for sample in samples},
             settings=self.recipe.score,
+            contexts={sample.id: " ".join(sample.context.values()) for sample in samples if sample.context},
             images={sample.id: sample.image for sample in samples},
         )
         evaluation.save(self.folder.path)

@@ -17,6 +17,7 @@ from cutline import jsonl, recipe, run
 from cutline.caption_files import read
 from cutline.data import shapes
 from cutline.evaluate import Evaluation
+from cutline.metrics.baselines import CONTEXT
 
 ROOT = Path(__file__).parent.parent
 RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "cutline/demo.toml"]
@@ -136,11 +137,14 @@ def test_killed_in_training_and_in_captioning_ends_as_an_unbroken_run(drawn, tmp
 def test_zero_shot_needs_no_training(drawn, tmp_path):
     trained = run.Run(small(drawn), tmp_path / "trained")
     trained(("prepare", "train"))
-    table = {"data": {"source": str(drawn)}, "model": {"checkpoint": str(tmp_path / "trained/model")}}
+    data = {"source": str(drawn), "columns": {"context": ["split"]}}
+    table = {"data": data, "model": {"checkpoint": str(tmp_path / "trained/model")}}
     loaded = recipe.parse(table | {"generate": SMALL["generate"]}, run.Recipe)
     evaluation = run.Run(loaded, tmp_path / "zero")()
     assert evaluation is not None
     assert evaluation.counts["images"] == 24
+    assert evaluation.notes[CONTEXT]  # the text that may stand in the prompt is a baseline, too
+    assert evaluation.differences[CONTEXT]["cider"].b == "predictions"
     assert not (tmp_path / "zero/model").exists()
 
 
