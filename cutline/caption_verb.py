@@ -123,7 +123,10 @@ def _settings(family: Family, changes: Mapping[str, Any], overrides: Sequence[st
     if wrong is not None:
         raise CutlineError(f"--set {wrong} is not of the form key=value.", "For example --set beams=3")
     named = [f"generate.{text.removeprefix('generate.')}" for text in overrides]
-    return parse(table, Captioning, named, where="--set").generate
+    settings = parse(table, Captioning, named, where="--set").generate
+    if family.generation and (unlike := settings.unlike(family.generation)):
+        say(f"generating otherwise than the checkpoint keeps: {unlike}")
+    return settings
 
 
 def _made_by(checkpoint: str, family: Family, settings: GenerateSettings) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""Progress bars on stderr; silent when that is not a terminal."""
+"""Progress bars on stderr; silent when that is not a terminal, and in all processes of a training but the first."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from cutline import ranks
 
 #: Called with how many are done and how many there are.
 Progress = Callable[[int, int], None]
@@ -13,7 +15,7 @@ Progress = Callable[[int, int], None]
 @contextmanager
 def bar(label: str) -> Iterator[Progress]:
     """A bar with the count, the time passed and the time left; set by calling what it yields."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not ranks.is_first():
         yield lambda done, total: None
         return
     from rich import progress
@@ -33,5 +35,6 @@ def bar(label: str) -> Iterator[Progress]:
 
 
 def say(text: str) -> None:
-    """One line of talk on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """One line of talk on stderr, from the first of several processes."""
+    if ranks.is_first():
+        print(text, file=sys.stderr, flush=True)

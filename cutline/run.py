@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from cutline import ranks
 from cutline.data.settings import DataSettings
 from cutline.errors import CutlineError, RecipeError
 from cutline.families.settings import GenerateSettings, ModelSettings
@@ -74,25 +77,48 @@ class Run:
     def __init__(self, recipe: Recipe, folder: str | Path, *, tiny: bool = False):
         self.folder = RunFolder(folder)
         self.tiny = tiny
-        self.recipe = rehearsal(recipe, self.folder.path) if tiny else recipe
+        self.recipe = rehearsal(recipe, self.folder.path) if tiny else with_kept(recipe)
 
     def __call__(self, stages: Collection[str] = STAGES) -> Evaluation | None:
         """Goes through the stages that the recipe asks for; returns the scores, when they are made."""
         self._check(stages)
-        with self.folder.locked():
-            self.folder.describe(to_toml(self.recipe), self.recipe.seed)
-            if "prepare" in stages:
-                self._prepare()
-            if "caption" in stages:
-                self.dataset().split(self._split())  # a split that isn't there is known before hours of training
+        if ranks.count() > 1:
+            self._meet()
+        with self.folder.locked() if ranks.is_first() else nullcontext():
+            if ranks.is_first():
+                self._before_training(stages)
+            self._wait()
             if "train" in stages and self.recipe.train:
                 self._train()
+            if not ranks.is_first():
+                return None
             if "caption" in stages:
                 self._caption()
             evaluation = self._score() if "score" in stages else None
             if "report" in stages:
                 self._report()
         return evaluation
+
+    def _before_training(self, stages: Collection[str]) -> None:
+        self.folder.describe(to_toml(self.recipe), self.recipe.seed)
+        if "prepare" in stages:
+            self._prepare()
+        if "caption" in stages:
+            self.dataset().split(self._split())  # a split that isn't there is known before hours of training
+
+    def _meet(self) -> None:
+        """Joins the other processes that torchrun started; all but the first only train."""
+        from cutline.families.open import choose_device
+        from cutline.train import together
+
+        together.meet(choose_device(self.recipe.model.device))
+
+    def _wait(self) -> None:
+        """For the other processes, where there are some."""
+        if ranks.count() > 1:
+            from cutline.train import together
+
+            together.wait()
 
     def _check(self, stages: Collection[str]) -> None:
         """What can be known to be wrong before anything is done."""
@@ -151,7 +177,9 @@ class Run:
         if self.folder.is_finished("train", made_from):
             say("train: finished before")
             return
-        self._begin("train", made_from, ("train", "model"))
+        if ranks.is_first():
+            self._begin("train", made_from, ("train", "model"))
+        self._wait()
         from cutline.train.train import train
 
         begun = time.monotonic()
@@ -164,6 +192,8 @@ class Run:
             seed=self.recipe.seed,
             cache_root=self.folder / "cache" if self.tiny else None,
         )
+        if not ranks.is_first():
+            return
         family.generation = self.recipe.generate
         family.save(self.folder / "model")
         self.folder.finish("train", time.monotonic() - begun, **facts)
@@ -181,7 +211,7 @@ class Run:
             dataset = self.dataset()
             split = "train" if "train" in dataset.splits() else next(iter(dataset.splits()))
             captions = [caption for captions in dataset.split(split).column("captions") for caption in captions]
-        place = self.folder / "miniature"
+        place = self.folder / ("miniature" if ranks.is_first() else f"miniature-{ranks.rank()}")
         settings = self.recipe.model.model_copy(update=model)
         family = open_family(settings, captions, tiny=self.tiny, seed=self.recipe.seed, place=place)
         spare_threads(family)
@@ -225,6 +255,8 @@ class Run:
             family.save_policy(self.folder / "model")
         else:
             family = self.open_family()
+            if family.generation and (unlike := self.recipe.generate.unlike(family.generation)):
+                say(f"caption: generating otherwise than the checkpoint keeps: {unlike}")
         split = self.dataset().split(self._split())
         file = PredictionFile(self.folder / "predictions.jsonl", {"made_from": made_from})
         done = file.open()
@@ -302,6 +334,18 @@ def default_folder(recipe: str | Path, tiny: bool) -> Path:
     return Path("runs") / (f"{name}-tiny" if tiny else name)
 
 
+def with_kept(recipe: Recipe) -> Recipe:
+    """The recipe, with what the checkpoint that it opens keeps of generation where the recipe says nothing."""
+    checkpoint = recipe.model.checkpoint
+    if recipe.train or checkpoint is None:
+        return recipe
+    place = Path(checkpoint) / "cutline.json"
+    kept = json.loads(place.read_text(encoding="utf-8")).get("generate") if place.is_file() else None
+    if not kept:
+        return recipe
+    return recipe.model_copy(update={"generate": recipe.generate.over(GenerateSettings(**kept))})
+
+
 def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe, cut down to what a CPU does in a minute. Where its data isn't here, drawn shapes stand in."""
     data = recipe.data.model_copy(update={"limit": 12, "dataset": None})
@@ -310,7 +354,7 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
 
         say(f"tiny: {data.source} is not here; drawn shapes stand in for it")
         drawn = folder / "shapes"
-        if not (drawn / "captions.csv").exists():
+        if ranks.is_first() and not (drawn / "captions.csv").exists():
             shapes.draw(drawn, train=12, val=12, test=12)
         data = DataSettings(source=str(drawn), limit=12)
     train = recipe.train and recipe.train.model_copy(

@@ -31,7 +31,7 @@ FLOORS = {
     1: ("cutline.data*", "cutline.metrics*"),
     0: (
         "cutline", "cutline.records", "cutline.recipe", "cutline.errors", "cutline.runs", "cutline.jsonl",
-        "cutline.progress",
+        "cutline.progress", "cutline.ranks",
     ),
 }  # fmt: skip
 

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from cutline import families
+from cutline import families, ranks
 from cutline.errors import CheckpointError
 from cutline.families.base import POLICY_FILE, Family
 from cutline.families.common import adapters
 from cutline.families.common.elsewhere import instead_of
 from cutline.families.common.quantize import Quantization, quantizing
 from cutline.families.settings import Dtype, ImagePolicy, ModelSettings
+from cutline.progress import say
 from cutline.recipe import parse
 
 #: Parameters below which a second thread costs more than it gives.
@@ -152,7 +153,10 @@ def open_family(
         family = _load(kind, str(settings.checkpoint), dtype, settings, device)
     family.needs(task)
     if not tiny:
+        before = (family.prompt, family.policy)
         family.configure(settings)
+        if settings.checkpoint and _kept(settings.checkpoint, "family") and (family.prompt, family.policy) != before:
+            say("the prompt or the image policy is not the one that this checkpoint was trained with")
     elif settings.prompt is not None:
         family.prompt = settings.prompt
     return family.to(device=device, dtype=dtype).eval()
@@ -228,8 +232,9 @@ def choose_device(name: str) -> torch.device:
         CheckpointError: there is no such device.
     """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
+        if torch.cuda.is_available():  # under torchrun each process has its own
+            mine = ranks.local()
+            return torch.device("cuda") if mine is None else torch.device("cuda", mine)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)

@@ -88,6 +88,9 @@ class GenerateSettings(Section):
 
     max_tokens: int = Field(40, ge=1, description="longest caption, in new tokens, the end token included")
     min_tokens: int = Field(0, ge=0, description="shortest caption, in new tokens")
+    min_words: int = Field(0, ge=0, description="shortest caption, in words; 0: any")
+    max_words: int = Field(0, ge=0, description="longest caption, in words, the last one finished; 0: any")
+    start: str = Field("", description="words that every caption begins with; they are part of it")
     beams: int = Field(1, ge=1, description="beams of the beam search; 1: greedy, or sampling when sample = true")
     length_penalty: float = Field(1.0, description="exponent of the length that beam scores are divided by")
     sample: bool = Field(False, description="draw from the distribution instead of taking the best")
@@ -99,3 +102,24 @@ class GenerateSettings(Section):
     batch_size: int = Field(16, ge=1, description="images at a time; halved by itself when the memory is full")
     seed: int = Field(0, description="of sampling")
     split: str = Field("auto", description='the split to caption; "auto": test where there is one, else val')
+
+    @model_validator(mode="after")
+    def _bounds(self) -> GenerateSettings:
+        if self.max_words and self.min_words > self.max_words:
+            raise ValueError(f"min_words = {self.min_words} is above max_words = {self.max_words}")
+        return self
+
+    def over(self, kept: GenerateSettings) -> GenerateSettings:
+        """What was said here, and what a checkpoint keeps for the rest."""
+        said = {key: value for key, value in self if key in self.model_fields_set or key in _ASIDE}
+        return kept.model_copy(update=said)
+
+    def unlike(self, kept: GenerateSettings) -> str:
+        """Where these settings are others than a checkpoint keeps, in words; "" where nowhere."""
+        found = [f"{key} = {mine!r} (kept: {getattr(kept, key)!r})" for key, mine in self
+                 if key not in _ASIDE and mine != getattr(kept, key)]  # fmt: skip
+        return ", ".join(found)
+
+
+#: Keys of [generate] that say which images, and how many at a time.
+_ASIDE = frozenset({"batch_size", "seed", "split"})

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from cutline import jsonl
+from cutline import jsonl, ranks
 from cutline.caption import caption, caption_cached
 from cutline.errors import TrainingError
 from cutline.evaluate import Scorer
@@ -26,6 +27,7 @@ from cutline.features import FeatureCache
 from cutline.metrics.base import References
 from cutline.progress import Progress
 from cutline.records import Prediction, Sample
+from cutline.train import together
 from cutline.train.average import Average
 from cutline.train.examples import EpochShuffle, mirrored
 from cutline.train.self_critical import SelfCritic
@@ -37,7 +39,7 @@ WHOLE = "whole"
 
 
 class Validation:
-    """Captions a fixed set of validation images and scores them.
+    """Captions a fixed set of validation images, each process its share, and scores them.
 
     Args:
         samples: validation images with captions.
@@ -62,12 +64,14 @@ class Validation:
         Raises:
             TrainingError: no image could be captioned.
         """
+        mine = self.samples[ranks.rank() :: ranks.count()]
         batches = (
-            caption_cached(family, self.samples, self.cache, self.settings)
+            caption_cached(family, mine, self.cache, self.settings)
             if self.cache
-            else caption(family, self.samples, self.settings)
+            else caption(family, mine, self.settings)
         )
-        predictions: dict[str, Prediction] = {made.id: made for batch in batches for made in batch}
+        shares = together.gather([made for batch in batches for made in batch])
+        predictions: dict[str, Prediction] = {made.id: made for share in shares for made in share}
         failed = [made for made in predictions.values() if made.status == "failed"]
         if len(failed) == len(predictions):
             raise TrainingError(
@@ -189,10 +193,12 @@ class CaptionTrainer(Trainer):
         nll, tokens = 0.0, 0
         if self.eval_dataset is not None:
             with torch.no_grad():
-                for batch in self.get_eval_dataloader():
+                for batch in self._validation_batches():
                     batch.pop("places"), batch.pop("mirrored")
                     result = self.family(self._prepare_inputs(batch))
                     nll, tokens = nll + float(result.nll), tokens + int(result.tokens)
+        shares = together.gather((nll, tokens))
+        nll, tokens = sum(share[0] for share in shares), sum(share[1] for share in shares)
         found = {f"{metric_key_prefix}_loss": nll / max(tokens, 1)}
         scores = self.validation(self.family)
         found |= {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
@@ -200,6 +206,21 @@ class CaptionTrainer(Trainer):
         self.log(found)
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
+
+    def _validation_batches(self) -> DataLoader[Any]:
+        # this process's own share: accelerate's would see some images twice, so that shares are equal
+        return DataLoader(self.eval_dataset, self.args.per_device_eval_batch_size, collate_fn=self.data_collator)
+
+    def leaves_out_parameters(self) -> bool:
+        """Whether a step leaves trainable parameters without a gradient, which DDP must be told; tried on one batch."""
+        with torch.random.fork_rng():
+            batch = self._prepare_inputs(self.data_collator([self.train_dataset[0]]))
+            batch.pop("places"), batch.pop("mirrored")
+            self.family.train()
+            self.family(batch).nll.backward()
+        left = any(p.requires_grad and p.grad is None for p in self.family.parameters())
+        self.family.zero_grad(set_to_none=True)
+        return left
 
     # ---- checkpoints: what is trained, and buffers; the frozen rest stands in the checkpoint that was opened
 
@@ -224,7 +245,9 @@ class CaptionTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
+        together.wait()  # each process has a file there
+        if ranks.is_first():
+            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
 
 
 def trained_state(family: Family) -> dict[str, Tensor]:
@@ -262,11 +285,15 @@ def load_trained(family: Family, checkpoint: Path) -> None:
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; unfinished ones are deleted."""
+    if not ranks.is_first():
+        together.wait()
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for path in found:
         if not (path / WHOLE).exists():
             shutil.rmtree(path)
     whole = [path for path in found if path.exists()]
+    if ranks.is_first():
+        together.wait()
     return whole[-1] if whole else None
 
 
@@ -276,6 +303,9 @@ class Log(TrainerCallback):
     def __init__(self, path: Path, progress: Progress, resumed_at: int):
         self.path = path
         self.progress = progress
+        self._out: jsonl.Appender | None = None
+        if not ranks.is_first():
+            return
         kept = [row for row in jsonl.read(path) if row["step"] <= resumed_at] if path.exists() else []
         jsonl.write_atomically(path, "")
         self._out = jsonl.Appender(path)
@@ -285,7 +315,8 @@ class Log(TrainerCallback):
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._out.close()
+        if self._out:
+            self._out.close()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
         row = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4)}
@@ -295,7 +326,7 @@ class Log(TrainerCallback):
                 row[names[name]] = value
             elif name.startswith("eval_"):
                 row["val_" + name.removeprefix("eval_")] = value
-        if len(row) > 2:
+        if len(row) > 2 and self._out:
             self._out.write([row])
         loss = (logs or {}).get("loss")
         if loss is not None and not abs(loss) < float("inf"):

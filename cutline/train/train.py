@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
+from cutline import ranks
 from cutline.data.dataset import Dataset
 from cutline.errors import DataError, TrainingError
 from cutline.families.base import Family
@@ -21,6 +22,7 @@ from cutline.features import FeatureCache
 from cutline.metrics.find import lower_is_better
 from cutline.progress import bar, say
 from cutline.records import Sample
+from cutline.train import together
 from cutline.train.average import Average
 from cutline.train.examples import Collator, Examples, may_mirror, mirrored
 from cutline.train.loop import (
@@ -95,8 +97,9 @@ def _align(
         say("train: first stage, alignment")
         _stage(family, data, stage, folder, seed, cache_root, choose=False)
         open_parts(family, stage.parts, stage.lora)
-        save_trained(family, folder)
-        shutil.rmtree(folder / "checkpoints")
+        if ranks.is_first():
+            save_trained(family, folder)
+            shutil.rmtree(folder / "checkpoints")
         say("train: main stage")
     family.requires_grad_(False).eval()
 
@@ -117,7 +120,8 @@ def _stage(
     if precision_of(settings, family.device) == "float32":
         family.float()  # what is quantised stays as it is
     parts = open_parts(family, settings.parts, settings.lora)
-    show_parts(parts)
+    if ranks.is_first():
+        show_parts(parts)
     check_rates(family, settings.part_lr)
     cache = None
     if settings.cache_features and family.see_only_frozen():
@@ -128,6 +132,7 @@ def _stage(
         torch.set_num_threads(1)
     examples = Examples(training, settings.captions_per_image)
     checkpoints = folder / "checkpoints"
+    together.wait()  # nobody still looks at files of before
     resumed = last_whole_checkpoint(checkpoints)
     steps = int(resumed.name.rpartition("-")[2]) if resumed else 0
     with (
@@ -148,14 +153,18 @@ def _stage(
                 Average(family, settings.ema) if settings.ema and choose else None,
                 args=arguments(settings, checkpoints, family.device, seed, choose),
                 train_dataset=examples,
-                eval_dataset=Examples(validating, "all"),
+                eval_dataset=Examples(validating[ranks.rank() :: ranks.count()], "all"),
                 data_collator=Collator(family, cache),
                 callbacks=[log, *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])],
             )
             trainer.get_optimizer_cls_and_kwargs(trainer.args, family)
+        torch.manual_seed(seed + ranks.rank())  # each process its own dropout
+        if ranks.count() > 1:
+            trainer.args.ddp_find_unused_parameters = trainer.leaves_out_parameters()
         with trainer.generating():
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     state = trainer.state
+    together.wait()
     family.requires_grad_(False).eval()
     return {
         "steps": state.global_step,
@@ -225,6 +234,7 @@ def arguments(
         deepspeed=settings.deepspeed,
         seed=seed,
         use_cpu=device.type == "cpu",
+        ddp_timeout=int(together.PATIENCE.total_seconds()),
     )  # fmt: skip
 
 
@@ -280,7 +290,7 @@ def _critic(
 
 
 def _first_critical_step(examples: Examples, settings: TrainSettings) -> int:
-    batches = math.ceil(len(examples) / settings.batch_size)
+    batches = math.ceil(len(examples) / (settings.batch_size * ranks.count()))
     return round((settings.reward_after or 0.0) * math.ceil(batches / settings.accumulate))
 
 

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from cutline.families.base import Generation
+from cutline.families.common.constrain import Start, Words
 from cutline.families.settings import GenerateSettings
 
 
@@ -142,6 +143,12 @@ def generate(
         processors.append(_OfCaption(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty), prompt_tokens))
     if settings.no_repeat_ngram:
         processors.append(_OfCaption(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram), prompt_tokens))
+    if settings.min_words or settings.max_words:
+        words = Words(tokenizer, ends, settings.min_words, settings.max_words)
+        processors.append(_OfCaption(words, prompt_tokens))
+    if settings.start:
+        start = tokenizer(settings.start.strip(), add_special_tokens=False)["input_ids"]
+        processors.append(_OfCaption(Start(start), prompt_tokens))
     config = _config(model, settings, ends)
     if forced:
         processors.append(forced)
