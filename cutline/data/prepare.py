@@ -261,7 +261,7 @@ def manifest(settings: DataSettings, path: Path) -> Mapping[str, Mapping[str, in
         What each step did.
     """
     place = steps.Place(path.parent, Intake(path.parent, settings.max_pixels))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    (path.parent / ".work").mkdir(parents=True, exist_ok=True)  # by which preparing knows the folder as its own
     path.unlink(missing_ok=True)
     with steps.Chain(settings.steps, "reading", place) as chain, jsonl.Appender(path) as out:
         for item in through(chain, readers.read(settings)):

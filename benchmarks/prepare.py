@@ -1,0 +1,260 @@
+"""Addresses to a folder of 224 px JPEGs: Cutline beside img2dataset and beside the plain way, from one local server.
+
+    python benchmarks/prepare.py --photos ../shared/data/photos --img2dataset /path/to/its/venv/bin/python
+    python benchmarks/prepare.py --memory 1000000
+
+The server is nginx (apt install nginx-light) with photographs enlarged to 2048 px, over http and over https with a
+certificate made for the occasion. CPU seconds are those of a tool's whole process tree, start included. The plain way
+is requests in 32 threads and Pillow at full resolution. Quality is the PSNR of the results against the photograph
+decoded whole and scaled by Lanczos. img2dataset has other needs, hence an environment of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+SIZE = 224
+
+CUTLINE = """
+import sys
+from pathlib import Path
+from cutline.data.prepare import prepare
+from cutline.data.settings import DataSettings
+settings = {"source": sys.argv[1], "steps": {"download": {"private": True, "per_host": 32}, "resize": {"size_px": 224}}}
+report = prepare(DataSettings.model_validate(settings), Path(sys.argv[2]))
+print(report.samples)
+"""
+
+IMG2DATASET = """
+import sys
+from pathlib import Path
+from img2dataset import download
+if __name__ == "__main__":
+    download(url_list=sys.argv[1], output_folder=sys.argv[2], input_format="csv", url_col="url", caption_col="caption",
+             image_size=224, resize_mode="center_crop", encode_quality=95, output_format="files", processes_count=2,
+             thread_count=32, number_sample_per_shard=200, retries=0, enable_wandb=False)
+    print(len(list(Path(sys.argv[2]).rglob("*.jpg"))))
+"""
+
+PLAIN = """
+import csv, io, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import requests
+from PIL import Image, ImageOps
+out = Path(sys.argv[2])
+out.mkdir(parents=True)
+local = threading.local()
+def one(item):
+    number, url = item
+    body = requests.get(url, timeout=60).content
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(body))).convert("RGB")
+    ImageOps.fit(picture, (224, 224), Image.Resampling.LANCZOS).save(out / f"{number:06d}.jpg", quality=95)
+with open(sys.argv[1]) as file:
+    urls = [row["url"] for row in csv.DictReader(file)]
+with ThreadPoolExecutor(32) as pool:
+    list(pool.map(one, enumerate(urls)))
+print(len(list(out.glob("*.jpg"))))
+"""
+
+NGINX = """
+worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off;
+events {{ worker_connections 1024; }}
+http {{ access_log off; sendfile on; tcp_nodelay on; keepalive_requests 1000000; types {{ image/jpeg jpg; }}
+  client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+  uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+  server {{ listen 127.0.0.1:18443 ssl; listen 127.0.0.1:18080; root {folder}/www;
+            ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem; }} }}
+"""
+
+ADDRESS = {"https": "https://localhost:18443", "http": "http://localhost:18080"}
+
+
+def photographs(source: Path, folder: Path, number: int) -> None:
+    """So many different JPEGs of 2048 px on the longer side: photographs enlarged, turned, with a little grain."""
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    chance = np.random.default_rng(0)
+    paths = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+    turns = [None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180]
+    for index in range(number):
+        picture = Image.open(paths[index % len(paths)]).convert("RGB")
+        share = 2048 / max(picture.size)
+        picture = picture.resize(
+            (round(picture.width * share), round(picture.height * share)), Image.Resampling.BICUBIC
+        )
+        if turn := turns[index // len(paths) % 4]:
+            picture = picture.transpose(turn)
+        grain = chance.normal(0, 5, (picture.height, picture.width, 1))
+        values = (np.asarray(picture).astype(np.float32) + grain).clip(0, 255).astype(np.uint8)
+        Image.fromarray(values).save(folder / f"{index:06d}.jpg", quality=80)
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[None]:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", folder / "key.pem",
+         "-out", folder / "cert.pem", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder))
+    folder.chmod(0o755)
+    process = subprocess.Popen(
+        [shutil.which("nginx") or "nginx", "-c", folder / "nginx.conf", "-e", folder / "error.log"]
+    )
+    time.sleep(1)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def measure(python: str, script: str, table: Path, out: Path, certificate: Path) -> dict[str, Any]:
+    """Runs one tool; CPU seconds of its process tree, wall seconds, images that came out."""
+    environment = os.environ | {
+        "SSL_CERT_FILE": str(certificate), "REQUESTS_CA_BUNDLE": str(certificate), "PYTHONPATH": str(ROOT),
+        "NO_ALBUMENTATIONS_UPDATE": "1", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    file = out.with_suffix(".py")
+    file.write_text(script)
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run([python, file, table, out], env=environment, capture_output=True, text=True, check=False)
+    wall, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(f"{file.stem} failed:\n{done.stdout[-500:]}\n{done.stderr[-3000:]}")
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"images": int(done.stdout.split()[-1]), "cpu_s": cpu, "wall_s": wall}
+
+
+def quality(out: Path, www: Path, number: int) -> float:
+    """Median PSNR in dB of results against the whole decoded photograph, matched by what is nearest."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    def pixels(picture: Image.Image) -> Any:
+        return np.asarray(picture.convert("RGB"), np.float32)
+
+    results = [pixels(Image.open(path)) for path in sorted(out.rglob("*.jpg"))]
+    stacked = np.stack(results)  # [N, 224, 224, 3]
+    found = []
+    for path in sorted(www.iterdir())[:number]:
+        wanted = pixels(ImageOps.fit(Image.open(path), (SIZE, SIZE), Image.Resampling.LANCZOS))
+        error = min(float(((one - wanted) ** 2).mean()) for one in stacked)
+        found.append(10 * math.log10(255**2 / max(error, 1e-9)))
+    return statistics.median(found)
+
+
+def compare(args: argparse.Namespace) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="cutline-benchmark-"))
+    if args.large:
+        (folder / "www").symlink_to(args.large.resolve())
+        args.images = len(list(args.large.iterdir()))
+    else:
+        photographs(args.photos, folder / "www", args.images)
+    tools = {"cutline": (sys.executable, CUTLINE), "plain": (sys.executable, PLAIN)}
+    if args.img2dataset:
+        tools["img2dataset"] = (args.img2dataset, IMG2DATASET)
+    rows: list[dict[str, Any]] = []
+    with server(folder):
+        for scheme in ("https", "http"):
+            table = folder / f"{scheme}.csv"
+            with open(table, "w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(["url", "caption"])
+                writer.writerows([f"{ADDRESS[scheme]}/{n:06d}.jpg", "a caption"] for n in range(args.images))
+            for repeat in range(args.repeats):  # in turn, so that other work on the machine hits all alike
+                for name, (python, script) in tools.items():
+                    out = folder / f"{scheme}-{name}-{repeat}"
+                    found = measure(python, script, table, out, folder / "cert.pem")
+                    if repeat == 0:
+                        found["psnr"] = quality(out / "images" if name == "cutline" else out, folder / "www", 12)
+                    shutil.rmtree(out)
+                    rows.append({"scheme": scheme, "tool": name} | found)
+                    print(json.dumps(rows[-1]), flush=True)
+    show(rows)
+    shutil.rmtree(folder)
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The table of medians, with how many times as fast Cutline is."""
+    print("\n| | CPU ms an image | wall ms an image | PSNR dB | Cutline's images per CPU second | per second |")
+    print("|---|---|---|---|---|---|")
+    for scheme in ("https", "http"):
+        costs = {}
+        for tool in dict.fromkeys(row["tool"] for row in rows):
+            runs = [row for row in rows if (row["scheme"], row["tool"]) == (scheme, tool)]
+            cpu, wall = (
+                statistics.median(1000 * run[key] / run["images"] for run in runs) for key in ("cpu_s", "wall_s")
+            )
+            costs[tool] = cpu, wall, next(run["psnr"] for run in runs if "psnr" in run)
+        for tool, (cpu, wall, psnr) in costs.items():
+            ours = costs["cutline"]
+            cells = [f"{tool}, {scheme}", f"{cpu:.1f}", f"{wall:.1f}", f"{psnr:.1f}"]
+            cells += [f"×{cpu / ours[0]:.2f}", f"×{wall / ours[1]:.2f}"]
+            print(f"| {' | '.join(cells)} |")
+
+
+def memory(rows: int) -> None:
+    """Peak memory of preparing so many rows, whose addresses are few and known after the first fetch."""
+    from PIL import Image
+
+    folder = Path(tempfile.mkdtemp(prefix="cutline-benchmark-"))
+    (folder / "www").mkdir()
+    for number in range(100):
+        file = io.BytesIO()
+        Image.new("RGB", (256, 256), (number, 255 - number, 80)).save(file, "JPEG")
+        (folder / f"www/{number:06d}.jpg").write_bytes(file.getvalue())
+    with open(folder / "rows.jsonl", "w") as out:
+        for number in range(rows):
+            url = f"{ADDRESS['http']}/{number % 100:06d}.jpg"
+            out.write(json.dumps({"id": f"sample-{number}", "url": url, "caption": f"caption {number}"}) + "\n")
+    script = CUTLINE.replace('"steps"', '"columns": {"id": "id"}, "steps"') + (
+        "import resource\nprint(report.samples, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, 'MB')\n"
+    )
+    with server(folder):
+        begun = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", script, folder / "rows.jsonl", folder / "out"],
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        print(f"{rows:,} rows: {done.stdout.split(chr(10))[1]} at most, {time.monotonic() - begun:.0f} s")
+    shutil.rmtree(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, default=ROOT / "../shared/data/photos", help="folder with JPEGs")
+    parser.add_argument("--large", type=Path, help="folder with 000000.jpg … of 2048 px from an earlier run, instead")
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--img2dataset", default="", help="Python of the environment that img2dataset is installed in")
+    parser.add_argument("--memory", type=int, default=0, metavar="ROWS", help="measure memory instead")
+    args = parser.parse_args()
+    if args.memory:
+        memory(args.memory)
+    else:
+        compare(args)
+
+
+if __name__ == "__main__":
+    main()
