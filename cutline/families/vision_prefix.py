@@ -19,6 +19,8 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -57,7 +59,7 @@ class New(Section):
         None, description="folder or hub name of the vision checkpoint; none: a ViT from scratch"
     )
     text: str | None = Field(
-        None, description="folder or hub name of the causal language model; none: a Llama from scratch"
+        None, description="folder or hub name of the causal language model; none: a GPT-2 from scratch"
     )
     projector: Literal["mlp", "linear"] = Field("mlp", description="two layers with GELU between, or one layer")
     projector_size: int | None = Field(None, ge=1, description="width between the layers; none: the language model's")
@@ -67,12 +69,13 @@ class New(Section):
     patch_size: int = Field(8, ge=2, description="side of a patch in px, for a ViT from scratch")
     vision_layers: int = Field(3, ge=1, description="layers of a ViT from scratch")
     vision_width: int = Field(96, ge=8, description="width of a ViT from scratch")
-    text_layers: int = Field(3, ge=1, description="layers of a Llama from scratch")
-    text_width: int = Field(128, ge=8, description="width of a Llama from scratch")
-    text_dropout: float = Field(0.0, ge=0, lt=1, description="on the attention of a Llama from scratch")
+    text_layers: int = Field(3, ge=1, description="layers of a GPT-2 from scratch")
+    text_width: int = Field(128, ge=8, description="width of a GPT-2 from scratch")
+    text_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of a GPT-2 from scratch")
+    max_tokens: int = Field(512, ge=16, description="positions of a GPT-2 from scratch, the image's tokens among them")
     heads: int = Field(4, ge=1, description="attention heads of halves from scratch")
     vocabulary: Literal["words", "bpe"] = Field(
-        "bpe", description="tokens of a Llama from scratch: whole words of the training captions, or byte-level pieces"
+        "bpe", description="tokens of a GPT-2 from scratch: whole words of the training captions, or byte-level pieces"
     )
     vocabulary_size: int = Field(2000, ge=8, description="at most so many tokens")
     min_count: int = Field(5, ge=1, description="with words: so often must one occur in the training captions")
@@ -118,7 +121,8 @@ class VisionPrefix(ChatFamily):
             if not captions:
                 raise CheckpointError("A new language model takes its vocabulary from captions, and there are none.",
                                       "Train it on a dataset with a train split.")  # fmt: skip
-            language_model, tokenizer = _small_text(sizes, captions)
+            tokenizer = _small_vocabulary(sizes, captions)
+            language_model = _small_gpt2(sizes, tokenizer)
         # a language model from scratch has nothing to understand a prompt by
         return cls.join(tower, image_processor, language_model, tokenizer, sizes, None if sizes.text else "")
 
@@ -157,9 +161,10 @@ class VisionPrefix(ChatFamily):
                  "text_width": 64, "heads": 4, "vocabulary_size": 420, "min_count": 1}  # fmt: skip
         sizes = asked.model_copy(update=small | {"projector_size": None, "dropout": 0.0, "text_dropout": 0.0})
         tower, image_processor = _small_tower(sizes)
-        language_model, tokenizer = _small_text(sizes, captions or example_texts())
+        tokenizer = _small_vocabulary(sizes, captions or example_texts())
         if asked.text is not None:
             tokenizer.chat_template = _TEMPLATE
+        language_model = (_small_llama if asked.text is not None else _small_gpt2)(sizes, tokenizer)
         return cls.join(tower, image_processor, language_model, tokenizer, sizes, None if asked.text else "")
 
     # ---- text
@@ -258,25 +263,43 @@ def _small_tower(sizes: New) -> tuple[Any, Any]:
     return build_tower(config), ViTImageProcessorPil(size={"height": sizes.image_size, "width": sizes.image_size})
 
 
-def _small_text(sizes: New, captions: Sequence[str]) -> tuple[Any, PreTrainedTokenizerFast]:
-    tokenizer = (
-        word_level(captions, sizes.min_count, sizes.vocabulary_size, sizes.lowercase)
-        if sizes.vocabulary == "words"
-        else byte_bpe(captions, sizes.vocabulary_size)
+def _small_vocabulary(sizes: New, captions: Sequence[str]) -> PreTrainedTokenizerFast:
+    if sizes.vocabulary == "words":
+        return word_level(captions, sizes.min_count, sizes.vocabulary_size, sizes.lowercase)
+    return byte_bpe(captions, sizes.vocabulary_size)
+
+
+def _ends(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+
+
+def _small_gpt2(sizes: New, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """A GPT-2, which has dropout everywhere: a few thousand captions are soon learnt by heart."""
+    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), sizes.text_dropout)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=sizes.text_width,
+        n_layer=sizes.text_layers,
+        n_head=sizes.heads,
+        n_positions=sizes.max_tokens,
+        **dropout,
+        **_ends(tokenizer),
     )
+    return GPT2LMHeadModel(config)
+
+
+def _small_llama(sizes: New, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """For rehearsals: its modules have the names that recipes for Llama use."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=sizes.text_width,
         intermediate_size=4 * sizes.text_width,
         num_hidden_layers=sizes.text_layers,
         num_attention_heads=sizes.heads,
-        attention_dropout=sizes.text_dropout,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=True,
+        **_ends(tokenizer),
     )
-    return LlamaForCausalLM(config), tokenizer
+    return LlamaForCausalLM(config)
 
 
 def _open_text(checkpoint: str) -> tuple[Any, Any]:

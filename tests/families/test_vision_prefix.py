@@ -15,7 +15,7 @@ from cutline.families.common.tiny import example_texts
 from cutline.families.common.vocabulary import byte_bpe
 from cutline.families.models.vgg import VggConfig, VggModel
 from cutline.families.models.vision_prefix import VisionPrefixForConditionalGeneration
-from cutline.families.settings import GenerateSettings
+from cutline.families.settings import GenerateSettings, ImagePolicy, ModelSettings
 from cutline.families.vision_prefix import IMAGE, VisionPrefix
 from cutline.records import Sample
 from cutline.train.trainable import open_parts
@@ -127,6 +127,18 @@ def test_any_tower_is_joined_whole_and_learns(tower, join, tmp_path):
     family.train()
     family(batch(family, with_targets=True)).nll.backward()
     assert not [name for name, p in family.model.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def test_training_a_convolutional_tower_leaves_its_statistics_and_rows_apart(join):
+    family = join("resnet")
+    open_parts(family, {})
+    family.train()
+    before = {name: value.clone() for name, value in family.model.vision_tower.named_buffers()}
+    together = family(batch(family, with_targets=True)).nll.item()
+    rows = [batch(family, (text,), with_targets=True) for text in CAPTIONS]
+    rows[1]["pixel_values"] = batch(family, with_targets=True)["pixel_values"][1:]
+    assert sum(family(row).nll.item() for row in rows) == pytest.approx(together, rel=1e-4)
+    assert all(torch.equal(before[name], value) for name, value in family.model.vision_tower.named_buffers())
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -263,3 +275,34 @@ def test_what_can_not_be_joined_says_why(join, tmp_path):
     with pytest.raises(CheckpointError, match="no end token"):
         VisionPrefix.create({"vision": str(tmp_path / "vit"), "text": str(tmp_path / "llama")}, ())
     assert family.can == {"caption"}
+
+
+def test_pretrained_mobilenet_and_a_small_language_model_learn_real_photographs(shared):
+    """Two photographs are told apart by a frozen tower that really sees, and their captions learnt."""
+    new = {
+        "vision": str(shared / "mobilenet_v2_1.0_224"),
+        "merge": 2,
+        "vocabulary": "words",
+        "min_count": 1,
+        "text_width": 32,
+        "text_layers": 1,
+    }
+    captions = ("two dogs run along the water", "a child climbs a red wall")
+    family = VisionPrefix.create(new, captions)
+    family.configure(ModelSettings(family="vision_prefix", new=new, image=ImagePolicy(size=256)))
+    photographs = sorted((shared / "flickr8k/images").glob("*.jpg"))[:2]
+    samples = [Sample(id=p.name, image=str(p), captions=(text,)) for p, text in zip(photographs, captions, strict=True)]
+    open_parts(family, {"vision": "frozen"})
+    with torch.no_grad():
+        seen = family.split_features(family.see(family.encode(samples, with_targets=False)))
+    made = family.train().encode(samples, with_targets=True, features=seen)
+    # 8 × 8 cells of 256 px, merged by fours
+    assert int((made["input_ids"][0] == family.image_token_id).sum()) == 16
+    optimizer = torch.optim.AdamW([p for p in family.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(40):
+        loss = family(made)
+        optimizer.zero_grad()
+        (loss.nll / loss.tokens).backward()
+        optimizer.step()
+    said = family.eval().generate(family.encode(samples, with_targets=False), GenerateSettings(max_tokens=12))
+    assert [one.text for one in said] == list(captions)

@@ -25,7 +25,7 @@ from cutline.errors import CheckpointError
 
 from .attentive_rnn import GATES, AttentiveDecoder, Bridge, Cell, Memory, RecurrentState
 from .divide import Halves
-from .tower import as_cells, build_tower, channels_of
+from .tower import as_cells, build_tower, channels_of, keep_statistics
 
 
 class CnnRnnConfig(PreTrainedConfig):
@@ -130,15 +130,8 @@ class CnnRnnForConditionalGeneration(PreTrainedModel, GenerationMixin):
             super()._init_weights(module)
 
     def train(self, mode: bool = True) -> CnnRnnForConditionalGeneration:
-        """The tower's batch norms keep their running statistics while training too.
-
-        Batches of captioned images are small and one-sided, a frozen tower must say what its cached features say, and
-        one row must not change another.
-        """
         super().train(mode)
-        for module in self.encoder.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+        keep_statistics(self.encoder)
         return self
 
     def get_encoder(self, modality: str | None = None) -> PreTrainedModel:

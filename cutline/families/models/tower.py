@@ -65,6 +65,17 @@ def open_tower(checkpoint: str) -> tuple[PreTrainedModel, Any]:
     return tower, image_processor
 
 
+def keep_statistics(tower: nn.Module) -> None:
+    """Batch norms keep their running statistics, in training mode too.
+
+    Batches of captioned images are small and one-sided, a frozen tower must say what its cached features say, and one
+    row must not change another.
+    """
+    for module in tower.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
 def as_cells(features: torch.Tensor) -> torch.Tensor:
     """A map [N, C, H, W] -> cells [N, T, C], row by row of the grid; tokens [N, T, C] are cells already."""
     return features.flatten(2).transpose(1, 2) if features.dim() == 4 else features

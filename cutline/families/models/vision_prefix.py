@@ -29,7 +29,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from cutline.errors import CheckpointError
 
-from .tower import as_cells, build_tower, channels_of
+from .tower import as_cells, build_tower, channels_of, keep_statistics
 
 PROJECTORS = ("mlp", "linear")
 
@@ -147,6 +147,7 @@ class VisionPrefixForConditionalGeneration(PreTrainedModel, GenerationMixin):
             config.feature_size, width, config.projector, config.projector_size, config.merge, config.dropout
         )
         self.post_init()
+        keep_statistics(self.vision_tower)
 
     @classmethod
     def join(
@@ -179,6 +180,11 @@ class VisionPrefixForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 init.zeros_(module.bias)
         else:
             super()._init_weights(module)
+
+    def train(self, mode: bool = True) -> VisionPrefixForConditionalGeneration:
+        super().train(mode)
+        keep_statistics(self.vision_tower)
+        return self
 
     def get_encoder(self, modality: str | None = None) -> PreTrainedModel:
         return self.vision_tower
