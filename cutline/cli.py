@@ -126,6 +126,23 @@ def check(
         raise Failed
 
 
+@app.command(short_help="Count what a recipe would train, without its weights.")
+def plan(
+    recipe: RecipePath,
+    set: Set = [],  # noqa: B006
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Count the parameters of each part of a recipe's model, in all and trained, without its weights.
+
+    The configurations of the checkpoints that Cutline's recipes name are built in: nothing is downloaded for them.
+    """
+    from cutline import plan_verb
+
+    quiet_libraries()
+    plan_verb.run(recipe, set, json)
+
+
 @app.command(short_help="Prepare and train, without captioning and scoring.")
 def train(
     recipe: RecipePath,

@@ -25,6 +25,7 @@ from cutline.data.images import open_sample
 from cutline.errors import CheckpointError
 from cutline.families.common import adapters, quantize
 from cutline.families.common.fixed_size import fixed_size
+from cutline.families.common.outline import Outlined
 from cutline.families.settings import GenerateSettings, ImagePolicy, ModelSettings
 from cutline.jsonl import write_atomically
 from cutline.records import Sample
@@ -60,7 +61,7 @@ class Generation(NamedTuple):
     finished: bool
 
 
-class Family(nn.Module, ABC):
+class Family(Outlined, nn.Module, ABC):
     """A model, its processor, and how images and captions go in and out.
 
     An ``nn.Module`` whose forward is the training loss, so that the trainer's wrappers (DDP, FSDP, autocast) see one

@@ -76,6 +76,11 @@ class Blip(Family):
         return cast(Self, kind(model, processor, AutoTokenizer.from_pretrained(checkpoint)))
 
     @classmethod
+    def outline(cls, config: Any) -> Family:
+        with torch.device("meta"):
+            return BlipCaptioner.bare(BlipForConditionalGeneration(config))
+
+    @classmethod
     def variants(cls) -> tuple[type[Family], ...]:
         return _KINDS
 

@@ -66,6 +66,16 @@ class Blip2(Family):
         return cast(Self, kind(model, image_processor, AutoTokenizer.from_pretrained(checkpoint)))
 
     @classmethod
+    def outline(cls, config: Any) -> Family:
+        with torch.device("meta"):
+            model = Blip2ForConditionalGeneration(config)
+        if not config.use_decoder_only_language_model and not config.tie_word_embeddings:
+            # T5's configuration says tied whatever it is told; where a checkpoint has two matrices, loading keeps both
+            head = model.language_model.lm_head
+            head.weight = torch.nn.Parameter(torch.empty_like(head.weight))
+        return (Blip2Causal if config.use_decoder_only_language_model else Blip2Seq2Seq).bare(model)
+
+    @classmethod
     def variants(cls) -> tuple[type[Family], ...]:
         return tuple(_TOKENIZERS)
 

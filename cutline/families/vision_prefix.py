@@ -9,7 +9,7 @@ says nothing that the language model understands: train it alone first (``[train
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -29,13 +29,13 @@ from transformers import (
 )
 
 from cutline.errors import CheckpointError
-from cutline.families.base import Batch, Generation
+from cutline.families.base import Batch, Family, Generation
 from cutline.families.common import decode
 from cutline.families.common.chat import ChatFamily, around_answer
 from cutline.families.common.tiny import example_texts
 from cutline.families.common.vocabulary import byte_bpe, word_level
 from cutline.families.models.tower import build_tower, cells_of, open_tower
-from cutline.families.models.vision_prefix import VisionPrefixForConditionalGeneration
+from cutline.families.models.vision_prefix import VisionPrefixConfig, VisionPrefixForConditionalGeneration
 from cutline.families.settings import GenerateSettings
 from cutline.recipe import Section, parse
 
@@ -125,6 +125,21 @@ class VisionPrefix(ChatFamily):
             language_model = _small_gpt2(sizes, tokenizer)
         # a language model from scratch has nothing to understand a prompt by
         return cls.join(tower, image_processor, language_model, tokenizer, sizes, None if sizes.text else "")
+
+    @classmethod
+    def outline_new(cls, new: Mapping[str, Any], config_of: Callable[[str], Any]) -> Family:
+        sizes = parse(dict(new), New, where="[model.new]")
+        if sizes.vision is None or sizes.text is None:
+            return super().outline_new(new, config_of)
+        config = VisionPrefixConfig(
+            vision_config=config_of(sizes.vision),
+            text_config=config_of(sizes.text),
+            projector=sizes.projector,
+            projector_size=sizes.projector_size,
+            merge=sizes.merge,
+        )
+        with torch.device("meta"):
+            return cls.bare(VisionPrefixForConditionalGeneration(config))
 
     @classmethod
     def join(
