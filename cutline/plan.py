@@ -106,11 +106,10 @@ def config_of(checkpoint: str) -> Any:
                 f"The configuration of {checkpoint} is neither built in nor to be had from the hub.",
                 f"Check the name and the connection. Built in: {known}.",
             ) from error
-        kind = str(entries.get("model_type"))
         reason = instead_of(entries, families.names())
         if reason and entries.get("auto_map"):
             raise CheckpointError(f"{checkpoint} {reason[0]}", reason[1])
-        if not kind:
+        if not entries.get("model_type"):
             raise CheckpointError(f"{checkpoint} doesn't say its model_type.", "Copy the checkpoint anew.")
     return AutoConfig.for_model(entries.pop("model_type"), **entries)
 
@@ -118,7 +117,7 @@ def config_of(checkpoint: str) -> Any:
 @functools.cache
 def _built_in() -> Mapping[str, Mapping[str, Any]]:
     """Checkpoint → its configuration."""
-    found = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for path in sorted(_CONFIGS.glob("*.json")):
         kept = json.loads(path.read_text(encoding="utf-8"))
         found |= dict.fromkeys(kept["names"], kept["config"])

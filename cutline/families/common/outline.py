@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -13,26 +13,32 @@ from transformers import AutoModelForImageTextToText
 
 from cutline.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from cutline.families.base import Family
+
 
 class Outlined:
     """What every family gets from here."""
 
     @classmethod
-    def outline(cls, config: Any) -> Any:
+    def outline(cls, config: Any) -> Family:
         """The model of a Hugging Face configuration without its weights (device "meta") and without processors: for
         counting parameters, and for nothing else."""
         with torch.device("meta"):
             return cls.bare(AutoModelForImageTextToText.from_config(config))
 
     @classmethod
-    def bare(cls, model: nn.Module) -> Any:
+    def bare(cls, model: nn.Module) -> Family:
         """A family round a model, without processors."""
+        build: Any = cls
         if "processor" in inspect.signature(cls.__init__).parameters:
-            return cls(model, SimpleNamespace(image_processor=None, tokenizer=None))  # type: ignore[call-arg]
-        return cls(model, None, None)  # type: ignore[call-arg]
+            made: Any = build(model, SimpleNamespace(image_processor=None, tokenizer=None))
+        else:
+            made = build(model, None, None)
+        return cast("Family", made)
 
     @classmethod
-    def outline_new(cls, new: Mapping[str, Any], config_of: Callable[[str], Any]) -> Any:
+    def outline_new(cls, new: Mapping[str, Any], config_of: Callable[[str], Any]) -> Family:
         """``outline`` of what ``[model.new]`` describes, for families whose size doesn't hang on the captions.
 
         Args:
