@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, create_model, field_validator, model_validator
 
 from cutline.errors import ScoreError
+from cutline.metrics import meteor_data
 from cutline.metrics.find import configurable, load, resolve
 from cutline.recipe import Section
 
-#: What is scored where nothing else is asked for.
-DEFAULT = ("bleu", "rouge_l", "cider", "exact_match", "length", "hygiene")
+#: What is scored where nothing else is asked for; METEOR where its data is installed.
+DEFAULT = (
+    "bleu",
+    *(("meteor",) if meteor_data.is_available() else ()),
+    "rouge_l",
+    "cider",
+    "exact_match",
+    "length",
+    "hygiene",
+)
 
 
 class _ScoreSettings(Section):
