@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from cutline.metrics.scorer import Scorer
 
 METRICS = ("bleu", "rouge_l", "cider")
+ALL = (*METRICS, "meteor")
 Captions = dict[str, list[str]]
 
 
