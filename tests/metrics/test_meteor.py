@@ -1,6 +1,7 @@
 """METEOR: stems, tokens and the search are tested on made-up data everywhere, scores where METEOR's is installed."""
 
 import gzip
+import importlib.util
 import json
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def test_each_stage_finds_its_matches(own_data, candidate, reference, stage):
 
 
 def test_without_the_data_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(meteor_data.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     meteor_data.load.cache_clear()
     with pytest.raises(ScoreError, match=r"METEOR needs the data that the package pycocoevalcap carries"):
         score({"1": "a dog"}, {"1": ["a dog"]}, ["meteor"])
