@@ -56,7 +56,7 @@ def test_download_and_resize_alone(tmp_path: Path) -> None:
         missing = step(Sample(id="b", image=f"{server.address}/404/b.png"))
         assert isinstance(missing, Drop)
         assert missing.reason == "not_found"
-        step.close()
+        step.close()  # type: ignore[attr-defined]
     settings = resize.Settings(size_px=16)
     resized = resize.open(settings, Place(tmp_path, Intake(tmp_path, resize=settings)))(sample)
     assert isinstance(resized, Sample)

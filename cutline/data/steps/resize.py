@@ -112,12 +112,12 @@ def _shaped(picture: Image.Image, extent: tuple[float, float, float, float], set
     if settings.mode == "crop":
         side = min(width, height)
         left, top = left + (width - side) / 2, top + (height - side) / 2
-        return picture.resize((size, size), pillow.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+        return picture.resize((size, size), pillow.Resampling.BICUBIC, box=(left, top, left + side, top + side))
     share = size / max(width, height)
     if settings.mode == "fit" and share >= 1:
         return picture
     within = (max(1, round(width * share)), max(1, round(height * share)))
-    fitted = picture.resize(within, pillow.Resampling.LANCZOS, box=(left, top, left + width, top + height))
+    fitted = picture.resize(within, pillow.Resampling.BICUBIC, box=(left, top, left + width, top + height))
     if settings.mode == "fit":
         return fitted
     square = pillow.new("RGB", (size, size), settings.pad_colour)
