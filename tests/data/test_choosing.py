@@ -196,7 +196,7 @@ def test_tars_for_webdataset(tmp_path: Path) -> None:
     steps = {"organise": {"samples_per_tar": 3}}
     report = run(source, tmp_path / "out", steps=steps)
     assert report.steps["organise"] == {"train": 2, "val": 1}
-    shards = sorted((tmp_path / "out/shards").glob("*.tar"))
+    shards = sorted((tmp_path / "out/__shards__").glob("*.tar"))
     assert [path.name for path in shards] == ["train-000000.tar", "train-000001.tar", "val-000000.tar"]
     with tarfile.open(shards[1]) as tar:
         assert tar.getnames() == [f"{n:09d}.{end}" for n in (3, 4) for end in ("png", "txt", "json")]
@@ -208,4 +208,15 @@ def test_tars_for_webdataset(tmp_path: Path) -> None:
     run(source, tmp_path / "out", steps=steps)
     kept = [path.name for path in shards if path.stat().st_ino == before[path]]
     assert kept == ["train-000000.tar", "train-000001.tar"]
-    assert not list((tmp_path / "out/shards").glob(".*.tmp"))
+    assert not list((tmp_path / "out/__shards__").glob(".*.tmp"))
+
+
+def test_with_tars_and_a_ledger_it_is_still_an_imagefolder(tmp_path: Path, monkeypatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    names = saved(tmp_path / "s", {f"{n}.png": photo(n, 16) for n in range(3)})
+    source = table(tmp_path / "s", [f"{name},a caption,train" for name in names])
+    run(source, tmp_path / "out", steps={"organise": {}, "dedup": {}})
+    (tmp_path / "out/downloads.sqlite").write_bytes(b"SQLite format 3\0")
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert sorted(loaded["train"]["id"]) == names

@@ -174,7 +174,7 @@ def test_tars_are_prepared_and_come_back_from_ours(tmp_path: Path) -> None:
     dataset = Dataset.open(tmp_path / "out")
     assert Path(dataset[0].image).read_bytes() == members["0.jpg"]
     run(source, tmp_path / "out", steps={"organise": {}})
-    again, _ = read(tmp_path / "out/shards")
+    again, _ = read(tmp_path / "out/__shards__")
 
     def key(one: Sample) -> Any:
         return one.id, one.captions, one.split, one.group

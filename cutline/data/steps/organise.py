@@ -28,7 +28,8 @@ PHASE: Literal["end"] = "end"
 ORDER = 20
 REASONS: dict[str, str] = {}
 
-FOLDER = "shards"
+#: Beginning like this, ``datasets`` passes it over: an imagefolder with tars in it is read as the tars only.
+FOLDER = "__shards__"
 
 
 class Settings(Section):
@@ -36,7 +37,8 @@ class Settings(Section):
 
     tars: bool = Field(
         default=True,
-        description="write shards/<split>-000000.tar … for WebDataset's loaders, too; images/00 … ff is always there",
+        description="write __shards__/<split>-000000.tar … for WebDataset's loaders, too; images/00 … ff is "
+        "always there",
     )
     samples_per_tar: int = Field(default=5000, ge=1, description="samples in one tar")
 
