@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from PIL import ImageOps
 
 from cutline.check.subject import Subject
 from cutline.check.verdict import Finding, failed, not_applicable, passed
@@ -36,6 +37,8 @@ def probe(subject: Subject) -> Finding:
         family, rate = subject.family, max(10 * subject.train.lr, SMALLEST_LR)
         assert subject.parts  # opened as the recipe says
     samples, pictures = subject.samples[:2], subject.pictures[:2]
+    if subject.tiny:  # a random tower hardly tells similar pictures apart
+        pictures = [pictures[0], ImageOps.invert(pictures[0])]
     wanted = [subject.spelled(sample.captions[0]) for sample in samples]
     settings = GenerateSettings(max_tokens=max(map(len, subject.labels[:2])) + 4)
     batch = subject.batch(samples, pictures, targets=True, family=family)
