@@ -35,7 +35,7 @@ STAGES = ("prepare", "train", "caption", "score", "report")
 QUANTIZING = ("quantize", "double_quantize", "compute_dtype")
 
 #: Keys of [train] that change nothing about the result.
-_WITHOUT_EFFECT = {"log_every", "keep", "workers", "trackers"}
+_WITHOUT_EFFECT = {"guards", "log_every", "keep", "workers", "trackers"}
 
 
 class Recipe(Section):
@@ -363,6 +363,8 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
                 "precision": "auto", "fsdp": None, "deepspeed": None, "parts": _of_miniature(recipe.train.parts),
                 "optimizer": recipe.train.optimizer.removeprefix("paged_")}
     )  # fmt: skip
+    if train:  # the guards are rehearsed, but nothing that a random miniature says can stop it
+        train = train.model_copy(update={"guards": train.guards.model_copy(update={"every": 2, "patience": 1000})})
     if train and train.align:
         short = {"max_steps": 2, "parts": _of_miniature(train.align.parts)}
         train = train.model_copy(update={"align": train.align.model_copy(update=short)})

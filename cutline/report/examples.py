@@ -15,6 +15,8 @@ from cutline.report.words import count, label, number
 
 SIDE_PX = 320
 BEST = WORST = 6
+#: Steps of the training at which the panel's captions are shown.
+MOST_STEPS = 6
 DRAWN = 9
 #: References shown under a photograph, and images named in the list of failures.
 MOST_REFERENCES = 8
@@ -60,6 +62,31 @@ class Gallery:
 class Failure:
     id: str
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evolution:
+    """One image of the training's panel, and what the model said of it as it learnt: (step, caption)."""
+
+    id: str
+    picture: Thumbnail | None
+    said: tuple[tuple[int, str], ...]
+
+
+def panel(run: Gathered) -> list[Evolution]:
+    """What the model said of a few images, at steps spread over the training; none when no panel was kept."""
+    rows = run.panel
+    if len(rows) > MOST_STEPS:
+        rows = tuple(rows[place * (len(rows) - 1) // (MOST_STEPS - 1)] for place in range(MOST_STEPS))
+    names = list(rows[0]["captions"]) if rows else []
+    return [
+        Evolution(
+            id=name,
+            picture=run.photographs.picture(name, SIDE_PX)[0],
+            said=tuple((row["step"], _clip(row["captions"].get(name, ""))) for row in rows),
+        )
+        for name in names
+    ]
 
 
 def failures(run: Gathered) -> list[Failure]:

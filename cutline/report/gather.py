@@ -36,6 +36,8 @@ class Gathered:
         stages: stage → its marker, in the order of a run.
         split: the split that was captioned; "" when unknown.
         log: rows of ``train/log.jsonl``.
+        panel: rows of ``train/panel.jsonl``: what the model said of a few images as it learnt.
+        stopped: why a guard stopped the training; {} when none did.
         missing: what the report can't show, a sentence each.
     """
 
@@ -46,6 +48,8 @@ class Gathered:
     stages: Mapping[str, Mapping[str, Any]]
     split: str
     log: tuple[Mapping[str, Any], ...]
+    panel: tuple[Mapping[str, Any], ...]
+    stopped: Mapping[str, Any]
     predictions: Mapping[str, Prediction]
     evaluation: Evaluation | None
     photographs: Photographs
@@ -112,6 +116,8 @@ def gather(run: Path, split: str | None) -> Gathered:
         missing.append("There is no recipe.toml, so the settings of this run are unknown.")
     photographs = Photographs(_dataset(run, recipe, missing))
     log = _try(missing, run / "train/log.jsonl", lambda path: tuple(jsonl.read(path))) or ()
+    panel = _try(missing, run / "train/panel.jsonl", lambda path: tuple(jsonl.read(path))) or ()
+    stopped = _try(missing, run / "train/stopped.json", _object) or {}
     found = _try(missing, run / "predictions.jsonl", caption_files.read) or {}
     evaluation = _try(missing, run / "scores.json", lambda path: Evaluation.load(path.parent))
     split = split or _split(recipe, stages, found, photographs)
@@ -122,6 +128,7 @@ def gather(run: Path, split: str | None) -> Gathered:
         missing.append("There is no per_image.jsonl, so no examples can be chosen by their scores.")
     return Gathered(
         name=run.resolve().name, recipe=recipe, recipe_text=text, facts=facts, stages=stages, split=split, log=log,
+        panel=panel, stopped=stopped,
         predictions=found, evaluation=evaluation, photographs=photographs, missing=tuple(dict.fromkeys(missing)),
     )  # fmt: skip
 

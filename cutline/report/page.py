@@ -70,6 +70,8 @@ def render(run: Gathered) -> str:
         columns=list(run.evaluation.baselines) if run.evaluation else [],
         counts=_counts(run),
         training=_training(run),
+        panel=examples.panel(run),
+        stopped=run.stopped,
         galleries=galleries,
         aspect=examples.aspect(galleries),
         failures=examples.failures(run),

@@ -30,6 +30,7 @@ from cutline.records import Prediction, Sample
 from cutline.train import together
 from cutline.train.average import Average
 from cutline.train.examples import EpochShuffle, mirrored
+from cutline.train.guards import not_finite
 from cutline.train.self_critical import SelfCritic
 from cutline.train.trainable import by_rate
 
@@ -122,6 +123,8 @@ class CaptionTrainer(Trainer):
         loss = (result.nll + result.penalty) / tokens
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP divides by it again
+        if model.training and not torch.isfinite(loss.detach()):
+            raise not_finite(self.family, inputs, float(loss.detach()), self.state.global_step)
         return (loss, result) if return_outputs else loss
 
     @contextmanager

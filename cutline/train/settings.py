@@ -40,6 +40,18 @@ class AlignSettings(Section):
     _policies = field_validator("parts")(_check_policies)
 
 
+class GuardSettings(Section):
+    """``[train.guards]``: what stops a training that went wrong."""
+
+    enabled: bool = Field(True, description="whether captions and losses are judged while training")
+    images: int = Field(8, ge=2, description="validation images that are captioned each time, and one blank one")
+    every: int | Literal["auto"] = Field("auto", description="steps between panels; auto: a twentieth, 50 to 500")
+    patience: int = Field(3, ge=1, description="bad panels, or bad losses, one after another that stop the training")
+    grace: float = Field(
+        0.5, ge=0, le=1, description="share of the training that a model has to say something sound for the first time"
+    )
+
+
 class TrainSettings(Section):
     parts: dict[str, str] = Field(
         default_factory=dict,
@@ -99,6 +111,7 @@ class TrainSettings(Section):
     cache_features: bool = Field(True, description="compute a frozen vision part's features once and keep them on disk")
     cache_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="of the features on disk")
     workers: int = Field(0, ge=0, description="processes that prepare batches; 0: the training process itself")
+    guards: GuardSettings = GuardSettings()
     log_every: int = Field(20, ge=1, description="steps between lines of the log")
     fsdp: str | None = Field(None, description='as the Trainer has it ("full_shard"), under torchrun')
     fsdp_config: str | None = Field(None, description="a JSON file with more of FSDP's settings")

@@ -25,6 +25,7 @@ from cutline.records import Sample
 from cutline.train import together
 from cutline.train.average import Average
 from cutline.train.examples import Collator, Examples, may_mirror, mirrored
+from cutline.train.guards import Guards
 from cutline.train.loop import (
     WEIGHTS,
     CaptionTrainer,
@@ -135,6 +136,7 @@ def _stage(
     together.wait()  # nobody still looks at files of before
     resumed = last_whole_checkpoint(checkpoints)
     steps = int(resumed.name.rpartition("-")[2]) if resumed else 0
+    guards = _guards(family, validating, settings, examples, folder, steps) if choose else []
     with (
         recomputing(family, settings.gradient_checkpointing),
         bar("training") as progress,
@@ -155,7 +157,7 @@ def _stage(
                 train_dataset=examples,
                 eval_dataset=Examples(validating[ranks.rank() :: ranks.count()], "all"),
                 data_collator=Collator(family, cache),
-                callbacks=[log, *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])],
+                callbacks=[log, *guards, *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])],
             )
             trainer.get_optimizer_cls_and_kwargs(trainer.args, family)
         torch.manual_seed(seed + ranks.rank())  # each process its own dropout
@@ -172,6 +174,19 @@ def _stage(
         f"best_val_{settings.metric}": state.best_metric,
         "parts": {line.part: asdict(line) for line in parts},
     }
+
+
+def _guards(
+    family: Family, validating: Sequence[Sample], settings: TrainSettings, examples: Examples, folder: Path, steps: int
+) -> list[Guards]:
+    if not settings.guards.enabled:
+        return []
+    until = _first_critical_step(examples, settings) if settings.reward_after is not None else math.inf
+    panel = spread(validating, settings.guards.images)
+    return [
+        Guards(family, panel, validating, settings.guards, settings.val_max_tokens, settings.label_smoothing, until,
+               folder, steps)
+    ]  # fmt: skip
 
 
 @contextmanager

@@ -261,3 +261,21 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="There is no run folder"):
         write(tmp_path / "absent")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_the_panel_is_shown_as_it_changed_and_why_a_guard_stopped(run: Path) -> None:
+    """A stopped training's page says what the model said on the way, at steps spread over it."""
+    names = Dataset.open(run / "dataset").split("val").column("id")[:2]
+    rows = [
+        {"step": step, "fault": None, "blank": "", "captions": dict.fromkeys(names, f"<b>said at {step}</b>")}
+        for step in range(10, 210, 10)
+    ]
+    (run / "train/panel.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    facts = {"step": 200, "guard": "same", "reason": "captions are empty", "remedy": "Do.", "last_good_step": 150}
+    (run / "train/stopped.json").write_text(json.dumps(facts))
+    page = Page(write(run).read_text(encoding="utf-8"))
+    assert page.text.count("<b>said at 10</b>") == 2
+    assert page.text.count("<b>said at 200</b>") == 2
+    assert page.text.count("<b>said at") == 12
+    assert "Stopped by a guard at step 200" in page.text
+    assert "The weights of step 150 are kept" in page.text
