@@ -189,6 +189,8 @@ class Guards(TrainerCallback):
         asked = [*self.samples, Sample(id="blank", image="", context=self.samples[0].context)]
         made = caption_pictures(self.family, asked, [*self.pictures, self.blank], self.generate)
         self.family.train(training)
+        if all(one.status == "failed" for one in made):
+            raise TrainingError(f"No image of the panel could be captioned: {made[0].error}", "Look at what it says.")
         panel = Panel(
             made[:-1],
             made[-1].caption or "",
