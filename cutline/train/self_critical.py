@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 
 from cutline.families.base import Batch, Family
+from cutline.families.common.decode import drawing
 from cutline.families.settings import GenerateSettings
 from cutline.features import FeatureCache
 from cutline.metrics.tokenize import default
@@ -95,7 +96,6 @@ class SelfCritic:
         draws: captions drawn for each image, at least two.
         max_tokens: longest caption drawn.
         cache: features of the images, where the vision part is frozen.
-        threads: of these steps, which are wider than likelihood's and gain by all that there are.
     """
 
     def __init__(
@@ -105,28 +105,25 @@ class SelfCritic:
         draws: int,
         max_tokens: int,
         cache: FeatureCache | None,
-        threads: int,
     ):
         self.family = family
         self.draws = draws
         self.settings = GenerateSettings(max_tokens=max_tokens, sample=True)
         self.cache = cache
-        self.threads = threads
         self.reward = CiderReward(samples)
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
         """Captions drawn for training samples, as a batch with targets and ``weights`` [R]: how much better than its
         siblings each caption is, in CIDEr; what is worse is pushed away."""
-        if torch.get_num_threads() != self.threads:
-            torch.set_num_threads(self.threads)
         repeated = [sample for sample in samples for _ in range(self.draws)]
         was_training = self.family.training
         self.family.eval()
-        features = self.cache.get(repeated) if self.cache else None
-        batch = self.family.encode(repeated, with_targets=False, features=features)
-        made = self.family.generate(
-            {name: tensor.to(self.family.device) for name, tensor in batch.items()}, self.settings
-        )
+        features = self.cache.get(samples) if self.cache else None
+        batch = self.family.encode(samples, with_targets=False, features=features)
+        with drawing(self.draws):
+            made = self.family.generate(
+                {name: tensor.to(self.family.device) for name, tensor in batch.items()}, self.settings
+            )
         self.family.train(was_training)
         captions = [generation.text for generation in made]
         rewards = torch.tensor(self.reward(repeated, captions)).view(len(samples), self.draws)
@@ -135,7 +132,6 @@ class SelfCritic:
             replace(sample, captions=tuple(captions[place * self.draws : (place + 1) * self.draws]))
             for place, sample in enumerate(samples)
         ]
-        features = self.cache.get(samples) if self.cache else None
         batch = self.family.encode(drawn, with_targets=True, features=features)
         # a caption that was cut at the length limit never ended, and must not be taught that it did
         ended = torch.tensor([float(generation.finished) for generation in made])

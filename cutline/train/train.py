@@ -128,7 +128,6 @@ def _stage(
     if settings.cache_features and family.see_only_frozen():
         flipped = [mirrored(sample) for sample in training if may_mirror(sample)] if settings.flip else []
         cache = _cached(family, [*training, *validating, *flipped], settings, cache_root)
-    threads = torch.get_num_threads()
     if family.serial and family.device.type == "cpu":
         torch.set_num_threads(1)
     examples = Examples(training, settings.captions_per_image)
@@ -147,7 +146,7 @@ def _stage(
                 family,
                 Validation(validating, _for_validation(settings), settings.metric, cache),
                 settings.label_smoothing,
-                _critic(family, training, settings, cache, threads),
+                _critic(family, training, settings, cache),
                 _first_critical_step(examples, settings),
                 settings.reward_lr,
                 settings.part_lr,
@@ -297,11 +296,11 @@ def spread(samples: Sequence[Sample], count: int | None) -> list[Sample]:
 
 
 def _critic(
-    family: Family, training: Sequence[Sample], settings: TrainSettings, cache: FeatureCache | None, threads: int
+    family: Family, training: Sequence[Sample], settings: TrainSettings, cache: FeatureCache | None
 ) -> SelfCritic | None:
     if settings.reward_after is None:
         return None
-    return SelfCritic(family, training, settings.reward_draws, settings.val_max_tokens, cache, threads)
+    return SelfCritic(family, training, settings.reward_draws, settings.val_max_tokens, cache)
 
 
 def _first_critical_step(examples: Examples, settings: TrainSettings) -> int:

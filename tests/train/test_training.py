@@ -330,6 +330,23 @@ def test_reward_is_cider_d(dataset):
     assert rewards == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize("name", ["cnn_rnn", "vision_encoder_decoder", "qwen2_5_vl"])
+def test_several_captions_are_drawn_of_an_image_that_is_looked_at_once(dataset, monkeypatch, name):
+    from cutline.families.common.decode import drawing
+    from cutline.families.settings import GenerateSettings
+
+    family = find(name).tiny(["a red square above a blue circle"]).eval()
+    samples = list(dataset.split("train")[:2])
+    seen, see = [], family.see
+    monkeypatch.setattr(family, "see", lambda batch: seen.append(1) or see(batch))
+    with drawing(3):
+        made = family.generate(family.encode(samples, with_targets=False), GenerateSettings(sample=True, max_tokens=8))
+    assert len(made) == 6
+    assert len(seen) == 1
+    assert len({one.text for one in made}) > 1
+    assert all(one.logprob < 0 for one in made)
+
+
 def test_weights_multiply_each_rows_likelihood(dataset):
     family = vit_gpt2(dropout=0.0).eval()
     samples = dataset.split("train")[:3]

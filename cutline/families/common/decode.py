@@ -113,6 +113,22 @@ def forcing(rows: Sequence[Sequence[int]]) -> Iterator[Forced]:
         _forced.reset(token)
 
 
+_draws: ContextVar[int] = ContextVar("draws", default=1)
+
+
+@contextmanager
+def drawing(count: int) -> Iterator[None]:
+    """While this lasts, ``generate`` draws several captions for each row, whose image is looked at once.
+
+    Only with sampling; the captions of a row stand next to each other.
+    """
+    token = _draws.set(count)
+    try:
+        yield
+    finally:
+        _draws.reset(token)
+
+
 def generate(
     model: Any,
     tokenizer: Any,
@@ -134,8 +150,8 @@ def generate(
         prompt_tokens: how many leading tokens of the output are prompt (or decoder start).
 
     Returns:
-        One generation a row. Log-probabilities are of the distribution before penalties for repetition, temperature,
-        top-k and top-p.
+        One generation a row (within ``drawing`` several, next to each other). Log-probabilities are of the
+        distribution before penalties for repetition, temperature, top-k and top-p.
     """
     logprobs, forced = _SequenceLogprobs(settings.beams, prompt_tokens, ends), _forced.get()
     processors: list[LogitsProcessor] = [logprobs]
@@ -154,6 +170,7 @@ def generate(
         processors.append(forced)
         # nothing forbidden and nothing else forced; None would be filled in from the model's own settings
         config.suppress_tokens = config.begin_suppress_tokens = []
+    config.num_return_sequences = _draws.get()
     with torch.no_grad():
         sequences = model.generate(
             **inputs,
