@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -63,11 +64,49 @@ def test_every_recipe_is_rehearsed_with_tiny(path, tmp_path, monkeypatch):
     assert recipe.load(tmp_path / "run/recipe.toml", run.Recipe).model == loaded.model
 
 
+@pytest.mark.parametrize("path", RECIPES[:-1], ids=lambda path: path.stem)
+def test_every_recipe_says_how_it_is_started_and_what_was_measured(path):
+    header = path.read_text().partition("\nabout =")[0]
+    assert f"run recipes/{path.name}" in header
+    assert "Hardware:" in header
+    assert "Measured:" in header
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_variant_of_every_recipe_is_a_recipe(path):
     variants = recipe.read_toml(path).get("variants", {})
     chosen = [recipe.load(path, run.Recipe, [f"variant={name}"]) for name in variants]
     assert len({loaded.model_dump_json() for loaded in chosen}) == len(variants)
+
+
+def test_news_recipe_puts_the_article_into_the_prompt(tmp_path, monkeypatch):
+    """The recipe's own steps on a small GoodNews: context comes from the article, and never from the caption."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "news/resized").mkdir(parents=True)
+    articles, splits = {}, {}
+    for number, split in enumerate(("train", "train", "val", "test")):
+        address = f"https://www.nytimes.com/2012/01/0{number + 1}/world/europe/harbor.html"
+        articles[f"a{number}"] = {
+            "images": {"0": f"Ann Lee at harbor {number} on 5 May 2009."},
+            "headline": {"main": "Summit in Oslo"},
+            "article_url": address,
+        }
+        splits[f"a{number}_0"] = split
+        drawn = shapes.picture(shapes.scenes()[number], 64, random.Random(number))
+        drawn.save(tmp_path / f"news/resized/a{number}_0.jpg")
+    (tmp_path / "news/captioning_dataset.json").write_text(json.dumps(articles))
+    (tmp_path / "news/img_splits.json").write_text(json.dumps(splits))
+    overrides = ["data.source=news", "data.steps.context.model=''"]  # without spaCy's model, which isn't here
+    loaded = recipe.load(ROOT / "recipes/goodnews-blip2.toml", run.Recipe, overrides)
+    rehearsed = run.Run(loaded, tmp_path / "run", tiny=True)
+    rehearsed(("prepare",))
+    samples = list(rehearsed.dataset())
+    lines = [one.context["context"] for one in samples]
+    assert sorted(lines) == [f"[world/europe | 2012-01-0{day}]" for day in (1, 2, 3, 4)]
+    family = rehearsed.open_family()
+    batch = family.encode(samples[:1], with_targets=False)
+    prompt = family.tokenizer.decode(batch["input_ids"][0], skip_special_tokens=True)
+    assert prompt.strip() == f"context: {lines[0]} a photo of"
 
 
 def test_finished_and_unchanged_is_passed_over_and_a_change_redoes_what_follows(drawn, tmp_path, capsys):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+
+# peft imports bitsandbytes wherever it is installed, and that regrets a kernel which nothing here asks for
+logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
 
 _NOT_FAMILIES = {"__init__", "base", "settings", "open"}
 

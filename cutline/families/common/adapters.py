@@ -12,7 +12,6 @@ A checkpoint with adapters ("light") holds what was trained and names the checkp
 
 from __future__ import annotations
 
-import logging
 import re
 import warnings
 from collections.abc import Collection, Iterator
@@ -108,7 +107,6 @@ def add(family: Family, names: Collection[str], lora: LoraSettings) -> None:
 
 
 def _inject(family: Family, config: Any) -> None:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, and it regrets what isn't installed
     from peft import inject_adapter_in_model
 
     with warnings.catch_warnings():
