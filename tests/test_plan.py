@@ -12,7 +12,7 @@ from cutline import plan_verb
 from cutline.errors import CheckpointError
 from cutline.families.settings import LoraSettings, ModelSettings
 from cutline.plan import config_of, outline, plan
-from cutline.recipe import load
+from cutline.recipe import load, read_toml
 from cutline.run import Recipe
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import partition
@@ -73,7 +73,13 @@ def test_adapters_of_the_language_model_only():
     assert adapters(paligemma, 32, ["q_proj", "v_proj"], {"text": "lora", "vision": "lora"}) == 7_667_712
 
 
-COUNTED = sorted(path for path in RECIPES.glob("*.toml") if 'family = "cnn_rnn"' not in path.read_text())
+def hangs_on_captions(path):
+    """Whether the recipe builds a text part of its own, whose vocabulary comes from the captions."""
+    new = read_toml(path)["model"].get("new")
+    return new is not None and "text" not in new
+
+
+COUNTED = sorted(path for path in RECIPES.glob("*.toml") if not hangs_on_captions(path))
 
 
 @pytest.mark.parametrize("recipe", COUNTED, ids=lambda path: path.stem)
