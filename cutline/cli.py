@@ -103,6 +103,33 @@ def prepare(
     prepare_verb.run(source, out, set, [name.strip() for name in steps.split(",")] if steps else None, retry)
 
 
+@app.command(short_help="Look into a dataset: what is in it, and what will spoil a training.")
+def inspect(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="DATASET", help="A prepared dataset, a run, a source of captioned images, or a recipe."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The page to write; <name>-inspection.html by default.")
+    ] = None,
+    set: Set = [],  # noqa: B006
+    names: Annotated[
+        str, typer.Option(metavar="MODEL", help="spaCy pipeline that finds names; by default a simple rule.")
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, and write a page only with --out.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Look into a dataset or a source, and write a page about it: the worst finding first.
+
+    Repeated captions, pictures in two splits, broken images, sizes, lengths, languages, and how much of the captions
+    the context gives away. Nothing but the page is written. Exit code 1 when a split or the context leaks.
+    """
+    from cutline import inspect_verb
+
+    if not inspect_verb.run(source, out, set, names, json):
+        raise Failed
+
+
 @app.command(short_help="Probe a recipe's labels, model and data before training.")
 def check(
     recipe: RecipePath,

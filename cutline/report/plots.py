@@ -1,33 +1,15 @@
-"""Training curves as SVG that stands inside the page and takes its colours, light or dark, from the page's CSS."""
+"""Training curves."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from cutline.report.drawing import ACCENT, INK, MUTED, PAPER, STYLE, new_axes, svg
 from cutline.report.words import label
-
-#: What matplotlib draws with → what the page's CSS calls it.
-_COLOURS = {"#010203": "ink", "#040506": "muted", "#070809": "rule", "#0a0b0c": "accent", "#0d0e0f": "paper"}
-INK, MUTED, RULE, ACCENT, PAPER = _COLOURS
-
-#: The same numbers give the same bytes: no date, no random ids; text stays text.
-_STYLE: Any = {
-    "svg.fonttype": "none", "svg.hashsalt": "cutline", "font.size": 11, "axes.edgecolor": RULE, "axes.linewidth": 1.0,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.grid": True,
-    "axes.grid.axis": "y", "grid.color": RULE, "grid.linewidth": 0.8, "xtick.color": MUTED, "ytick.color": MUTED,
-    "xtick.major.size": 4.0, "ytick.major.size": 0.0, "text.color": INK, "text.parse_math": False,
-    "lines.solid_capstyle": "round",
-}  # fmt: skip
-_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 #: Points of a curve; more can't be told apart at this size.
 _MOST_POINTS = 240
@@ -40,8 +22,8 @@ def loss_curve(log: Sequence[Mapping[str, Any]]) -> str:
     training, validation = smooth(points(log, "loss")), points(log, "val_loss")
     if not training and not validation:
         return ""
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_axes()
         axes.plot(*_columns(training), color=MUTED, linewidth=1.4)
         axes.plot(*_columns(validation), color=ACCENT, linewidth=1.6, marker="o", markersize=4)
         named = [("training", training, MUTED), ("validation", validation, ACCENT)]
@@ -54,7 +36,7 @@ def loss_curve(log: Sequence[Mapping[str, Any]]) -> str:
                 va="bottom" if above else "top",
             )  # fmt: skip
         axes.margins(y=0.16)
-        return _svg(figure, "loss")
+        return svg(figure, "loss")
 
 
 def score_curve(log: Sequence[Mapping[str, Any]], metric: str, chosen_step: int | None) -> str:
@@ -62,8 +44,8 @@ def score_curve(log: Sequence[Mapping[str, Any]], metric: str, chosen_step: int 
     found = points(log, f"val_{metric}")
     if not found:
         return ""
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_axes()
         axes.plot(*_columns(found), color=ACCENT, linewidth=1.6, marker="o", markersize=4)
         best = next((point for point in found if point[0] == chosen_step), None)
         if best:
@@ -75,7 +57,7 @@ def score_curve(log: Sequence[Mapping[str, Any]], metric: str, chosen_step: int 
                 f"chosen: {best[1]:.3f}", best, (0, 11), textcoords="offset points", ha=side, color=INK, weight="bold"
             )
         axes.margins(y=0.18)
-        return _svg(figure, "score")
+        return svg(figure, "score")
 
 
 def points(log: Sequence[Mapping[str, Any]], key: str) -> list[Point]:
@@ -101,16 +83,6 @@ def chosen_note(metric: str, chosen_step: int | None) -> str:
     return note + (f" The ring is the chosen checkpoint, step {chosen_step:,}." if chosen_step else "")
 
 
-def _axes() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.4, 2.7), dpi=100, layout="constrained")
-    axes = figure.subplots()
-    axes.set_axisbelow(True)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    return figure, axes
-
-
 def _columns(curve: Sequence[Point]) -> tuple[list[float], list[float]]:
     return [x for x, _ in curve], [y for _, y in curve]
 
@@ -119,21 +91,3 @@ def _side(step: float, steps: Sequence[float]) -> str:
     """Which way a label at a step has room."""
     place = (step - min(steps)) / max(max(steps) - min(steps), 1.0)
     return "left" if place < 0.25 else "right" if place > 0.75 else "center"
-
-
-def _svg(figure: Figure, name: str) -> str:
-    """The figure as an ``<svg>`` to stand in a page: no prologue, no style of its own, ids of its own."""
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata=_NO_METADATA, transparent=True)
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
-    text = re.sub(r'\b(id|xlink:href)="(#?)', rf'\1="\2{name}-', text)
-    text = text.replace("url(#", f"url(#{name}-")
-    text = re.sub(r"font-family: [^;\"]+;?", "", text)
-    text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d+\.\d{2})\d+", r"\1", tag[0]), text)  # 0.01 px is enough
-    text = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r'<svg \1aria-hidden="true" focusable="false"', text)
-    for colour, variable in _COLOURS.items():
-        text = text.replace(colour, f"var(--{variable})")
-    return text.strip()

@@ -1,0 +1,145 @@
+"""What ``cutline inspect`` found, as a page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from cutline.data.images import ImageProblem
+from cutline.data.inspect.contexts import FieldFacts
+from cutline.data.inspect.look import Inspection
+from cutline.data.inspect.pictures import Pair
+from cutline.jsonl import write_atomically
+from cutline.records import Sample
+from cutline.report import dataset_plots
+from cutline.report.thumbnails import Thumbnail, thumbnail
+
+_HERE = Path(__file__).parent
+
+#: Pairs of pictures that are shown, and broken images that are named.
+_PAIRS, _NAMED = 12, 30
+
+LEVELS = {"leak": "Leak", "problem": "Problem", "mind": "Mind"}
+
+
+def write(found: Inspection, path: str | Path) -> Path:
+    """Writes the page; returns its path."""
+    # text from outside may hold half a surrogate pair, which UTF-8 doesn't have
+    write_atomically(Path(path), render(found).encode("utf-8", "replace"))
+    return Path(path)
+
+
+def render(found: Inspection) -> str:
+    """The page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "thousands": lambda value: f"{value:,}",
+        "share": lambda value: "–" if value is None else f"{100 * value:.1f} %",
+    }
+    captions, pictures = found.captions, found.pictures
+    css = (_HERE / "page.css").read_text(encoding="utf-8") + (_HERE / "inspection.css").read_text(encoding="utf-8")
+    return environment.get_template("inspection.html.jinja").render(
+        found=found,
+        css=Markup(css),
+        levels=LEVELS,
+        deck=deck(found),
+        splits=_splits(found),
+        counts=_counts(found),
+        lengths=Markup(
+            dataset_plots.histogram(captions.lengths, "lengths", "words a caption") if captions.total else ""
+        ),
+        per_image=Markup(
+            dataset_plots.histogram(captions.per_image, "per-image", "captions an image")
+            if len(captions.per_image) > 1
+            else ""
+        ),
+        sizes=Markup(dataset_plots.sizes(pictures.sizes)),
+        size_px=pictures.quantiles(),
+        frequent=[
+            (one.text, one.images, _thumbnails(paths))
+            for one, paths in zip(captions.frequent, found.frequent_images, strict=True)
+        ],
+        pairs=[_pair(pair) for pair in pictures.pairs[:_PAIRS]],
+        broken=pictures.named[:_NAMED],
+        fields=_fields(found),
+        cards=[_card(sample) for sample in found.shown],
+    )
+
+
+def deck(found: Inspection) -> list[str]:
+    """The sentences under the title: the worst finding, and how many others there are."""
+    images, captions = sum(found.captions.images.values()), found.captions.total
+    counted = f"{images:,} images, {captions:,} captions."
+    if not found.findings:
+        return ["Nothing was found that would spoil a training or flatter a score.", counted]
+    return [found.findings[0].says, counted]
+
+
+def _splits(found: Inspection) -> list[dict[str, Any]]:
+    captions = found.captions
+    first = [name for name in ("train", "val", "test") if name in captions.images]
+    rows = []
+    for name in [*first, *sorted(captions.images.keys() - set(first))]:
+        known, of = captions.known.get(name, (0, 0))
+        row: dict[str, Any] = {"name": name or "none", "images": captions.images[name]}
+        row |= {"captions": captions.captions[name], "known": known / of if of else None}
+        rows.append(row | {"unknown_words": captions.unknown_words.get(name)})
+    return rows
+
+
+def _counts(found: Inspection) -> list[tuple[str, str]]:
+    """(number, of what)."""
+    captions, lengths, words = found.captions, found.captions.length_statistics(), found.captions.vocabulary()
+    images = sum(captions.images.values())
+    rows = [(f"{images:,}", "images"), (f"{captions.total:,}", "captions")]
+    rows.append((f"{captions.total / images:.1f}", "captions an image"))
+    if lengths:
+        rows += [
+            (f"{lengths['mean']:.1f}", "words a caption"),
+            (f"{lengths['min']}–{lengths['max']}", "shortest and longest, in words"),
+            (f"{words['words']:,}", "different words"),
+            (f"{words['said_once']:,}", "of them said once"),
+            (f"{captions.distinct:,}", "different captions"),
+        ]
+    return rows
+
+
+def _fields(found: Inspection) -> list[tuple[str, FieldFacts, float]]:
+    """Name, facts and share of the images that have it; all fields together last."""
+    if found.contexts is None:
+        return []
+    rows = [(name, facts, facts.images / found.contexts.of) for name, facts in found.contexts.fields.items()]
+    if len(rows) > 1:
+        rows.append(("all together", found.contexts.whole, found.contexts.images / found.contexts.of))
+    return rows
+
+
+def _card(sample: Sample) -> dict[str, Any]:
+    picture, why = _picture(sample.image, 320)
+    return {
+        "id": sample.id, "split": sample.split, "captions": sample.captions, "context": sample.context,
+        "picture": picture, "why_none": why,
+    }  # fmt: skip
+
+
+def _pair(pair: Pair) -> dict[str, Any]:
+    return {"pair": pair, "pictures": [_picture(path, 200) for path in pair.images]}
+
+
+def _thumbnails(paths: Iterable[str]) -> Sequence[Thumbnail]:
+    return [picture for picture, _ in (_picture(path, 96) for path in paths) if picture is not None]
+
+
+def _picture(path: str, side_px: int) -> tuple[Thumbnail | None, str]:
+    """A small picture, or why there is none."""
+    try:
+        return thumbnail(path, side_px), ""
+    except ImageProblem as problem:
+        return None, f"{problem.reason.replace('_', ' ')}: {problem.detail}"
