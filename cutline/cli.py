@@ -105,16 +105,13 @@ def prepare(
 
 @app.command(short_help="Look into a dataset: what is in it, and what will spoil a training.")
 def inspect(
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="DATASET", help="A prepared dataset, a run, a source of captioned images, or a recipe."),
-    ],
+    source: Annotated[Path, typer.Argument(metavar="DATASET", help="A prepared dataset, a run, a source, a recipe.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The page to write; <name>-inspection.html by default.")
+        Path | None, typer.Option("--out", "-o", help="The page; <name>-inspection.html by default.")
     ] = None,
     set: Set = [],  # noqa: B006
     names: Annotated[
-        str, typer.Option(metavar="MODEL", help="spaCy pipeline that finds names; by default a simple rule.")
+        str, typer.Option(metavar="MODEL", help="spaCy pipeline for names; a simple rule by default.")
     ] = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON, and write a page only with --out.")] = False,
     debug: Debug = False,
