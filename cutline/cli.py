@@ -311,20 +311,9 @@ def families(debug: Debug = False) -> None:
 
 def finish(evaluation: Any, folder: Path, captioned: bool = True) -> None:
     """Prints a run's scores on stdout; a run with failed images fails."""
-    from cutline.progress import say
-    from cutline.runs import RunFolder
+    from cutline import run_verb
 
-    if evaluation is not None:
-        from rich.console import Console
-
-        from cutline.evaluate import table
-
-        Console().print(table(evaluation))
-        for warning in evaluation.warnings:
-            say(f"warning: {warning}")
-    known = RunFolder(folder).stage("caption")
-    if captioned and known.get("failed"):
-        say(f"{known['failed']} of {known['images']} images have no caption; {folder}/predictions.jsonl says why")
+    if not run_verb.show(evaluation, folder, captioned):
         raise Failed
 
 
