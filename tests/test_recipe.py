@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -223,3 +224,16 @@ def test_wrong_variants_are_explained(tmp_path, text, override, problem, remedy)
         recipes.load(path, Recipe, [override])
     assert problem in caught.value.problem
     assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [("Describe it. {contxt}", "did you mean {context}?"), ("{headline} a photo of", "only {context} is filled in")],
+)
+def test_a_misspelt_place_in_the_prompt_is_an_error(prompt, says):
+    """It would stand in every prompt as it is, and the model would never see the context."""
+    from cutline.families.settings import ModelSettings
+
+    with pytest.raises(ValueError, match=re.escape(says)):
+        ModelSettings(checkpoint="any", prompt=prompt)
+    assert ModelSettings(checkpoint="any", prompt="{context} a photo of").prompt == "{context} a photo of"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cutline.recipe import Section
 
@@ -54,6 +56,16 @@ class ModelSettings(Section):
     compute_dtype: Dtype = Field(
         "auto", description="what NF4 matrices are multiplied in; auto: as dtype, but float16 on a GPU without bfloat16"
     )
+
+    @field_validator("prompt")
+    @classmethod
+    def _known_places(cls, prompt: str | None) -> str | None:
+        for name in re.findall(r"\{\s*(\w+)\s*\}", prompt or ""):
+            if "{context}" not in str(prompt) or name != "context":
+                near = difflib.get_close_matches(name.lower(), ["context"], n=1)
+                hint = "; did you mean {context}?" if near else "; only {context} is filled in"
+                raise ValueError(f"{{{name}}} in the prompt would stay as it is{hint}")
+        return prompt
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelSettings:
