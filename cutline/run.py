@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 #: In this order; a recipe without [train] has no train stage.
 STAGES = ("prepare", "train", "caption", "score", "report")
 
+#: The stages of a recipe that trains for captions, not for retrieval.
+CAPTIONING = ("caption", "score", "report")
+
 #: Keys of [model] that also hold for what was trained.
 QUANTIZING = ("quantize", "double_quantize", "compute_dtype")
 
@@ -82,6 +85,11 @@ class Run:
     def __call__(self, stages: Collection[str] = STAGES) -> Evaluation | None:
         """Goes through the stages that the recipe asks for; returns the scores, when they are made."""
         self._check(stages)
+        if self._for_retrieval and set(stages) & set(CAPTIONING):
+            if tuple(stages) != STAGES:
+                raise RecipeError(f"{CAPTIONING[0]}: this recipe trains for retrieval.", "Leave [train.retrieval] out.")
+            say("this recipe trains for retrieval: it ends with the training, whose log has recall on val")
+            stages = [stage for stage in stages if stage not in CAPTIONING]
         if ranks.count() > 1:
             self._meet()
         with self.folder.locked() if ranks.is_first() else nullcontext():
@@ -98,6 +106,10 @@ class Run:
             if "report" in stages:
                 self._report()
         return evaluation
+
+    @property
+    def _for_retrieval(self) -> bool:
+        return self.recipe.train is not None and self.recipe.train.retrieval is not None
 
     def _before_training(self, stages: Collection[str]) -> None:
         self.folder.describe(to_toml(self.recipe), self.recipe.seed)
@@ -213,7 +225,8 @@ class Run:
             captions = [caption for captions in dataset.split(split).column("captions") for caption in captions]
         place = self.folder / ("miniature" if ranks.is_first() else f"miniature-{ranks.rank()}")
         settings = self.recipe.model.model_copy(update=model)
-        family = open_family(settings, captions, tiny=self.tiny, seed=self.recipe.seed, place=place)
+        task = "embed" if self._for_retrieval else "caption"
+        family = open_family(settings, captions, tiny=self.tiny, seed=self.recipe.seed, task=task, place=place)
         spare_threads(family)
         return family
 
@@ -370,6 +383,9 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
         train = train.model_copy(update={"align": train.align.model_copy(update=short)})
     if train and train.reward_after is not None:
         train = train.model_copy(update={"reward_after": 0.05, "reward_draws": 2})
+    if train and train.retrieval:
+        short = {"chunk": 1 if train.retrieval.chunk else None, "queue": min(4, train.retrieval.queue)}
+        train = train.model_copy(update={"retrieval": train.retrieval.model_copy(update=short)})
     generate = recipe.generate.model_copy(update={"max_tokens": 12, "beams": min(2, recipe.generate.beams),
                                                   "batch_size": 4, "split": "auto"})  # fmt: skip
     score = recipe.score.rehearsed()

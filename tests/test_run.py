@@ -18,6 +18,7 @@ from cutline import jsonl, recipe, run
 from cutline.caption_files import read
 from cutline.data import shapes
 from cutline.evaluate import Evaluation
+from cutline.families.open import open_checkpoint
 from cutline.metrics.baselines import CONTEXT
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +53,11 @@ def test_every_recipe_is_rehearsed_with_tiny(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     loaded = recipe.load(path, run.Recipe)
     evaluation = run.Run(loaded, tmp_path / "run", tiny=True)()
+    if loaded.train and loaded.train.retrieval:
+        log = list(jsonl.read(tmp_path / "run/train/log.jsonl"))
+        assert 0 <= log[-1]["val_mean_recall"] <= 1
+        assert "embed" in open_checkpoint(tmp_path / "run", task="embed").can
+        return
     assert evaluation is not None
     assert evaluation.counts["images"] == 12
     assert evaluation.counts["failed"] == 0

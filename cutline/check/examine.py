@@ -11,7 +11,7 @@ from types import ModuleType
 
 from cutline.check import probes
 from cutline.check.subject import Subject
-from cutline.check.verdict import Finding, Verdict, failed, not_judged
+from cutline.check.verdict import Finding, Verdict, failed, not_applicable, not_judged
 from cutline.errors import CutlineError, RecipeError
 
 
@@ -79,6 +79,8 @@ def _module(name: str) -> ModuleType:
 
 def _find(module: ModuleType, subject: Subject, debug: bool) -> Finding:
     """What a probe finds; a model that stops with an error has failed it."""
+    if module.STAGE != "data" and subject.train and subject.train.retrieval:
+        return not_applicable("it is about captions, and this recipe trains for retrieval")
     try:
         found: Finding = module.probe(subject)
     except CutlineError as error:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
+from torch import Tensor
 from transformers import (
     AlignConfig,
     AlignModel,
@@ -70,3 +71,9 @@ class Align(TwoTowerFamily):
             rescale_factor=1 / 127.5, do_normalize=False,
         )  # fmt: skip
         return cls(model, processor, tokenizer)
+
+    def scale(self) -> tuple[Tensor, Tensor | None]:
+        return 1 / self.model.temperature, None
+
+    def bound_scale(self) -> None:
+        self.model.temperature.data.clamp_(min=0.001)

@@ -77,8 +77,10 @@ class Blip(Family):
 
     @classmethod
     def outline(cls, config: Any) -> Family:
+        names = config.architectures or []
+        kind = next((kind for kind in _KINDS if kind.architecture.__name__ in names), BlipCaptioner)
         with torch.device("meta"):
-            return BlipCaptioner.bare(BlipForConditionalGeneration(config))
+            return kind.bare(kind.architecture(config))
 
     @classmethod
     def variants(cls) -> tuple[type[Family], ...]:
@@ -217,14 +219,14 @@ class BlipMatcher(Blip, RetrievalFamily):
         hidden = self.model.text_encoder(**texts).last_hidden_state
         return unit(self.model.text_proj(hidden[:, 0]))
 
-    def match(self, features: Batch, texts: Batch, images: Tensor) -> Tensor:
+    def match_logits(self, features: Batch, texts: Batch, images: Tensor) -> Tensor:
         ids = texts["input_ids"].clone()
         ids[:, 0] = self.match_start_id
         seen = self.looked_at(features)["features"][images]
         hidden = self.model.text_encoder(
             input_ids=ids, attention_mask=texts["attention_mask"], encoder_hidden_states=seen
         ).last_hidden_state
-        return self.model.itm_head(hidden[:, 0])[:, 1].float()  # type: ignore[no-any-return]
+        return self.model.itm_head(hidden[:, 0])  # type: ignore[no-any-return]
 
     def match_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts that look at an image, without padding."""
@@ -250,6 +252,12 @@ class BlipMixtureFamily(BlipCaptioner, BlipMatcher):
                 "BLIP's mixture of encoder–decoder can't be quantised: its roles share their matrices.",
                 "Leave [model] quantize out.",
             )
+
+    def scale(self) -> tuple[Tensor, Tensor | None]:
+        return 1 / self.model.temperature, None
+
+    def bound_scale(self) -> None:
+        self.model.temperature.data.clamp_(0.001, 0.5)
 
 
 _KINDS: tuple[type[Any], ...] = (BlipCaptioner, BlipMatcher, BlipMixtureFamily)

@@ -261,7 +261,7 @@ class Blip2Matcher(Blip2, RetrievalFamily):
         projection = self.model.text_projection
         return unit(projection(hidden[:, 0].to(projection.weight.dtype)))
 
-    def match(self, features: Batch, texts: Batch, images: Tensor) -> Tensor:
+    def match_logits(self, features: Batch, texts: Batch, images: Tensor) -> Tensor:
         seen = self.looked_at(features)["features"][images]
         queries = self.model.query_tokens.expand(len(seen), -1, -1)
         mask = texts["attention_mask"]
@@ -272,7 +272,7 @@ class Blip2Matcher(Blip2, RetrievalFamily):
             encoder_hidden_states=seen,
         ).last_hidden_state
         head = self.model.itm_head
-        return head(hidden[:, : queries.shape[1]].to(head.weight.dtype)).mean(1)[:, 1].float()  # type: ignore[no-any-return]
+        return head(hidden[:, : queries.shape[1]].to(head.weight.dtype)).mean(1)  # type: ignore[no-any-return]
 
     def matching(self, texts: Sequence[str]) -> Matching:
         return Blip2Matching(self, texts)

@@ -6,6 +6,7 @@ at its end token, so padding can be left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Self
 
@@ -49,3 +50,9 @@ class Clip(TwoTowerFamily):
 
     def project(self, features: Tensor) -> Tensor:
         return self.model.visual_projection(features)  # type: ignore[no-any-return]
+
+    def scale(self) -> tuple[Tensor, Tensor | None]:
+        return self.model.logit_scale.exp(), None
+
+    def bound_scale(self) -> None:
+        self.model.logit_scale.data.clamp_(max=math.log(100))

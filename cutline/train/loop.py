@@ -87,7 +87,7 @@ class CaptionTrainer(Trainer):
     def __init__(
         self,
         family: Family,
-        validation: Validation | None,
+        validation: Callable[[Family], dict[str, float]] | None,
         label_smoothing: float,
         critic: SelfCritic | None = None,
         critic_from: int = 0,
@@ -95,9 +95,10 @@ class CaptionTrainer(Trainer):
         part_lr: Mapping[str, float] | None = None,
         flip: bool = False,
         average: Average | None = None,
+        model: torch.nn.Module | None = None,
         **arguments: Any,
     ):
-        super().__init__(model=family, **arguments)
+        super().__init__(model=model or family, **arguments)
         self.family = family
         self.validation = validation
         self.smoothing = label_smoothing
@@ -193,6 +194,15 @@ class CaptionTrainer(Trainer):
         assert self.validation is not None
         begun = time.monotonic()
         self.family.eval()
+        found = {f"{metric_key_prefix}_{name}": value for name, value in self._validation_loss().items()}
+        scores = self.validation(self.family)
+        found |= {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        found[f"{metric_key_prefix}_seconds"] = round(time.monotonic() - begun, 1)
+        self.log(found)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
+
+    def _validation_loss(self) -> dict[str, float]:
         nll, tokens = 0.0, 0
         if self.eval_dataset is not None:
             with torch.no_grad():
@@ -202,13 +212,7 @@ class CaptionTrainer(Trainer):
                     nll, tokens = nll + float(result.nll), tokens + int(result.tokens)
         shares = together.gather((nll, tokens))
         nll, tokens = sum(share[0] for share in shares), sum(share[1] for share in shares)
-        found = {f"{metric_key_prefix}_loss": nll / max(tokens, 1)}
-        scores = self.validation(self.family)
-        found |= {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
-        found[f"{metric_key_prefix}_seconds"] = round(time.monotonic() - begun, 1)
-        self.log(found)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
-        return found
+        return {"loss": nll / max(tokens, 1)}
 
     def _validation_batches(self) -> DataLoader[Any]:
         # this process's own share: accelerate's would see some images twice, so that shares are equal

@@ -52,6 +52,59 @@ class GuardSettings(Section):
     )
 
 
+class RetrievalSettings(Section):
+    """``[train.retrieval]``: training for retrieval instead of captions, for families that embed."""
+
+    itc: float = Field(1.0, ge=0, description="weight of the contrastive loss (ITC)")
+    itm: float | Literal["auto"] = Field(
+        "auto",
+        description="weight of image-text matching (ITM) with hard negatives; auto: 1 for models that match, else 0",
+    )
+    lm: float = Field(0.0, ge=0, description="weight of the captions' likelihood (LM), for models that write, too")
+    loss: Literal["auto", "softmax", "sigmoid"] = Field(
+        "auto",
+        description="the contrastive loss: over all candidates, or pair by pair; auto: as the family was trained",
+    )
+    chunk: int | None = Field(
+        None,
+        ge=1,
+        description="examples whose activations are in memory at a time; the loss is that of the whole batch "
+        "(gradient caching); none: all of them",
+    )
+    momentum: float | None = Field(
+        None, gt=0, lt=1, description="of a slow copy of the encoders, which makes the keys of ITC; none: no copy"
+    )
+    queue: int = Field(
+        0, ge=0, description="keys of earlier steps that stay as candidates, of each kind; needs momentum"
+    )
+    distill: float = Field(
+        0.0, ge=0, lt=1, description="share of the slow copy's distribution in the target of ITC; needs momentum"
+    )
+    distill_warmup: float = Field(2.0, ge=0, description="epochs in which distill rises from 0")
+    rerank: int = Field(
+        0, ge=0, description="validation: nearest candidates of each query that are ranked anew by ITM; 0: ITC alone"
+    )
+    metric: Literal[
+        "mean_recall",
+        "tr_recall_at_1",
+        "tr_recall_at_5",
+        "tr_recall_at_10",
+        "ir_recall_at_1",
+        "ir_recall_at_5",
+        "ir_recall_at_10",
+    ] = Field("mean_recall", description="recall on the validation images that chooses the checkpoint")
+
+    @model_validator(mode="after")
+    def _fits(self) -> RetrievalSettings:
+        if self.itm != "auto" and self.itm < 0:
+            raise ValueError("itm is below 0")
+        if self.momentum is None and (self.queue or self.distill):
+            raise ValueError("queue and distill need momentum, for example 0.995")
+        if not (self.itc or self.itm or self.lm):
+            raise ValueError("itc, itm and lm are all 0; there is nothing to learn")
+        return self
+
+
 class TrainSettings(Section):
     parts: dict[str, str] = Field(
         default_factory=dict,
@@ -60,6 +113,7 @@ class TrainSettings(Section):
     )
     lora: LoraSettings = LoraSettings()
     align: AlignSettings | None = Field(None, description="a stage before, which trains the bridge alone")
+    retrieval: RetrievalSettings | None = Field(None, description="train for retrieval instead of captions")
     epochs: float = Field(10, gt=0, description="times that each image–caption pair is seen")
     max_steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever epochs says")
     batch_size: int = Field(32, ge=1, description="examples a device and step: images with captions_per_image captions")
@@ -126,4 +180,11 @@ class TrainSettings(Section):
             raise ValueError("captions_per_image is below 1")
         if self.evaluate_every != "epoch" and self.evaluate_every < 1:
             raise ValueError("evaluate_every is below 1")
+        if self.retrieval and self.reward_after is not None:
+            raise ValueError("reward_after rewards captions; leave it out of a training for retrieval")
         return self
+
+    @property
+    def chosen_by(self) -> str:
+        """The score that chooses the checkpoint."""
+        return self.retrieval.metric if self.retrieval else self.metric

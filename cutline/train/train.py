@@ -36,6 +36,7 @@ from cutline.train.loop import (
     save_trained,
 )
 from cutline.train.recompute import recomputing
+from cutline.train.retrieval_loop import RetrievalTrainer
 from cutline.train.self_critical import SelfCritic
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import PartSummary, check_rates, open_parts
@@ -142,21 +143,21 @@ def _stage(
         Log(folder / "log.jsonl", progress, steps) as log,
     ):
         with _what_the_trainer_refuses():
-            trainer = CaptionTrainer(
+            trainer = _trainer(
                 family,
-                Validation(validating, _for_validation(settings), settings.metric, cache),
-                settings.label_smoothing,
-                _critic(family, training, settings, cache),
-                _first_critical_step(examples, settings),
-                settings.reward_lr,
-                settings.part_lr,
-                settings.flip,
-                Average(family, settings.ema) if settings.ema and choose else None,
-                args=arguments(settings, checkpoints, family.device, seed, choose),
-                train_dataset=examples,
-                eval_dataset=Examples(validating[ranks.rank() :: ranks.count()], "all"),
-                data_collator=Collator(family, cache),
-                callbacks=[log, *guards, *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])],
+                data,
+                settings,
+                cache,
+                {
+                    "average": Average(family, settings.ema) if settings.ema and choose else None,
+                    "args": arguments(settings, checkpoints, family.device, seed, choose),
+                    "train_dataset": examples,
+                    "callbacks": [
+                        log,
+                        *guards,
+                        *([EarlyStoppingCallback(settings.patience)] if settings.patience else []),
+                    ],
+                },
             )
             trainer.get_optimizer_cls_and_kwargs(trainer.args, family)
         torch.manual_seed(seed + ranks.rank())  # each process its own dropout
@@ -170,15 +171,39 @@ def _stage(
     return {
         "steps": state.global_step,
         "best_step": state.best_global_step,
-        f"best_val_{settings.metric}": state.best_metric,
+        f"best_val_{settings.chosen_by}": state.best_metric,
         "parts": {line.part: asdict(line) for line in parts},
     }
+
+
+def _trainer(
+    family: Family,
+    data: tuple[Sequence[Sample], Sequence[Sample]],
+    settings: TrainSettings,
+    cache: FeatureCache | None,
+    arguments: dict[str, Any],
+) -> CaptionTrainer:
+    training, validating = data
+    arguments = arguments | {"part_lr": settings.part_lr, "flip": settings.flip}
+    if settings.retrieval:
+        return RetrievalTrainer(family, settings, validating, cache, **arguments)
+    return CaptionTrainer(
+        family,
+        Validation(validating, _for_validation(settings), settings.metric, cache),
+        settings.label_smoothing,
+        _critic(family, training, settings, cache),
+        _first_critical_step(arguments["train_dataset"], settings),
+        settings.reward_lr,
+        eval_dataset=Examples(validating[ranks.rank() :: ranks.count()], "all"),
+        data_collator=Collator(family, cache),
+        **arguments,
+    )
 
 
 def _guards(
     family: Family, validating: Sequence[Sample], settings: TrainSettings, examples: Examples, folder: Path, steps: int
 ) -> list[Guards]:
-    if not settings.guards.enabled:
+    if settings.retrieval or not settings.guards.enabled:  # they look at captions
         return []
     until = _first_critical_step(examples, settings) if settings.reward_after is not None else math.inf
     panel = spread(validating, settings.guards.images)
@@ -233,8 +258,8 @@ def arguments(
         save_steps=every,
         save_total_limit=settings.keep + 1,
         load_best_model_at_end=choose,
-        metric_for_best_model=f"eval_{settings.metric}" if choose else None,
-        greater_is_better=not lower_is_better(settings.metric) if choose else None,
+        metric_for_best_model=f"eval_{settings.chosen_by}" if choose else None,
+        greater_is_better=bool(settings.retrieval) or not lower_is_better(settings.metric) if choose else None,
         logging_steps=settings.log_every,
         logging_nan_inf_filter=False,
         disable_tqdm=True,

@@ -124,7 +124,7 @@ def by_rate(family: Family, groups: Sequence[dict[str, Any]], rates: Mapping[str
     for group in groups:
         for part in (None, *rates):
             chosen = [
-                p for p in group["params"] if (found := part_of[id(p)]) == part or (not part and found not in rates)
+                p for p in group["params"] if (found := part_of.get(id(p))) == part or (not part and found not in rates)
             ]
             if chosen:
                 divided.append(group | {"params": chosen} | ({"lr": rates[part]} if part else {}))

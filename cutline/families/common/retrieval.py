@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +18,8 @@ class RetrievalFamily(Family):
     ``features`` as ``see`` gives them. Nothing here is scaled by a temperature: similarities are cosines."""
 
     can = frozenset({"embed"})
+    #: The contrastive loss that the family was trained with: over all candidates at once, or pair by pair.
+    contrast: ClassVar[Literal["softmax", "sigmoid"]] = "softmax"
 
     @property
     @abstractmethod
@@ -40,8 +43,16 @@ class RetrievalFamily(Family):
         """Cosines [N, M] of images [N, E] or [N, Q, E] with texts [M, E]; of several vectors the best one counts."""
         return images @ texts.T if images.ndim == 2 else (images @ texts.T).amax(1)
 
-    def match(self, features: Batch, texts: Batch, images: Tensor) -> Tensor:
-        """Image–text matching scores of P pairs, from text and image read together.
+    def scale(self) -> tuple[Tensor, Tensor | None] | None:
+        """What a contrastive loss multiplies cosines by, and adds to them where anything is added, as the model has
+        learnt it; None for models that keep no such number."""
+        return None
+
+    def bound_scale(self) -> None:
+        """Keeps the learnt scale within the published bounds, where there are any; for between two steps."""
+
+    def match_logits(self, features: Batch, texts: Batch, images: Tensor) -> Tensor:
+        """Image–text matching of P pairs, from text and image read together.
 
         Args:
             features: ``see``'s, or pixels, of N images.
@@ -49,9 +60,14 @@ class RetrievalFamily(Family):
             images: int64 [P], the image of each text.
 
         Returns:
-            float32 [P], the raw logit of "it matches", which the published evaluations add to the cosine.
+            [P, 2], the logits of "it doesn't match" and "it matches".
         """
         raise self._unable("match")
+
+    def match(self, features: Batch, texts: Batch, images: Tensor) -> Tensor:
+        """float32 [P], the raw logit of "it matches", which the published evaluations add to the cosine; arguments
+        as ``match_logits``."""
+        return self.match_logits(features, texts, images)[:, 1].float()
 
     def matching(self, texts: Sequence[str]) -> Matching:
         """What scores these texts with one image after another, in the fastest way that the family has."""

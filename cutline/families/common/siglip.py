@@ -22,6 +22,8 @@ TINY_SIZE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
 
 
 class SiglipFamily(TwoTowerFamily):
+    contrast = "sigmoid"
+
     @property
     def parts(self) -> Mapping[str, str]:
         return {
@@ -34,6 +36,9 @@ class SiglipFamily(TwoTowerFamily):
         # lower case is what both generations were trained on; not every copy of their tokenizers sees to it
         batch = self.tokenize([text.lower() for text in texts], padding="max_length")
         return {"input_ids": batch["input_ids"]}
+
+    def scale(self) -> tuple[Tensor, Tensor | None]:
+        return self.model.logit_scale.exp(), self.model.logit_bias
 
     def embed_texts(self, texts: Batch) -> Tensor:
         return unit(self.model.text_model(**texts).pooler_output)

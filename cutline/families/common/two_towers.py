@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from cutline.errors import CheckpointError
-from cutline.families.base import Batch
+from cutline.families.base import Batch, Family
 from cutline.families.common.retrieval import RetrievalFamily, unit
 
 
@@ -34,6 +34,11 @@ class TwoTowerFamily(RetrievalFamily):
                 "Install it: pip install sentencepiece protobuf",
             ) from error
         return cls(model, image_processor, tokenizer)
+
+    @classmethod
+    def outline(cls, config: Any) -> Family:
+        with torch.device("meta"):
+            return cls.bare(cls.architecture(config))
 
     def save(self, folder: str | Path) -> None:
         self.processor_class(self.image_processor, self.tokenizer).save_pretrained(folder)

@@ -1,0 +1,213 @@
+"""The trainer for retrieval: batches of images with all their captions, and validation by recall."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cutline import ranks
+from cutline.data.images import open_sample
+from cutline.errors import TrainingError
+from cutline.families.base import Batch, Family
+from cutline.families.common.retrieval import RetrievalFamily
+from cutline.features import FeatureCache
+from cutline.records import Sample
+from cutline.retrieve.ranks import best_ranks, recalls
+from cutline.retrieve.rerank import nearest, rerank
+from cutline.train import together
+from cutline.train.loop import CaptionTrainer
+from cutline.train.retriever import RetrievalBatch, Retriever
+from cutline.train.settings import RetrievalSettings, TrainSettings
+
+#: What a checkpoint keeps of the training itself: temperature, slow copy, queues; alike in all processes.
+STATE = "retrieval.safetensors"
+
+
+class RetrievalCollator:
+    """Examples → ``{"batch": RetrievalBatch}``; cached features instead of pixels where there is a cache."""
+
+    def __init__(self, family: RetrievalFamily, cache: FeatureCache | None, settings: RetrievalSettings):
+        self.family, self.cache, self.settings = family, cache, settings
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, RetrievalBatch]:
+        features = self.cache.get(samples) if self.cache else None
+        visual = self.family.visual(samples, None, None, features)
+        rows = [number for number, sample in enumerate(samples) for _ in sample.captions]
+        size = self.settings.chunk or len(samples)
+        chunks = range(0, len(samples), size) if self.settings.lm else range(0)
+        batch = RetrievalBatch(
+            visual=visual,
+            captions=[caption for sample in samples for caption in sample.captions],
+            rows=torch.tensor(rows),
+            places=torch.tensor([sample.extra["place"] for sample in samples]),
+            lm=[self._captioning(samples, visual, first, first + size) for first in chunks],
+        )
+        return {"batch": batch}
+
+    def _captioning(self, samples: Sequence[Sample], visual: Batch, first: int, last: int) -> Batch:
+        some = samples[first:last]
+        rows = [{name: tensor[[place]] for name, tensor in visual.items()} for place in range(first, first + len(some))]
+        if "features" in visual:
+            made = self.family.encode(some, with_targets=True, features=[{"features": r["features"][0]} for r in rows])
+        else:
+            made = self.family.encode(some, with_targets=True, pixels=rows)
+        return {name: tensor for name, tensor in made.items() if name not in visual}
+
+
+class RetrievalValidation:
+    """Recall on a fixed set of validation images and all their captions, in both directions.
+
+    Args:
+        samples: validation images with captions.
+        settings: whether, and how far, candidates are ranked anew by matching.
+        cache: features of the images, when the vision part is frozen.
+        batch_size: images, or captions, at a time.
+        precision: in which the training computes.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        settings: RetrievalSettings,
+        cache: FeatureCache | None,
+        batch_size: int,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ):
+        self.samples, self.settings, self.cache, self.batch_size = list(samples), settings, cache, batch_size
+        self.precision = precision
+        self.captions = [caption for sample in samples for caption in sample.captions]
+        self.image_of = torch.tensor([number for number, sample in enumerate(samples) for _ in sample.captions])
+
+    @torch.no_grad()
+    def __call__(self, family: Family) -> dict[str, float]:
+        """Recall in both directions and its mean, as ``cutline.retrieve.ranks`` says."""
+        assert isinstance(family, RetrievalFamily)
+        with self.precision():
+            images = self._shared(len(self.samples), lambda places: family.embed_images(self._seen(family, places)))
+            texts = self._shared(
+                len(self.captions),
+                lambda places: family.embed_texts(family.encode_texts([self.captions[place] for place in places])),
+            )
+            found = self._ranked(family, family.similarity(images, texts)) if ranks.is_first() else None
+        return cast(dict[str, float], together.gather(found)[0])
+
+    def _ranked(self, family: RetrievalFamily, cosines: Tensor) -> dict[str, float]:
+        k = self.settings.rerank or max(cosines.shape)
+        texts_of_images, images_of_texts = nearest(cosines, k), nearest(cosines.T, k)
+        if self.settings.rerank:
+            matching = family.matching(self.captions)
+            for _ in rerank(matching, lambda image: self._seen(family, [image]), texts_of_images, images_of_texts):
+                pass
+        own = torch.arange(len(self.samples))
+        text_ranks = best_ranks(texts_of_images, own, self.image_of)
+        return dict(recalls(text_ranks, best_ranks(images_of_texts, self.image_of, own)))
+
+    def _seen(self, family: RetrievalFamily, places: Sequence[int]) -> Batch:
+        samples = [self.samples[place] for place in places]
+        if self.cache is not None:
+            features = family.join_features(self.cache.get(samples))["features"]
+            return {"features": features.to(family.device)}
+        return {"features": family.see(family.pixels([open_sample(sample) for sample in samples]))["features"]}
+
+    def _shared(self, count: int, embed: Callable[[Sequence[int]], Tensor]) -> Tensor:
+        """The vectors of ``count`` things, each process having made its share; on the CPU, in order."""
+        mine = list(range(count))[ranks.rank() :: ranks.count()]
+        made = [embed(mine[at : at + self.batch_size]).cpu() for at in range(0, len(mine), self.batch_size)]
+        shares = together.gather(torch.cat(made) if made else None)
+        whole: Tensor = next(share for share in shares if share is not None)
+        vectors = whole.new_empty(count, *whole.shape[1:])
+        for rank, share in enumerate(shares):
+            if share is not None:
+                vectors[rank :: ranks.count()] = share
+        return vectors
+
+
+class RetrievalTrainer(CaptionTrainer):
+    """Trains a family by the losses of ``Retriever``; the rest is the captioning trainer's."""
+
+    def __init__(
+        self,
+        family: Family,
+        settings: TrainSettings,
+        validating: Sequence[Sample],
+        cache: FeatureCache | None,
+        **arguments: Any,
+    ):
+        assert settings.retrieval is not None
+        if settings.deepspeed or settings.fsdp:
+            raise TrainingError(
+                "[train.retrieval] trains with torchrun's processes, each with the whole model.",
+                "Leave deepspeed and fsdp out; chunk bounds the memory.",
+            )
+        self.retriever = Retriever(cast(RetrievalFamily, family), settings.retrieval)
+        validation = RetrievalValidation(
+            validating, settings.retrieval, cache, settings.retrieval.chunk or settings.batch_size
+        )
+        super().__init__(
+            family,
+            validation,
+            0.0,
+            model=self.retriever,
+            data_collator=RetrievalCollator(self.retriever.family, cache, settings.retrieval),
+            eval_dataset=validating,
+            **arguments,
+        )
+        validation.precision = self.accelerator.autocast
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of each part of a batch; only the last one's gradients go to the other processes."""
+        model.train()
+        settings = self.retriever.settings
+        share = (self.state.epoch or 0.0) / settings.distill_warmup if settings.distill_warmup else 1.0
+        self.retriever.distill = settings.distill * min(1.0, share)
+        with self.compute_loss_context_manager():
+            parts = self.retriever.parts(inputs["batch"])
+        value = torch.zeros((), device=self.args.device)
+        for part in parts:
+            alone = nullcontext() if part is parts[-1] else self.accelerator.no_sync(model)
+            with alone:
+                with self.compute_loss_context_manager():
+                    loss, said = model(part)
+                self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
+            value += sum(self.retriever.weights[name] * one for name, one in said.items())
+        return value / self.current_gradient_accumulation_steps
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """Without temperatures and other single numbers, which have no weight decay."""
+        single = {name for name, parameter in model.named_parameters() if parameter.numel() == 1}
+        return [name for name in super().get_decay_parameter_names(model) if name not in single]
+
+    def leaves_out_parameters(self) -> bool:
+        retriever, data = self.retriever, self.train_dataset
+        slow, retriever._slow = retriever._slow, []  # which must not see this batch twice
+        try:
+            with torch.random.fork_rng():
+                retriever.train()
+                for part in retriever.parts(self.data_collator([data[0], data[len(data) - 1]])["batch"]):
+                    retriever(part)[0].backward()
+        finally:
+            retriever._slow = slow
+        left = any(p.requires_grad and p.grad is None for p in retriever.parameters())
+        retriever.zero_grad(set_to_none=True)
+        return left
+
+    def _validation_loss(self) -> dict[str, float]:
+        return {}  # it would depend on which images are in a batch together
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if (state := self.retriever.state()) and ranks.is_first():
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(state, folder / STATE)
+        super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.retriever.state():
+            self.retriever.restore(load_file(Path(resume_from_checkpoint) / STATE))

@@ -1,0 +1,205 @@
+"""The losses of training for retrieval: cut into chunks they are those of the whole; a true pair is no negative."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cutline import families
+from cutline.families.open import find
+from cutline.train.contrast import Queue, sigmoid_loss, softmax_loss
+from cutline.train.hard_negatives import draw
+from cutline.train.retrieval_loop import RetrievalCollator
+from cutline.train.retriever import Retriever
+from cutline.train.settings import RetrievalSettings
+from cutline.train.trainable import open_parts
+
+KINDS = [kind for name in families.names() for kind in find(name).variants() if "embed" in kind.can]
+
+
+def samples(dataset):
+    """Twelve images, of which two are the same, with one to three captions each."""
+    found = []
+    for place, sample in enumerate(list(dataset.split("train"))[:11]):
+        captions = [sample.captions[0], "a picture of shapes", "two things"][: 1 + place % 3]
+        found.append(sample.__class__(id=sample.id, image=sample.image, captions=tuple(captions), split="train",
+                                      extra={"place": place}))  # fmt: skip
+    return [*found, found[3]]
+
+
+def made(kind, **settings):
+    torch.manual_seed(0)
+    family = kind.tiny(["a red circle above a blue square"], seed=0)
+    for module in family.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    open_parts(family, {})
+    return Retriever(family, RetrievalSettings(**settings))
+
+
+def gradients(retriever, batch, train=True):
+    torch.manual_seed(1)
+    retriever.train(train)
+    retriever.zero_grad(set_to_none=True)
+    said = {}
+    for part in retriever.parts(batch):
+        loss, values = retriever(part)
+        loss.backward()
+        for name, value in values.items():
+            said[name] = said.get(name, 0.0) + float(value)
+    return said, {n: p.grad.clone() for n, p in retriever.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.name()}-{kind.__name__}")
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_chunks_have_the_loss_and_gradient_of_the_whole_batch(dataset, kind, momentum):
+    if momentum and kind.contrast == "sigmoid":
+        pytest.skip("the sigmoid loss has no keys")
+    lm = 0.5 if "caption" in kind.can else 0.0
+    settings = {"lm": lm, "momentum": momentum, "distill": 0.4 if momentum else 0.0, "queue": 8 if momentum else 0}
+    found = {}
+    for chunk in (None, 5, 1):
+        retriever = made(kind, chunk=chunk, **settings)
+        batch = RetrievalCollator(retriever.family, None, retriever.settings)(samples(dataset))["batch"]
+        # statistics of a BatchNorm depend on what is in a batch together, so they stand still here
+        found[chunk] = gradients(retriever, batch, train=kind.name() != "align")
+    losses, whole = found[None]
+    assert {"itc"} <= losses.keys()
+    assert ("itm" in losses) == ("match" in kind.can)
+    assert max(float(gradient.abs().max()) for gradient in whole.values()) > 1e-3
+    norm = torch.stack([gradient.norm() for gradient in whole.values()]).norm()
+    assert norm > 1e-2
+    for chunk in (5, 1):
+        assert found[chunk][0] == pytest.approx(losses, rel=1e-5, abs=1e-5)
+        assert found[chunk][1].keys() == whole.keys()
+        apart = torch.stack([(found[chunk][1][name] - gradient).norm() for name, gradient in whole.items()]).norm()
+        assert apart / norm < 1e-5
+
+
+def test_dropout_falls_alike_in_both_passes(dataset):
+    """Else the gradient would be of vectors that the loss never saw."""
+    kind = find("blip").variants()[1]
+    retriever = made(kind, chunk=4, itm=0.0)
+    for module in retriever.family.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    batch = RetrievalCollator(retriever.family, None, retriever.settings)(samples(dataset))["batch"]
+    retriever.train()
+    torch.manual_seed(3)
+    parts = retriever.parts(batch)
+    torch.manual_seed(3)  # as the first pass went
+    for part in parts:
+        first = retriever._embed(retriever.family, part)[0].texts
+        with part.random.again():
+            second = retriever._embed(retriever.family, part)[0].texts
+        assert torch.equal(first, second)
+        with torch.random.fork_rng():
+            assert not torch.equal(first, retriever._embed(retriever.family, part)[0].texts)
+
+
+def peak(retriever, batch):
+    """The most bytes that autograd kept at one moment."""
+    kept, most = 0, 0
+
+    class Saved:
+        def __init__(self, tensor):
+            nonlocal kept, most
+            self.tensor, self.bytes = tensor, tensor.numel() * tensor.element_size()
+            kept += self.bytes
+            most = max(most, kept)
+
+        def __del__(self):
+            nonlocal kept
+            kept -= self.bytes
+
+    with torch.autograd.graph.saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+        gradients(retriever, batch)
+    return most
+
+
+def test_what_is_kept_for_the_gradient_does_not_grow_with_the_batch(dataset):
+    kind = find("blip").variants()[1]
+    few = samples(dataset)[:4]
+    # the same images again and again, each time as others
+    many = [one.__class__(id=f"{one.id}-{n}", image=one.image, captions=one.captions, extra={"place": 100 * n + place})
+            for n in range(6) for place, one in enumerate(few)]  # fmt: skip
+    kept = {}
+    for name, some, chunk in (("few", few, 2), ("many", many, 2), ("many whole", many, None)):
+        retriever = made(kind, chunk=chunk, itm=0.0)
+        batch = RetrievalCollator(retriever.family, None, retriever.settings)(some)["batch"]
+        kept[name] = peak(retriever, batch)
+    assert kept["many"] < 1.1 * kept["few"]
+    assert kept["many whole"] > 8 * kept["few"]
+
+
+def test_softmax_is_clips_with_one_caption_an_image_and_shares_the_target_among_several():
+    torch.manual_seed(0)
+    logits = torch.randn(4, 4)
+    own = torch.eye(4, dtype=torch.bool)
+    expected = F.cross_entropy(logits, torch.arange(4), reduction="sum")
+    torch.testing.assert_close(softmax_loss(logits, own), expected)
+    both = torch.tensor([[True, True, False, False]])
+    torch.testing.assert_close(softmax_loss(logits[:1], both), -logits[:1].log_softmax(1)[0, :2].mean())
+    # a target that is wholly another model's distribution
+    soft = torch.randn(4, 4)
+    expected = F.cross_entropy(logits, soft.softmax(1), reduction="sum")
+    torch.testing.assert_close(softmax_loss(logits, own, soft, 1.0), expected)
+
+
+def test_sigmoid_is_siglips():
+    torch.manual_seed(0)
+    logits, own = torch.randn(3, 3), torch.eye(3, dtype=torch.bool)
+    signs = 2 * torch.eye(3) - 1
+    torch.testing.assert_close(sigmoid_loss(logits, own), -F.logsigmoid(signs * logits).sum())
+
+
+def test_a_caption_of_the_same_image_does_not_push_away():
+    """The gradient draws an image to all of its captions, though only other images' captions differ."""
+    logits = torch.zeros(1, 4, requires_grad=True)
+    true = torch.tensor([[True, True, False, False]])
+    softmax_loss(logits, true).backward()
+    assert (logits.grad[0, :2] < 0).all()
+    assert (logits.grad[0, 2:] > 0).all()
+
+
+def test_hard_negatives_are_never_true_and_mostly_near():
+    torch.manual_seed(0)
+    rows = torch.tensor([0, 0, 1, 2, 2, 3])  # image 3 is image 0 once more
+    places = torch.tensor([7, 8, 9, 7])
+    true = places[:, None] == places[rows]
+    logits = torch.randn(4, 6)
+    logits[1, 3] = 8.0  # the text that is taken for image 1's
+    drawn = [draw(logits, true, rows) for _ in range(200)]
+    for pairs in drawn:
+        assert (true[pairs.images, pairs.texts] == pairs.labels.bool()).all()
+        assert int(pairs.labels.sum()) == 6
+        assert len(pairs.labels) == 18
+        assert (pairs.images.diff() >= 0).all()
+        assert sorted(pairs.texts[pairs.labels == 1].tolist()) == list(range(6))
+    near = sum(bool(((p.images == 1) & (p.texts == 3)).any()) for p in drawn)
+    assert near > 190
+
+
+def test_a_batch_of_one_image_has_no_negatives():
+    pairs = draw(torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool), torch.zeros(3, dtype=torch.int64))
+    assert pairs.labels.tolist() == [1, 1, 1]
+
+
+def test_a_negative_is_found_though_the_true_pair_has_all_the_probability():
+    logits = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
+    pairs = draw(logits, torch.eye(2, dtype=torch.bool), torch.arange(2))
+    assert pairs.labels.tolist().count(0) == 4
+
+
+def test_the_queue_holds_the_newest_with_whose_they_are():
+    queue = Queue(3)
+    assert queue.join(torch.ones(1, 2), torch.tensor([5]))[1].tolist() == [5]
+    queue.push(torch.tensor([[1.0], [2.0]]), torch.tensor([1, 2]))
+    queue.push(torch.tensor([[3.0], [4.0]]), torch.tensor([3, 4]))
+    vectors, owners = queue.join(torch.tensor([[9.0]]), torch.tensor([9]))
+    assert owners.tolist() == [9, 3, 4, 1]
+    assert vectors[:, 0].tolist() == [9, 3, 4, 1]
+    again = Queue(3)
+    again.restore("images", queue.state("images"))
+    assert again.join(torch.tensor([[9.0]]), torch.tensor([9]))[1].tolist() == [9, 3, 4, 1]

@@ -1,0 +1,158 @@
+"""Training for retrieval from its settings to its checkpoint."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cutline import jsonl, recipe
+from cutline.errors import RecipeError, TrainingError
+from cutline.families.open import find
+from cutline.train import loop
+from cutline.train import train as verb
+from cutline.train.settings import TrainSettings
+from tests.train.test_training import Killed, kill_at, same, weights
+
+
+def settings(retrieval=None, **changes) -> TrainSettings:
+    usual = {"max_steps": 6, "evaluate_every": 2, "batch_size": 6, "lr": 1e-3, "warmup": 0, "log_every": 1}
+    return TrainSettings(**(usual | {"retrieval": retrieval or {}} | changes))
+
+
+def matcher():
+    return find("blip").variants()[1].tiny(["a red circle above a blue square"], seed=0)
+
+
+def test_killed_and_resumed_is_the_same_as_unbroken(dataset, tmp_path, monkeypatch):
+    """To the last bit, with the momentum encoder, its queue, drawn negatives and the learnt temperature."""
+    chosen = settings({"momentum": 0.9, "queue": 10, "distill": 0.4, "chunk": 4, "rerank": 3})
+    unbroken = matcher()
+    facts = verb.train(unbroken, dataset, chosen, tmp_path / "unbroken")
+    with monkeypatch.context() as patch:
+        kill_at(patch, 3)
+        with pytest.raises(Killed):
+            verb.train(matcher(), dataset, chosen, tmp_path / "broken")
+    resumed = matcher()
+    assert verb.train(resumed, dataset, chosen, tmp_path / "broken") == facts
+    assert same(weights(resumed), weights(unbroken))
+    logs = [list(jsonl.read(tmp_path / name / "log.jsonl")) for name in ("unbroken", "broken")]
+    timeless = [[{k: v for k, v in row.items() if k != "val_seconds"} for row in log] for log in logs]
+    assert timeless[0] == timeless[1]
+    assert {"val_tr_recall_at_1", "val_ir_recall_at_10", "val_mean_recall"} <= logs[0][-1].keys()
+
+
+def test_recall_on_validation_chooses_the_checkpoint(dataset, tmp_path, monkeypatch):
+    values = iter([0.2, 0.9, 0.3])
+    monkeypatch.setattr(
+        "cutline.train.retrieval_loop.recalls", lambda *_: {"mean_recall": 0.0, "ir_recall_at_1": next(values)}
+    )
+    facts = verb.train(matcher(), dataset, settings({"metric": "ir_recall_at_1"}), tmp_path)
+    assert facts["best_step"] == 4
+    assert facts["best_val_ir_recall_at_1"] == 0.9
+
+
+def test_a_small_clip_learns_to_find_the_pictures_that_it_is_trained_on(dataset, tmp_path):
+    family = find("clip").tiny([caption for s in dataset.split("train") for caption in s.captions], seed=0)
+    chosen = settings({}, max_steps=60, evaluate_every=60, batch_size=24, lr=3e-3, log_every=10)
+    verb.train(family, dataset, chosen, tmp_path)
+    losses = [row["loss"] for row in jsonl.read(tmp_path / "log.jsonl") if "loss" in row]
+    assert losses[0] > 2.0  # 24 candidates: chance is log 24 = 3.2
+    assert losses[-1] < 1.5
+
+
+def test_a_frozen_towers_features_are_cached_and_change_nothing(dataset, tmp_path):
+    trained = {}
+    for cached in (True, False):
+        trained[cached] = matcher()
+        chosen = settings(parts={"vision": "frozen"}, cache_features=cached, cache_dtype="float32", max_steps=2)
+        verb.train(trained[cached], dataset, chosen, tmp_path / str(cached))
+    for name, tensor in weights(trained[True]).items():
+        torch.testing.assert_close(tensor, weights(trained[False])[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "section", "words"),
+    [
+        ("vision_encoder_decoder", {}, "can't embed"),
+        ("clip", {"itm": 1.0}, "can't match"),
+        ("clip", {"lm": 1.0}, "can't write captions"),
+        ("siglip", {"momentum": 0.99}, "sigmoid"),
+    ],
+)
+def test_what_a_family_cannot_learn_is_said_at_once(dataset, tmp_path, family, section, words):
+    with pytest.raises(TrainingError, match=words):
+        verb.train(find(family).tiny(), dataset, settings(section), tmp_path)
+
+
+def test_a_wrong_key_has_the_nearest_known_one():
+    with pytest.raises(RecipeError) as caught:
+        recipe.parse({"retrieval": {"chunks": 8}}, TrainSettings)
+    assert "retrieval.chunk?" in str(caught.value.remedy)
+    with pytest.raises(RecipeError, match="queue and distill need momentum"):
+        recipe.parse({"retrieval": {"queue": 8}}, TrainSettings)
+
+
+TOGETHER = """
+import sys, torch
+from pathlib import Path
+from cutline import ranks
+from cutline.data.dataset import Dataset
+from cutline.families.open import find
+from cutline.train import together
+from cutline.train import train as verb
+from cutline.train.settings import TrainSettings
+from safetensors.torch import save_file
+torch.set_num_threads(1)
+together.meet(torch.device("cpu"))
+family = find("clip").tiny(["a red circle above a blue square"], seed=0)
+for module in family.model.modules():
+    if isinstance(module, torch.nn.Dropout):
+        module.p = 0.0
+section = {"chunk": 2} | ({"momentum": 0.9, "queue": 7, "distill": 0.3} if sys.argv[4] == "momentum" else {})
+settings = TrainSettings(max_steps=3, evaluate_every=3, batch_size=int(sys.argv[3]), lr=0.1, warmup=0, log_every=1,
+                         optimizer="sgd", retrieval=section)
+verb.train(family, Dataset.open(Path(sys.argv[1])), settings, Path(sys.argv[2]))
+if ranks.is_first():
+    save_file({n: t.contiguous() for n, t in family.model.state_dict().items()}, Path(sys.argv[2]) / "end.safetensors")
+together.part()
+"""
+
+
+@pytest.mark.parametrize("kind", ["plain", "momentum"])
+def test_two_processes_are_one_with_the_same_batch(dataset, tmp_path, kind):
+    """Each caption has the other process's images as candidates, too. Starts real processes, so it takes a while."""
+    from safetensors.torch import load_file
+
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    logs, ends = [], []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        done = subprocess.run(
+            [*start, str(script), str(dataset.path), str(out), str(8 // processes), kind],
+            capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        logs.append([row for row in jsonl.read(out / "log.jsonl") if "loss" in row])
+        ends.append(load_file(out / "end.safetensors"))
+    for mine, theirs in zip(*logs, strict=True):
+        assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-4)
+        assert theirs["grad_norm"] == pytest.approx(mine["grad_norm"], rel=1e-3)
+    start = find("clip").tiny(["a red circle above a blue square"], seed=0).model.state_dict()
+    moved = max(float((ends[0][name] - start[name]).abs().max()) for name in start)
+    assert moved > 1e-3
+    for name, tensor in ends[0].items():
+        assert (ends[1][name] - tensor).abs().max() < 1e-5, name
+
+
+def test_the_usual_training_still_validates_by_likelihood(dataset, tmp_path):
+    family = find("vision_encoder_decoder").tiny()
+    plain = TrainSettings(max_steps=2, evaluate_every=2, batch_size=6, warmup=0, log_every=1, val_max_tokens=4)
+    verb.train(family, dataset, plain, tmp_path)
+    assert any("val_loss" in row for row in jsonl.read(tmp_path / "log.jsonl"))
+    assert loop.Validation
