@@ -89,7 +89,8 @@ def test_news_recipe_puts_the_article_into_the_prompt(tmp_path, monkeypatch):
     """The recipe's own steps on a small GoodNews: context comes from the article, and never from the caption."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "news/resized").mkdir(parents=True)
-    articles, splits = {}, {}
+    articles: dict[str, Any] = {}
+    splits: dict[str, str] = {}
     for number, split in enumerate(("train", "train", "val", "test")):
         address = f"https://www.nytimes.com/2012/01/0{number + 1}/world/europe/harbor.html"
         articles[f"a{number}"] = {
@@ -109,7 +110,7 @@ def test_news_recipe_puts_the_article_into_the_prompt(tmp_path, monkeypatch):
     samples = list(rehearsed.dataset())
     lines = [one.context["context"] for one in samples]
     assert sorted(lines) == [f"[world/europe | 2012-01-0{day}]" for day in (1, 2, 3, 4)]
-    family = rehearsed.open_family()
+    family: Any = rehearsed.open_family()
     batch = family.encode(samples[:1], with_targets=False)
     prompt = family.tokenizer.decode(batch["input_ids"][0], skip_special_tokens=True)
     assert prompt.strip() == f"context: {lines[0]} a photo of"
