@@ -10,7 +10,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from cutline import retrieve_verb
 from cutline.errors import CutlineError
+from cutline.quiet import quiet_libraries
 
 app = typer.Typer(
     name="cutline",
@@ -309,36 +311,15 @@ def families(debug: Debug = False) -> None:
     print("\n".join(found.names()))
 
 
+app.add_typer(retrieve_verb.app, short_help="Find images by text and texts by image; evaluate that.")
+
+
 def finish(evaluation: Any, folder: Path, captioned: bool = True) -> None:
     """Prints a run's scores on stdout; a run with failed images fails."""
     from cutline import run_verb
 
     if not run_verb.show(evaluation, folder, captioned):
         raise Failed
-
-
-def quiet_libraries(load: bool = True) -> None:
-    """Stops the libraries' own bars and notes; ours say what is going on.
-
-    Args:
-        load: whether the libraries will be needed in any case; if not, they are told by the environment alone.
-    """
-    import os
-
-    # threads that wait must sleep: on busy cores spinning ones take the time of those that work
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    import logging as standard
-
-    standard.getLogger("huggingface_hub").setLevel(standard.ERROR)
-    if not load:
-        return
-    from transformers.utils import logging
-
-    standard.getLogger("bitsandbytes").setLevel(standard.ERROR)
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
 
 
 def version(value: bool) -> None:

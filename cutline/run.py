@@ -19,6 +19,7 @@ from cutline.families.settings import GenerateSettings, ModelSettings
 from cutline.metrics.settings import ScoreSettings
 from cutline.progress import bar, say
 from cutline.recipe import Section, to_toml
+from cutline.retrieve.settings import RetrieveSettings
 from cutline.runs import RunFolder, fingerprint
 from cutline.train.settings import TrainSettings
 
@@ -51,6 +52,7 @@ class Recipe(Section):
     train: TrainSettings | None = None
     generate: GenerateSettings = GenerateSettings()
     score: ScoreSettings = ScoreSettings()
+    retrieve: RetrieveSettings = RetrieveSettings()
 
 
 class Preparation(Section):

@@ -6,6 +6,7 @@ python docs/make_cli_pages.py > docs/cli.md
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import typer
 
@@ -35,9 +36,16 @@ def pages() -> Iterator[tuple[str, str]]:
     group = typer.main.get_command(app)
     above = typer.Context(group, info_name="cutline", terminal_width=WIDTH)
     yield "cutline --help", group.get_help(above)
-    for name, verb in group.commands.items():  # type: ignore[attr-defined]
+    yield from below(group, above, "cutline")
+
+
+def below(group: Any, above: typer.Context, words: str) -> Iterator[tuple[str, str]]:
+    """A group's commands, and those of the groups in it."""
+    for name, verb in group.commands.items():
         context = typer.Context(verb, info_name=name, parent=above, terminal_width=WIDTH)
-        yield f"cutline {name} --help", verb.get_help(context)
+        yield f"{words} {name} --help", verb.get_help(context)
+        if hasattr(verb, "commands"):
+            yield from below(verb, context, f"{words} {name}")
 
 
 def document() -> str:

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "cutline"
 
 #: From top to bottom; the first pattern that fits a module's name says its floor.
 FLOORS = {
-    5: ("cutline.cli", "cutline.api", "cutline.*_verb"),
+    5: ("cutline.cli", "cutline.api", "cutline.quiet", "cutline.*_verb"),
     4: ("cutline.train*", "cutline.report*", "cutline.run", "cutline.demo", "cutline.plan", "cutline.check*"),
     3: (
         "cutline.features", "cutline.caption", "cutline.caption_files", "cutline.evaluate", "cutline.compare",

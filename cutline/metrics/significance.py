@@ -38,10 +38,10 @@ def group_sums(statistics: Floats, groups: Sequence[Hashable] | None) -> Floats:
 
 def resampled(statistics: Floats, resamples: int, seed: int) -> Floats:
     """Sums of statistics [resamples, S] over rows [G, S] drawn with replacement; G and seed decide the draws."""
-    return np.concatenate([w @ statistics for w in _draws(len(statistics), resamples, seed)])
+    return np.concatenate([w @ statistics for w in draws(len(statistics), resamples, seed)])
 
 
-def _draws(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
+def draws(rows: int, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each row is drawn, float64 [some resamples, rows] at a time."""
     random = np.random.default_rng(seed)
     block = max(1, _BLOCK // rows)

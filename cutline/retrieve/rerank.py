@@ -7,7 +7,7 @@ directions; here each distinct pair once, all pairs of an image together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,31 +48,47 @@ def nearest(cosines: Tensor, k: int) -> Candidates:
 
 
 def rerank(
-    matching: Matching, features: Callable[[int], Batch], texts_of_images: Candidates, images_of_texts: Candidates
-) -> Iterator[int]:
-    """Fills ``matches`` in both directions, an image at a time; yields how many pairs each image took.
+    matching: Matching,
+    features: Callable[[int], Batch],
+    texts_of_images: Candidates,
+    images_of_texts: Candidates,
+    done: Mapping[int, Tensor] | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Fills ``matches`` in both directions, an image at a time.
 
     Args:
         matching: of the M texts.
         features: image → what ``see`` says of it alone.
         texts_of_images: [N, K] candidates of images.
         images_of_texts: [M, K'] candidates of texts.
+        done: image → its scores from an earlier pass over the same candidates, as they were yielded.
+
+    Yields:
+        Each image that wasn't done, and its scores with the distinct texts that it is matched with, in their order.
     """
     texts_of_images.matches = torch.full(texts_of_images.places.shape, float("nan"))
     images_of_texts.matches = torch.full(images_of_texts.places.shape, float("nan"))
-    # image → the places in images_of_texts, flat, where it is a candidate
-    wanted_by = images_of_texts.places.flatten().sort(stable=True)
-    counts = torch.bincount(wanted_by.values, minlength=len(texts_of_images.places))
-    slots_of_images = torch.split(wanted_by.indices, counts.tolist())
     columns = images_of_texts.places.shape[1]
     flat = images_of_texts.matches.view(-1)
-    for image, slots in enumerate(slots_of_images):
+    for image, slots in enumerate(_slots(images_of_texts, len(texts_of_images.places))):
         own, asking = texts_of_images.places[image], slots // columns
         texts, back = torch.unique(torch.cat([own, asking]), return_inverse=True)
-        scores = matching.scores(features(image), texts).cpu()[back] if len(texts) else torch.zeros(0)
-        texts_of_images.matches[image] = scores[: len(own)]
-        flat[slots] = scores[len(own) :]
-        yield len(texts)
+        known = (done or {}).get(image)
+        if known is None or len(known) != len(texts):
+            scores = matching.scores(features(image), texts).cpu() if len(texts) else torch.zeros(0)
+        else:
+            scores = known
+        texts_of_images.matches[image] = scores[back[: len(own)]]
+        flat[slots] = scores[back[len(own) :]]
+        if scores is not known:
+            yield image, scores
+
+
+def _slots(images_of_texts: Candidates, images: int) -> Sequence[Tensor]:
+    """Image → the places in ``images_of_texts``, flat, where it is a candidate."""
+    wanted_by = images_of_texts.places.flatten().sort(stable=True)
+    counts = torch.bincount(wanted_by.values, minlength=images)
+    return torch.split(wanted_by.indices, counts.tolist())
 
 
 def distinct_pairs(texts_of_images: Candidates, images_of_texts: Candidates) -> int:

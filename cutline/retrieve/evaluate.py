@@ -1,0 +1,322 @@
+"""Evaluating retrieval: every image of a split asks for its captions, and every caption for its image.
+
+    embeddings/      the images' vectors, a chunk a file
+    matches.jsonl    an image's matching scores with the texts that it is a candidate of or for, one line an image
+    hits.jsonl       what each query found, both directions
+    scores.json      recall at 1, 5, 10, mean and median rank, beside what embeddings alone and chance give
+    retrieval.json   what all this was made from
+
+All but the last two are appended to; a job that was killed goes on from them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutline import jsonl
+from cutline.errors import CutlineError, DataError
+from cutline.evaluate import Evaluation
+from cutline.families.base import Batch
+from cutline.families.common.retrieval import RetrievalFamily
+from cutline.progress import bar, say
+from cutline.records import Hit, Sample, Score
+from cutline.retrieve import recall
+from cutline.retrieve.embed import chunks, embed_images, embed_texts, opened, tokens
+from cutline.retrieve.gallery import Gallery, gather
+from cutline.retrieve.rerank import Candidates, distinct_pairs, nearest, rerank
+from cutline.retrieve.settings import RetrieveSettings
+from cutline.retrieve.verify import Verified, verify
+
+#: Cosines held at once, in numbers.
+BLOCK = 2**25
+
+#: What puts every candidate before everything that is none: more than any score is.
+FAR = 1e4
+
+
+@dataclass
+class Stages:
+    """Both directions' candidates and how right they are.
+
+    Attributes:
+        images: [U, E] or [U, Q, E] unit vectors of the gallery's pictures.
+        texts: [D, E] of its texts.
+    """
+
+    gallery: Gallery
+    images: Tensor
+    texts: Tensor
+    texts_of_images: Candidates
+    images_of_texts: Candidates
+    similarity: Callable[[Tensor, Tensor], Tensor]
+
+    def rows(self, direction: str, matched: bool) -> Iterator[tuple[int, np.ndarray]]:
+        """Each query's float64 scores with all candidates, those that stay behind moved down by ``FAR``.
+
+        Args:
+            direction: "tr" (queries are the U pictures) or "ir" (the D texts).
+            matched: by cosine + matching score; else by cosine alone.
+        """
+        ours = self.texts_of_images if direction == "tr" else self.images_of_texts
+        final = ours.scores().double() if matched else None
+        for start, cosines in blocks(self.images, self.texts, self.similarity, by_image=direction == "tr"):
+            table = cosines.double()
+            if final is not None:
+                span = slice(start, start + len(table))
+                table = (table - FAR).scatter_(1, ours.places[span], final[span])
+            yield from enumerate(table.numpy(), start)
+
+
+def blocks(
+    images: Tensor, texts: Tensor, similarity: Callable[[Tensor, Tensor], Tensor], *, by_image: bool
+) -> Iterator[tuple[int, Tensor]]:
+    """Cosines float32 of some queries with all candidates at a time, and the first of those queries."""
+    queries, others = (images, texts) if by_image else (texts, images)
+    several = images.shape[1] if images.ndim == 3 else 1
+    size = max(1, BLOCK // max(1, len(others) * several))
+    for start in range(0, len(queries), size):
+        some = queries[start : start + size]
+        yield start, similarity(some, texts) if by_image else similarity(images, some).T
+
+
+def candidates(
+    images: Tensor, texts: Tensor, similarity: Callable[[Tensor, Tensor], Tensor], k: int, *, by_image: bool
+) -> Candidates:
+    """The k nearest of every picture, or of every text."""
+    found = [nearest(cosines, k) for _, cosines in blocks(images, texts, similarity, by_image=by_image)]
+    return Candidates(torch.cat([one.places for one in found]), torch.cat([one.cosines for one in found]))
+
+
+def evaluate(
+    family: RetrievalFamily,
+    samples: Sequence[Sample],
+    settings: RetrieveSettings,
+    folder: Path,
+    made_by: Mapping[str, Any],
+    exact: RetrievalFamily | None = None,
+) -> Evaluation:
+    """Both directions of retrieval over samples, from one pass over the pairs.
+
+    Args:
+        family: what ranks.
+        samples: images; those without captions are left out.
+        folder: where everything is kept; goes on with what is there.
+        made_by: what decides about the numbers.
+        exact: the same model in float32, for ``settings.verify``: embeds, and judges pairs that are nearly equal.
+
+    Raises:
+        CutlineError: the folder holds another evaluation.
+        DataError: no sample has captions, or no image can be opened.
+    """
+    _note(folder, made_by)
+    embedder = exact or family
+    gallery = gather(samples, lambda texts: tokens(embedder, texts))
+    if not gallery.samples:
+        raise DataError("No image here has a caption.", "Retrieval is judged by images with their captions.")
+    with bar("embedding") as progress:
+        images, failed = embed_images(embedder, gallery.pictures, folder / "embeddings", progress)
+    for place, problem in failed.items():
+        say(f"lost: {gallery.pictures[place].id}: {problem}")
+    if len(failed) == len(gallery.pictures):
+        raise DataError("Not one image could be opened.", "cutline inspect says what is wrong with a dataset.")
+    kept = torch.tensor([place not in failed for place in range(len(images))])
+    images, gallery = images[kept], gallery.without(failed)
+    texts = embed_texts(embedder, gallery.texts, settings.text_batch_size)
+    stages = _stages(gallery, images, texts, settings, embedder)
+    matched = "match" in family.can if settings.match is None else settings.match
+    verified = None
+    if matched:
+        family.needs("match")
+        verified = _match(family, stages, folder / "matches.jsonl", exact)
+    return _judge(stages, settings, folder, matched, str(family.dtype).removeprefix("torch."), verified)
+
+
+def _note(folder: Path, made_by: Mapping[str, Any]) -> None:
+    path, now = folder / "retrieval.json", json.loads(json.dumps(made_by))
+    if path.exists():
+        then = json.loads(path.read_text(encoding="utf-8"))
+        if then != now:
+            other = ", ".join(key for key in {**then, **now} if then.get(key) != now.get(key))
+            raise CutlineError(
+                f"{folder} holds an evaluation with another {other}.", "Give another --out, or --overwrite."
+            )
+        return
+    jsonl.write_atomically(path, json.dumps(now, indent=2) + "\n")
+
+
+def _stages(
+    gallery: Gallery, images: Tensor, texts: Tensor, settings: RetrieveSettings, family: RetrievalFamily
+) -> Stages:
+    """The first stage; a k_test beyond the gallery is said."""
+    k = settings.k_test
+    for what, many in (("captions", len(texts)), ("images", len(images))):
+        if k > many:
+            say(f"k_test = {k} is more than the gallery's {many:,} {what}: all of them are candidates")
+    of_images = candidates(images, texts, family.similarity, k, by_image=True)
+    of_texts = candidates(images, texts, family.similarity, k, by_image=False)
+    return Stages(gallery, images, texts, of_images, of_texts, family.similarity)
+
+
+class Features:
+    """What the tower says of one picture after another, seen a chunk at a time."""
+
+    def __init__(self, family: RetrievalFamily, pictures: Sequence[Sample]):
+        self.family, self.parts = family, chunks(pictures, family)
+        self.size = len(self.parts[0])
+        self.number, self.seen = -1, list[Batch]()
+
+    def __call__(self, picture: int) -> Batch:
+        number, place = divmod(picture, self.size)
+        if number != self.number:
+            pixels, wrong = opened(self.family, self.parts[number])
+            if wrong or pixels is None:
+                lost = self.parts[number][min(wrong)]
+                raise DataError(
+                    f"{lost.image} can't be opened any more: {wrong[min(wrong)]}", "Start with --overwrite."
+                )
+            with torch.inference_mode():
+                self.seen = self.family.split_features(self.family.see(pixels))
+            self.number = number
+        return self.family.join_features([self.seen[place]])
+
+
+def _match(family: RetrievalFamily, stages: Stages, path: Path, exact: RetrievalFamily | None) -> Verified | None:
+    """The second stage, from what the file holds on."""
+    total = distinct_pairs(stages.texts_of_images, stages.images_of_texts)
+    pictures = [sample.id for sample in stages.gallery.pictures]
+    place_of = {name: place for place, name in enumerate(pictures)}
+    with jsonl.Appender(path) as out, bar("matching") as progress:
+        done = {
+            place_of[row["image"]]: torch.tensor(row["itm"]) for row in jsonl.read(path) if row["image"] in place_of
+        }
+        count = sum(map(len, done.values()))
+        progress(count, total)
+        matching = family.matching(stages.gallery.texts)
+        features = Features(family, stages.gallery.pictures)
+        for picture, scores in rerank(matching, features, stages.texts_of_images, stages.images_of_texts, done):
+            out.write([{"image": pictures[picture], "itm": scores.tolist()}])
+            count += len(scores)
+            progress(count, total)
+    if exact is None:
+        return None
+    with bar("verifying") as progress:
+        return verify(
+            exact.matching(stages.gallery.texts), Features(exact, stages.gallery.pictures), stages.gallery,
+            stages.texts_of_images, stages.images_of_texts, progress,
+        )  # fmt: skip
+
+
+def _ranks(stages: Stages, matched: bool, direction: str) -> tuple[np.ndarray, np.ndarray]:
+    """[Q] ranks with ties against the right one, and with ties for it."""
+    gallery = stages.gallery
+    queries = len(gallery.samples) if direction == "tr" else len(gallery.text_of)
+    lost = recall.beyond(len(gallery.text_of) if direction == "tr" else len(gallery.samples))
+    against, favoured = np.full(queries, lost), np.full(queries, lost)
+    judge = recall.text_ranks if direction == "tr" else recall.image_ranks
+    for query, scores in stages.rows(direction, matched):
+        for place, found in judge(gallery, query, scores).items():
+            against[place], favoured[place] = found[:2]
+    return against, favoured
+
+
+def _judge(
+    stages: Stages, settings: RetrieveSettings, folder: Path, matched: bool, dtype: str, verified: Verified | None
+) -> Evaluation:
+    gallery, counts = stages.gallery, stages.gallery.counts()
+    groups = [sample.group or sample.id for sample in gallery.samples]
+    scores: dict[str, Score] = {}
+    alone: dict[str, Score] = {}
+    kept = {}
+    for direction, owner in (("tr", np.arange(len(gallery.samples))), ("ir", gallery.sample_of)):
+        first, favoured = _ranks(stages, False, direction)
+        size = stages.texts_of_images.places.shape[1] if direction == "tr" else stages.images_of_texts.places.shape[1]
+        sign = (
+            f"retrieval-{direction}|best rank|ties against|images {counts['images']}|captions {counts['captions']}"
+            f"|embedded {'float32' if verified else dtype}"
+        )
+        alone |= recall.score(direction, first, owner, groups, settings.resamples, sign)
+        if matched:
+            kept[direction] = _kept(stages, direction)
+            first, favoured = _ranks(stages, True, direction)
+            sign += f"|cosine + matching logit of {size} candidates, {dtype}{', verified' if verified else ''}"
+        scores |= recall.score(direction, first, owner, groups, settings.resamples, sign)
+        counts[f"{direction}_ranks_that_hang_on_ties"] = int((first != favoured).sum())
+    chance = {name: Score(metric=name, value=value, low=value, high=value, n=counts["images"], signature="chance")
+              for name, value in recall.chance(gallery).items()}  # fmt: skip
+    ceilings = recall.ceiling(kept)
+    counts |= verified.counts if verified else {}
+    result = Evaluation(
+        scores=scores,
+        baselines=({"embeddings alone": alone} if matched else {}) | {"chance": chance},
+        counts=counts,
+        notes={
+            name: f"{value:.4f} of the queries have a right candidate in the first stage"
+            for name, value in ceilings.items()
+        },
+        ids=tuple(gallery.ids),
+    )
+    _write_hits(stages, settings.hits, folder / "hits.jsonl", matched)
+    jsonl.write_atomically(folder / "scores.json", json.dumps(result.to_json(), indent=2) + "\n")
+    return result
+
+
+def _kept(stages: Stages, direction: str) -> np.ndarray:
+    """[Q] whether a right candidate came through the first stage."""
+    gallery = stages.gallery
+    pictures, texts = gallery.picture_of[gallery.sample_of], gallery.text_of
+    ours = stages.texts_of_images if direction == "tr" else stages.images_of_texts
+    queries, right = (pictures, texts) if direction == "tr" else (texts, pictures)
+    found = (ours.places.numpy()[queries] == right[:, None]).any(1) & (pictures >= 0)
+    if direction == "ir":
+        return np.asarray(found)
+    any_of = np.zeros(len(gallery.samples), bool)
+    np.logical_or.at(any_of, gallery.sample_of, found)
+    return any_of
+
+
+def _write_hits(stages: Stages, most: int, path: Path, matched: bool) -> None:
+    """The best candidates of each query, and its right ones among the candidates wherever they are."""
+    path.unlink(missing_ok=True)
+    gallery, names = stages.gallery, stages.gallery.caption_ids()
+    captions_of = _owners(gallery.text_of, len(gallery.texts))
+    samples_of = _owners(gallery.picture_of, len(gallery.pictures))
+    with jsonl.Appender(path) as out:
+        for direction in ("tr", "ir"):
+            ours = stages.texts_of_images if direction == "tr" else stages.images_of_texts
+            order = ours.scores().argsort(dim=1, descending=True, stable=True)
+            for query in range(len(order)):
+                rows = []
+                for asking in (samples_of if direction == "tr" else captions_of)[query]:
+                    sample = asking if direction == "tr" else int(gallery.sample_of[asking])
+                    rank = 0
+                    for slot in order[query].tolist():
+                        place = int(ours.places[query, slot])
+                        for found in (captions_of if direction == "tr" else samples_of)[place]:
+                            rank += 1
+                            right = (int(gallery.sample_of[found]) if direction == "tr" else found) == sample
+                            if rank <= most or right:
+                                itm = float(ours.matches[query, slot]) if matched and ours.matches is not None else None
+                                ids = (
+                                    (gallery.ids[sample], names[found])
+                                    if direction == "tr"
+                                    else (names[asking], gallery.ids[found])
+                                )
+                                rows.append(Hit(query=ids[0], candidate=ids[1], rank=rank,
+                                                itc=float(ours.cosines[query, slot]), itm=itm).to_json())  # fmt: skip
+                out.write(rows)
+
+
+def _owners(places: np.ndarray, many: int) -> list[list[int]]:
+    found: list[list[int]] = [[] for _ in range(many)]
+    for owner, place in enumerate(places.tolist()):
+        if place >= 0:
+            found[place].append(owner)
+    return found

@@ -1,0 +1,258 @@
+"""An index of a dataset's images and captions that people keep and search.
+
+    index.json            what it was made by, and which of the files below count; replaced last
+    items-<n>.parquet     a row for each image and each caption
+    vectors-<n>.npy       their unit vectors, in the same order
+    embedding/            images embedded by an indexing that isn't finished
+
+A search is an exact scan of the vectors, so it misses nothing, whatever is filtered; docs/decisions.md has the
+measurements that speak for it. A killed indexing leaves the old index as it was and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from cutline.errors import DataError, RecipeError
+from cutline.families.common.retrieval import RetrievalFamily
+from cutline.jsonl import write_atomically
+from cutline.progress import Progress
+from cutline.records import Sample
+from cutline.retrieve.embed import embed_images, embed_texts
+from cutline.runs import fingerprint
+
+Floats = NDArray[np.float32]
+Kind = Literal["image", "text"]
+FACTS = "index.json"
+FORMAT_VERSION = 1
+
+SCHEMA = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("id", pa.string()),
+        ("key", pa.string()),  # changes when what is embedded does
+        ("image", pa.string()),
+        ("text", pa.string()),
+        ("split", pa.string()),
+        ("about", pa.string()),  # context and extra, a JSON object
+    ]
+)
+
+#: Rows scanned at a time: their scores and no copy of their vectors are in memory.
+BLOCK = 65_536
+
+
+class Change(NamedTuple):
+    """What an indexing did, in rows (images and captions)."""
+
+    added: int
+    removed: int
+    kept: int
+    failed: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index that is open: facts, items and vectors [R, E] (or [R, Q, E]; a text's row then repeats its vector)."""
+
+    path: Path
+    facts: dict[str, Any]
+    items: list[dict[str, Any]]
+    vectors: Floats
+
+    @classmethod
+    def open(cls, path: str | Path) -> Index:
+        """
+        Raises:
+            DataError: there is no index, or one of another version.
+        """
+        path = Path(path)
+        if not (path / FACTS).is_file():
+            raise DataError(f"{path} is no index.", "Make one: cutline retrieve index MODEL DATASET -o INDEX")
+        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        if facts.get("version") != FORMAT_VERSION:
+            raise DataError(f"{path} is an index of version {facts.get('version')}.", "Index the dataset again.")
+        items = pq.read_table(path / facts["items"]).to_pylist()
+        return cls(path, facts, items, np.load(path / facts["vectors"], mmap_mode="r"))
+
+    def where(self, kind: Kind, conditions: Sequence[Condition] = ()) -> NDArray[np.int64]:
+        """The rows of a kind that meet all conditions."""
+        rows = [
+            row
+            for row, item in enumerate(self.items)
+            if item["kind"] == kind and all(condition(item) for condition in conditions)
+        ]
+        return np.array(rows, np.int64)
+
+    def nearest(self, query: Floats, rows: NDArray[np.int64], k: int) -> list[tuple[int, float]]:
+        """The k best of some rows of one kind: (row, cosine), best first; of equal ones the earlier row first.
+
+        Args:
+            query: [E], or [Q, E] where images have several vectors; of two such images like is held against like.
+            rows: ascending.
+        """
+        scores = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), BLOCK):
+            some = rows[start : start + BLOCK]
+            whole = len(some) == some[-1] - some[0] + 1  # then no copy has to be made
+            block = self.vectors[some[0] : some[-1] + 1] if whole else self.vectors[some]
+            if block.ndim == 2:
+                scores[start : start + BLOCK] = block @ query
+            elif self.items[rows[0]]["kind"] == "text":
+                scores[start : start + BLOCK] = (block[:, 0] @ np.atleast_2d(query).T).max(axis=1)
+            elif query.ndim == 1:
+                scores[start : start + BLOCK] = (block @ query).max(axis=1)
+            else:
+                scores[start : start + BLOCK] = np.einsum("rqe,qe->r", block, query) / len(query)
+        k = min(k, len(rows))
+        if not k:
+            return []
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        found = np.flatnonzero(scores >= least)
+        found = found[np.argsort(-scores[found], kind="stable")][:k]
+        return [(int(rows[place]), float(scores[place])) for place in found]
+
+
+class Condition:
+    """``field=value``, ``!=``, ``>=``, ``<=``, ``~`` (contains) on an item's split, id, text, context or extra.
+
+    Numbers are compared as numbers, everything else as text, so that dates as YYYY-MM-DD come in their order. An item
+    that has no such field meets no condition.
+    """
+
+    def __init__(self, text: str):
+        for sign in ("!=", ">=", "<=", "~", "="):
+            name, found, value = text.partition(sign)
+            if found and name.strip():
+                self.name, self.sign, self.value = name.strip(), sign, value.strip()
+                return
+        raise RecipeError(f"--filter {text} is no condition.", "For example --filter split=test, --filter 'date>=2016'")
+
+    def __call__(self, item: Mapping[str, Any]) -> bool:
+        plain = self.name in ("split", "id", "text", "image")
+        value = item[self.name] if plain else json.loads(item["about"]).get(self.name)
+        if value is None:
+            return False
+        if self.sign == "~":
+            return self.value.casefold() in str(value).casefold()
+        one, other = _comparable(value, self.value)
+        tests: dict[str, Callable[[Any, Any], bool]] = {
+            "=": lambda a, b: a == b, "!=": lambda a, b: a != b,
+            ">=": lambda a, b: a >= b, "<=": lambda a, b: a <= b,
+        }  # fmt: skip
+        return tests[self.sign](one, other)
+
+
+def _comparable(one: Any, other: str) -> tuple[Any, Any]:
+    try:
+        return float(one), float(other)
+    except (TypeError, ValueError):
+        return str(one), other
+
+
+def update(
+    path: str | Path,
+    family: RetrievalFamily,
+    made_by: str,
+    checkpoint: str,
+    samples: Sequence[Sample],
+    *,
+    prune: bool = False,
+    text_batch_size: int = 256,
+    progress: Progress | None = None,
+) -> Change:
+    """Makes an index, or brings one up to date: what is new or changed is embedded, the rest kept.
+
+    Args:
+        made_by: identity of the model; an index holds vectors of one model only.
+        checkpoint: its name, for searches to open it.
+        samples: images with their captions; images that can't be opened are left out and named.
+        prune: take out what isn't among the samples any more.
+
+    Raises:
+        DataError: the index is another model's.
+    """
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    old = Index.open(path) if (path / FACTS).is_file() else None
+    if old and old.facts["made_by"] != made_by:
+        raise DataError(f"{path} was made with {old.facts['checkpoint']}.", "Give another -o for another model.")
+    wanted = {(row["kind"], row["id"]): row for sample in samples for row in _rows(sample)}
+    place_of = {(item["kind"], item["id"]): row for row, item in enumerate(old.items)} if old else {}
+    before = {name: old.items[row] for name, row in place_of.items()} if old else {}
+    fresh = [row for name, row in wanted.items() if before.get(name, {}).get("key") != row["key"]]
+    # a kept row takes its new place, text and fields; what isn't wanted stays unless it is to be pruned
+    changed = {(row["kind"], row["id"]) for row in fresh}
+    kept = [name for name in before if name not in changed and (name in wanted or not prune)]
+    images = [row for row in fresh if row["kind"] == "image"]
+    texts = [row for row in fresh if row["kind"] == "text"]
+    work = path / "embedding" / fingerprint(made_by, [row["key"] for row in images])
+    parts: list[Floats] = []
+    failed: dict[str, str] = {}
+    if images:
+        pictures = [Sample(id=row["id"], image=row["image"]) for row in images]
+        vectors, wrong = embed_images(family, pictures, work, progress)
+        failed = {images[place]["id"]: problem for place, problem in wrong.items()}
+        right = [place for place in range(len(images)) if place not in wrong]
+        parts.append(vectors[right].numpy())
+        images = [images[place] for place in right]
+    if texts:
+        parts.append(embed_texts(family, [row["text"] for row in texts], text_batch_size).numpy())
+    if old and kept:
+        parts.insert(0, old.vectors[[place_of[name] for name in kept]])
+    rows = [wanted.get(name, before[name]) for name in kept] + images + texts
+    if not rows:
+        raise DataError("There is nothing to index.", "Not one image could be opened, and there is no caption.")
+    _write(path, rows, parts, {"made_by": made_by, "checkpoint": checkpoint}, old)
+    shutil.rmtree(path / "embedding", ignore_errors=True)
+    return Change(len(images) + len(texts), len(before) - len(kept), len(kept), failed)
+
+
+def _rows(sample: Sample) -> list[dict[str, Any]]:
+    about = json.dumps({**sample.extra, **sample.context}, ensure_ascii=False, default=str)
+    shared = {"image": sample.image, "split": sample.split, "about": about}
+    key = str(sample.extra.get("sha256") or sample.image)
+    found = [
+        {"kind": "image", "id": sample.id, "key": key, "text": sample.captions[0] if sample.captions else "", **shared}
+    ]
+    return found + [
+        {"kind": "text", "id": f"{sample.id}#{n}", "key": text, "text": text, **shared}
+        for n, text in enumerate(sample.captions)
+    ]  # fmt: skip
+
+
+def _write(
+    path: Path, rows: list[dict[str, Any]], parts: list[Floats], facts: Mapping[str, Any], old: Index | None
+) -> None:
+    """New files first, then the facts that name them, then the old files go."""
+    several = max((part.shape[1] for part in parts if part.ndim == 3), default=0)
+    if several:  # a text's one vector stands for as many as an image has
+        parts = [part if part.ndim == 3 else np.repeat(part[:, None], several, axis=1) for part in parts]
+    number = old.facts["number"] + 1 if old else 1
+    names = {"items": f"items-{number}.parquet", "vectors": f"vectors-{number}.npy"}
+    vectors = np.lib.format.open_memmap(path / names["vectors"], "w+", np.float32, (len(rows), *parts[0].shape[1:]))  # type: ignore[no-untyped-call]
+    start = 0
+    for part in parts:
+        vectors[start : start + len(part)] = part
+        start += len(part)
+    vectors.flush()
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path / names["items"], compression="zstd")
+    kinds = [row["kind"] for row in rows]
+    whole = {
+        "version": FORMAT_VERSION, "number": number, **names, **facts,
+        "images": kinds.count("image"), "texts": kinds.count("text"), "width": int(vectors.shape[-1]),
+    }  # fmt: skip
+    write_atomically(path / FACTS, json.dumps(whole, indent=2) + "\n")
+    for place in (*path.glob("items-*.parquet"), *path.glob("vectors-*.npy")):
+        if place.name not in names.values():
+            place.unlink()

@@ -1,0 +1,21 @@
+"""The recipe's section ``[retrieve]``."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from cutline.recipe import Section
+
+
+class RetrieveSettings(Section):
+    """How retrieval is evaluated: image → text (TR) and text → image (IR)."""
+
+    split: str = Field("auto", description='of the dataset; "auto": test, or val where there is none')
+    k_test: int = Field(128, ge=1, description="candidates that a query keeps for the matching head; published: 128")
+    match: bool | None = Field(
+        None, description="rank the candidates anew by the matching head; by default where the model has one"
+    )
+    verify: bool = Field(False, description="in half precision: compute pairs that could change a rank in float32, too")
+    hits: int = Field(10, ge=0, description="candidates of each query that hits.jsonl names, besides the right ones")
+    resamples: int = Field(1000, ge=0, description="bootstrap resamples of images for the intervals")
+    text_batch_size: int = Field(256, ge=1, description="texts that are embedded at a time")

@@ -1,0 +1,220 @@
+"""The index on disk, and searching it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cutline.cli import main
+from cutline.data.prepare import prepare
+from cutline.data.settings import DataSettings
+from cutline.errors import DataError, RecipeError
+from cutline.families.blip import BlipMatcher
+from cutline.families.blip_2 import Blip2Matcher
+from cutline.records import Sample
+from cutline.retrieve.index import Condition, Index, update
+from cutline.retrieve.search import search
+from tests.conftest import drawing
+from tests.retrieve.test_rerank import stirred
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    made = []
+    for n in range(12):
+        drawing(n).save(folder / f"{n}.png")
+        about = {"section": "sports" if n % 2 else "arts", "date": f"2016-0{1 + n % 9}-01"}
+        made.append(
+            Sample(
+                id=f"i{n}", image=str(folder / f"{n}.png"), captions=(f"a drawing number {n}", f"square {n}"),
+                split="test" if n < 4 else "train", context=about, extra={"sha256": f"s{n}", "likes": n},
+            )
+        )  # fmt: skip
+    return made
+
+
+@pytest.fixture(scope="module")
+def blip():
+    return stirred(BlipMatcher.tiny())
+
+
+@pytest.fixture(scope="module")
+def index(blip, samples, tmp_path_factory):
+    path = tmp_path_factory.mktemp("index")
+    update(path, blip, "m", "checkpoint", samples)
+    return Index.open(path)
+
+
+def ids(found):
+    return [hit.candidate for hit, _ in found]
+
+
+@pytest.mark.parametrize("kind", [BlipMatcher, Blip2Matcher])
+def test_the_nearest_are_those_of_a_plain_ranking(kind, samples, tmp_path):
+    family = stirred(kind.tiny())
+    if kind is Blip2Matcher:
+        torch.nn.init.normal_(family.model.query_tokens)
+    update(tmp_path, family, "m", "checkpoint", samples)
+    index = Index.open(tmp_path)
+    with torch.no_grad():
+        images = torch.cat([family.embed_images(family.pixels([drawing(n)])) for n in range(12)])
+        text = family.embed_texts(family.encode_texts(["a red square"]))
+        captions = [caption for sample in samples for caption in sample.captions]
+        texts = torch.cat([family.embed_texts(family.encode_texts([caption])) for caption in captions])
+    wanted = family.similarity(images, text)[:, 0]
+    found = search(index, family, text="a red square", k=5)
+    assert [hit.rank for hit, _ in found] == [1, 2, 3, 4, 5]
+    np.testing.assert_allclose([hit.itc for hit, _ in found], wanted.topk(5).values, atol=1e-5)
+    assert found[0][0].candidate == f"i{int(wanted.argmax())}"
+    found = search(index, family, image=samples[7].image, k=3)
+    assert found[0][0].candidate == "i7"
+    assert found[0][0].itc == pytest.approx(1, abs=1e-5)
+    found = search(index, family, image=samples[7].image, kind="text", k=3)
+    best = family.similarity(images[7:8], texts)[0].topk(3).values
+    np.testing.assert_allclose([hit.itc for hit, _ in found], best, atol=1e-5)
+
+
+def test_reranking_adds_the_matching_logit(blip, index, samples):
+    found = search(index, blip, text="a red square", k=4, rerank=12)
+    scores = []
+    for n in range(12):
+        with torch.no_grad():
+            seen = blip.see(blip.pixels([drawing(n)]))
+            cosine = blip.similarity(blip.embed_images(seen), blip.embed_texts(blip.encode_texts(["a red square"])))
+            match = blip.match(seen, blip.encode_texts(["a red square"]), torch.zeros(1, dtype=torch.int64))
+        scores.append(float(cosine) + float(match))
+    got = [hit.itc + hit.itm for hit, _ in found]
+    np.testing.assert_allclose(got, sorted(scores, reverse=True)[:4], atol=1e-4)
+    texts = search(index, blip, image=samples[2].image, kind="text", k=3, rerank=6)
+    assert all(hit.itm is not None for hit, _ in texts)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "wanted"),
+    [
+        (["split=test"], {0, 1, 2, 3}),
+        (["split=test", "section=sports"], {1, 3}),
+        (["section!=arts"], {1, 3, 5, 7, 9, 11}),
+        (["date>=2016-07-01"], {6, 7, 8}),
+        (["likes<=3"], {0, 1, 2, 3}),
+        (["likes>=10"], {10, 11}),  # as numbers
+        (["text~NUMBER 1"], {1, 10, 11}),
+        (["nothing=1"], set()),
+    ],
+)
+def test_filters(blip, index, conditions, wanted):
+    found = search(index, blip, text="a", k=20, conditions=[Condition(one) for one in conditions])
+    assert set(ids(found)) == {f"i{n}" for n in wanted}
+
+
+def test_a_wrong_filter_is_said():
+    with pytest.raises(RecipeError, match="is no condition"):
+        Condition("split")
+
+
+def test_adding_changing_and_removing(blip, samples, tmp_path, monkeypatch):
+    embedded = []
+    plain = BlipMatcher.embed_images
+
+    def counting(self, batch):
+        embedded.append(len(batch["pixel_values"]))
+        return plain(self, batch)
+
+    monkeypatch.setattr(BlipMatcher, "embed_images", counting)
+    assert update(tmp_path, blip, "m", "c", samples[:8])[:3] == (24, 0, 0)
+    assert sum(embedded) == 8
+    again = update(tmp_path, blip, "m", "c", samples[:8])
+    assert again[:3] == (0, 0, 24)
+    assert sum(embedded) == 8
+    changed = replace(samples[2], captions=("another caption",), extra={"sha256": "new"}, image=samples[11].image)
+    moved = replace(samples[0], split="val")  # what is embedded stays
+    change = update(tmp_path, blip, "m", "c", [moved, changed, *samples[6:10]], prune=True)
+    assert sum(embedded) == 8 + 3
+    assert change.added == 2 + 2 * 3  # the changed one with its caption, two new ones
+    index = Index.open(tmp_path)
+    assert {item["id"] for item in index.items if item["kind"] == "image"} == {"i0", "i2", "i6", "i7", "i8", "i9"}
+    assert {item["text"] for item in index.items if item["id"].startswith("i2#")} == {"another caption"}
+    assert set(ids(search(index, blip, text="a", conditions=[Condition("split=val")]))) == {"i0"}
+    assert search(index, blip, image=samples[11].image)[0][0].candidate == "i2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.json", "items-3.parquet", "vectors-3.npy"]
+    fresh = tmp_path / "fresh"
+    update(fresh, blip, "m", "c", [moved, changed, *samples[6:10]])
+    one, other = (search(Index.open(path), blip, text="a red square", k=20) for path in (tmp_path, fresh))
+    assert ids(one) == ids(other)
+    with pytest.raises(DataError, match="was made with c"):
+        update(tmp_path, blip, "another", "d", samples)
+
+
+def test_a_killed_indexing_leaves_the_old_one_and_goes_on(blip, samples, tmp_path, monkeypatch):
+    update(tmp_path, blip, "m", "c", samples[:1])
+    before = (tmp_path / "index.json").read_bytes()
+    plain, calls = BlipMatcher.embed_images, []
+
+    def dying(self, batch):
+        calls.append(len(batch["pixel_values"]))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return plain(self, batch)
+
+    monkeypatch.setattr(BlipMatcher, "embed_images", dying)
+    with pytest.raises(KeyboardInterrupt):
+        update(tmp_path, blip, "m", "c", samples)
+    assert (tmp_path / "index.json").read_bytes() == before
+    assert Index.open(tmp_path).facts["images"] == 1
+    update(tmp_path, blip, "m", "c", samples)
+    assert calls == [8, 3, 3]  # the first eight were not seen again
+    assert Index.open(tmp_path).facts["images"] == 12
+
+
+def test_an_image_that_cannot_be_opened_is_named(blip, samples, tmp_path):
+    (tmp_path / "broken.jpg").write_text("no picture")
+    lost = Sample(id="lost", image=str(tmp_path / "broken.jpg"), captions=("a caption",))
+    change = update(tmp_path / "index", blip, "m", "c", [samples[0], lost])
+    assert list(change.failed) == ["lost"]
+    assert Index.open(tmp_path / "index").facts["images"] == 1
+    with pytest.raises(DataError, match="is no index"):
+        Index.open(tmp_path)
+
+
+def test_from_the_command_line(samples, tmp_path, monkeypatch, capsys):
+    stirred(BlipMatcher.tiny()).save(tmp_path / "model")
+    rows = [{"image": s.image, "caption": text, "split": s.split} for s in samples for text in s.captions]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare(DataSettings(source=str(tmp_path / "list.jsonl")), tmp_path / "data")
+
+    def cutline(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cutline", "retrieve", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    model, data, place = (str(tmp_path / name) for name in ("model", "data", "index"))
+    code, _, said = cutline("index", model, data, "-o", place)
+    assert code == 0
+    assert "(12 images, 24 captions)" in said
+    code, printed, _ = cutline("search", place, "a red square", "--json", "-k", "3", "--filter", "split=test")
+    assert code == 0
+    found = [json.loads(line) for line in printed.splitlines()]
+    assert [row["rank"] for row in found] == [1, 2, 3]
+    assert {row["split"] for row in found} == {"test"}
+    page = tmp_path / "page.html"
+    code, _, _ = cutline("search", place, "--image", samples[0].image, "--for", "texts", "--html", str(page))
+    assert code == 0
+    assert page.read_text().count("data:image/jpeg;base64") == 11
+    code, _, said = cutline("search", place)
+    assert code == 2
+    assert "needs a text or an image" in said
+    code, printed, said = cutline("evaluate", model, data, "-o", str(tmp_path / "out"), "--resamples", "10")
+    assert code == 0
+    assert "tr_recall_at_1" in printed
+    assert "4 images of test, 8 captions" in said
+    assert json.loads((tmp_path / "out/scores.json").read_text())["counts"]["captions"] == 8
+    before = (tmp_path / "out/scores.json").read_bytes()
+    assert cutline("evaluate", model, data, "-o", str(tmp_path / "out"), "--resamples", "10")[0] == 0
+    assert (tmp_path / "out/scores.json").read_bytes() == before
