@@ -123,7 +123,7 @@ def test_adding_changing_and_removing(blip, samples, tmp_path, monkeypatch):
     plain = BlipMatcher.embed_images
 
     def counting(self, batch):
-        embedded.append(len(batch["pixel_values"]))
+        embedded.append(len(batch.get("pixel_values", ())))  # a search brings features
         return plain(self, batch)
 
     monkeypatch.setattr(BlipMatcher, "embed_images", counting)
@@ -146,7 +146,8 @@ def test_adding_changing_and_removing(blip, samples, tmp_path, monkeypatch):
     fresh = tmp_path / "fresh"
     update(fresh, blip, "m", "c", [moved, changed, *samples[6:10]])
     one, other = (search(Index.open(path), blip, text="a red square", k=20) for path in (tmp_path, fresh))
-    assert ids(one) == ids(other)
+    assert sorted(ids(one)) == sorted(ids(other))
+    np.testing.assert_allclose([hit.itc for hit, _ in one], [hit.itc for hit, _ in other], atol=1e-5)
     with pytest.raises(DataError, match="was made with c"):
         update(tmp_path, blip, "another", "d", samples)
 
