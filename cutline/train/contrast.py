@@ -42,12 +42,12 @@ def gathered(mine: Tensor) -> Tensor:
     Gradients: every process computes the same loss from what is gathered, and DDP takes the mean of the gradients over
     processes; so the gradient of a process's own rows is multiplied by the number of processes.
     """
-    return _Gathered.apply(mine) if dist.is_initialized() else mine  # type: ignore[no-untyped-call, no-any-return]
+    return _Gathered.apply(mine) if dist.is_initialized() else mine  # type: ignore[no-untyped-call]
 
 
 class _Gathered(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, mine: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, mine: Tensor) -> Tensor:
         world, rank = dist.get_world_size(), dist.get_rank()
         counts = [torch.zeros(1, dtype=torch.int64, device=mine.device) for _ in range(world)]
         dist.all_gather(counts, torch.tensor([len(mine)], device=mine.device))
@@ -61,8 +61,9 @@ class _Gathered(torch.autograd.Function):
         return torch.cat([rows[:size] for rows, size in zip(found, sizes, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        return gradient[ctx.own] * ctx.world
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        own: Tensor = gradient[ctx.own] * ctx.world
+        return own
 
 
 def total(count: int | Tensor, device: torch.device) -> float:

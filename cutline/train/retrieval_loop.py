@@ -176,7 +176,8 @@ class RetrievalTrainer(CaptionTrainer):
                     loss, said = model(part)
                 self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
             value += sum(self.retriever.weights[name] * one for name, one in said.items())
-        return value / self.current_gradient_accumulation_steps
+        mean: Tensor = value / self.current_gradient_accumulation_steps
+        return mean
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """Without temperatures and other single numbers, which have no weight decay."""

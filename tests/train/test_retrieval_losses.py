@@ -42,7 +42,7 @@ def gradients(retriever, batch, train=True):
     torch.manual_seed(1)
     retriever.train(train)
     retriever.zero_grad(set_to_none=True)
-    said = {}
+    said: dict[str, float] = {}
     for part in retriever.parts(batch):
         loss, values = retriever(part)
         loss.backward()
@@ -159,6 +159,7 @@ def test_a_caption_of_the_same_image_does_not_push_away():
     logits = torch.zeros(1, 4, requires_grad=True)
     true = torch.tensor([[True, True, False, False]])
     softmax_loss(logits, true).backward()
+    assert logits.grad is not None
     assert (logits.grad[0, :2] < 0).all()
     assert (logits.grad[0, 2:] > 0).all()
 

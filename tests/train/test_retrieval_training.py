@@ -155,4 +155,3 @@ def test_the_usual_training_still_validates_by_likelihood(dataset, tmp_path):
     plain = TrainSettings(max_steps=2, evaluate_every=2, batch_size=6, warmup=0, log_every=1, val_max_tokens=4)
     verb.train(family, dataset, plain, tmp_path)
     assert any("val_loss" in row for row in jsonl.read(tmp_path / "log.jsonl"))
-    assert loop.Validation
