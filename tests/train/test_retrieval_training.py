@@ -12,7 +12,6 @@ import torch
 from cutline import jsonl, recipe
 from cutline.errors import RecipeError, TrainingError
 from cutline.families.open import find
-from cutline.train import loop
 from cutline.train import train as verb
 from cutline.train.settings import TrainSettings
 from tests.train.test_training import Killed, kill_at, same, weights
