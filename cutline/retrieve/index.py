@@ -240,7 +240,7 @@ def _write(
         parts = [part if part.ndim == 3 else np.repeat(part[:, None], several, axis=1) for part in parts]
     number = old.facts["number"] + 1 if old else 1
     names = {"items": f"items-{number}.parquet", "vectors": f"vectors-{number}.npy"}
-    vectors = np.lib.format.open_memmap(path / names["vectors"], "w+", np.float32, (len(rows), *parts[0].shape[1:]))  # type: ignore[no-untyped-call]
+    vectors = np.lib.format.open_memmap(path / names["vectors"], "w+", np.float32, (len(rows), *parts[0].shape[1:]))
     start = 0
     for part in parts:
         vectors[start : start + len(part)] = part

@@ -273,7 +273,7 @@ def test_chance_is_what_shuffling_gives(samples):
         order = random.permutation(captions)
         ranks = [1 + min(np.flatnonzero(np.isin(order, np.flatnonzero(gallery.sample_of == n)))) for n in range(9)]
         for k, found in hits.items():
-            found.append(np.mean(np.array(ranks) <= k))
+            found.append(float(np.mean(np.array(ranks) <= k)))
     for k, found in hits.items():
         assert expected[f"tr_recall_at_{k}"] == pytest.approx(np.mean(found), abs=0.02)
         assert expected[f"ir_recall_at_{k}"] == pytest.approx(min(k / 9, 1))

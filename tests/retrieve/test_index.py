@@ -89,7 +89,7 @@ def test_reranking_adds_the_matching_logit(blip, index, samples):
             cosine = blip.similarity(blip.embed_images(seen), blip.embed_texts(blip.encode_texts(["a red square"])))
             match = blip.match(seen, blip.encode_texts(["a red square"]), torch.zeros(1, dtype=torch.int64))
         scores.append(float(cosine) + float(match))
-    got = [hit.itc + hit.itm for hit, _ in found]
+    got = [hit.itc + (hit.itm or 0.0) for hit, _ in found]
     np.testing.assert_allclose(got, sorted(scores, reverse=True)[:4], atol=1e-4)
     texts = search(index, blip, image=samples[2].image, kind="text", k=3, rerank=6)
     assert all(hit.itm is not None for hit, _ in texts)
