@@ -268,8 +268,9 @@ def trained_state(family: Family) -> dict[str, Tensor]:
 def save_trained(family: Family, folder: Path) -> None:
     """Writes what is trained into a folder; the file is there whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(trained_state(family), folder / f"{WEIGHTS}.part")
-    os.replace(folder / f"{WEIGHTS}.part", folder / WEIGHTS)
+    part = folder / f"{WEIGHTS}.{os.getpid()}.part"  # processes that train together may all write here
+    save_file(trained_state(family), part)
+    os.replace(part, folder / WEIGHTS)
 
 
 def load_trained(family: Family, checkpoint: Path) -> None:
