@@ -28,9 +28,9 @@ from cutline.metrics.base import References
 from cutline.progress import Progress
 from cutline.records import Prediction, Sample
 from cutline.train import together
-from cutline.train.average import Average
 from cutline.train.examples import EpochShuffle, mirrored
 from cutline.train.guards import not_finite
+from cutline.train.reward_stage import RewardStage
 from cutline.train.self_critical import SelfCritic
 from cutline.train.trainable import by_rate
 
@@ -94,7 +94,7 @@ class CaptionTrainer(Trainer):
         critic_lr: float = 0.0,
         part_lr: Mapping[str, float] | None = None,
         flip: bool = False,
-        average: Average | None = None,
+        reward_stage: RewardStage | None = None,
         model: torch.nn.Module | None = None,
         **arguments: Any,
     ):
@@ -104,9 +104,9 @@ class CaptionTrainer(Trainer):
         self.smoothing = label_smoothing
         self.part_lr = part_lr or {}
         self.flip = flip
-        self.average = average
-        if average is not None:
-            self.add_callback(average)
+        self.reward_stage = reward_stage
+        if reward_stage is not None:
+            self.add_callback(reward_stage)
         self.critic, self.critic_from, self.critic_lr = critic, critic_from, critic_lr
         # our loss is divided by the tokens of the whole step, so the Trainer must count them and not average again
         self.model_accepts_loss_kwargs = True
@@ -185,9 +185,8 @@ class CaptionTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Validation loss (nats a token, teacher forcing) and scores of generated captions; of the average where there
-        is one."""
-        with self.average.in_place() if self.average else nullcontext():
+        """Validation loss (nats a token, teacher forcing) and scores of generated captions, by what would be kept."""
+        with self.reward_stage.in_place() if self.reward_stage else nullcontext():
             return self._validate(metric_key_prefix)
 
     def _validate(self, metric_key_prefix: str) -> dict[str, float]:
@@ -234,21 +233,21 @@ class CaptionTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
         save_trained(self.family, folder)
-        if self.average is not None:
-            self.average.save(folder)
+        if self.reward_stage is not None:
+            self.reward_stage.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_trained(self.family, Path(resume_from_checkpoint))
-        if self.average is not None:
-            self.average.load(Path(resume_from_checkpoint))
+        if self.reward_stage is not None:
+            self.reward_stage.load(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint:
             best = Path(self.state.best_model_checkpoint)
             load_trained(self.family, best)
-            if self.average is not None:
-                self.average.load(best)
-                self.average.take()
+            if self.reward_stage is not None:
+                self.reward_stage.load(best)
+                self.reward_stage.take()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

@@ -143,14 +143,17 @@ class TrainSettings(Section):
     betas: tuple[float, float] = Field((0.9, 0.999), description="of Adam's moments")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over the vocabulary")
-    ema: float | None = Field(
-        None, gt=0, lt=1, description="decay of a moving average of the weights, which is then validated and kept"
-    )
     reward_after: float | None = Field(
         None, ge=0, description="epochs after which drawn captions are rewarded by CIDEr (self-critical); none: never"
     )
     reward_lr: float = Field(1e-4, gt=0, description="learning rate of self-critical steps, falling to 0; keep it low")
     reward_draws: int = Field(5, ge=2, description="captions drawn for each image of a self-critical step")
+    reward_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="what is validated and kept: this share of the way from likelihood's weights to the rewarded ones",
+    )
     precision: Dtype = Field("auto", description="of the arithmetic; auto: bfloat16 on a GPU that has it, else float32")
     gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
     evaluate_every: int | Literal["epoch"] = Field(

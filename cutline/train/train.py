@@ -23,7 +23,6 @@ from cutline.metrics.find import lower_is_better
 from cutline.progress import bar, say
 from cutline.records import Sample
 from cutline.train import together
-from cutline.train.average import Average
 from cutline.train.examples import Collator, Examples, may_mirror, mirrored
 from cutline.train.guards import Guards
 from cutline.train.loop import (
@@ -37,6 +36,7 @@ from cutline.train.loop import (
 )
 from cutline.train.recompute import recomputing
 from cutline.train.retrieval_loop import RetrievalTrainer
+from cutline.train.reward_stage import RewardStage
 from cutline.train.self_critical import SelfCritic
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import PartSummary, check_rates, open_parts
@@ -149,7 +149,7 @@ def _stage(
                 settings,
                 cache,
                 {
-                    "average": Average(family, settings.ema) if settings.ema and choose else None,
+                    "reward_stage": _reward_stage(family, settings, examples),
                     "args": arguments(settings, checkpoints, family.device, seed, choose),
                     "train_dataset": examples,
                     "callbacks": [
@@ -326,6 +326,12 @@ def _critic(
     if settings.reward_after is None:
         return None
     return SelfCritic(family, training, settings.reward_draws, settings.val_max_tokens, cache)
+
+
+def _reward_stage(family: Family, settings: TrainSettings, examples: Examples) -> RewardStage | None:
+    if settings.reward_after is None:
+        return None
+    return RewardStage(family, settings.reward_share, _first_critical_step(examples, settings))
 
 
 def _first_critical_step(examples: Examples, settings: TrainSettings) -> int:
