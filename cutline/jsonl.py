@@ -143,9 +143,13 @@ class Appender:
 def write_atomically(path: str | Path, data: bytes | str) -> None:
     """Writes a whole file so that a reader sees the old one or the new one, never a part."""
     path = Path(path)
+    raw = data.encode(errors="surrogateescape") if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        path.write_bytes(raw)  # /dev/null, a pipe: to be written to, and not to be put something else in the place of
+        return
     # the name by its hash: a name of the greatest length leaves no room for more
     name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
+    temporary.write_bytes(raw)
     os.replace(temporary, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as standard_json
 import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from cutline.families.open import open_checkpoint, open_family, spare_threads
 from cutline.progress import say
 from cutline.quiet import quiet_libraries
 from cutline.recipe import parse
-from cutline.retrieve.evaluate import evaluate
+from cutline.retrieve.evaluate import evaluate, forget
 from cutline.retrieve.settings import RetrieveSettings
 
 
@@ -64,8 +63,8 @@ def run(
         say("--verify changes nothing in float32")
     split = _split(subject.dataset, settings.split)
     data = subject.dataset.split(split) if split else subject.dataset
-    if overwrite and (subject.folder / "retrieval.json").exists():
-        shutil.rmtree(subject.folder)
+    if overwrite:
+        forget(subject.folder)
     family = as_retrieval(subject.load(dtype))
     spare_threads(family)
     exact = as_retrieval(subject.load("float32")) if settings.verify and dtype != "float32" else None

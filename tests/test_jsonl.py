@@ -105,3 +105,13 @@ def test_a_file_is_replaced_whole_whatever_the_length_of_its_name(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
     jsonl.write_atomically(tmp_path / "deep/er/row.json", json.dumps(ROWS).encode())
     assert json.loads((tmp_path / "deep/er/row.json").read_bytes()) == ROWS
+
+
+def test_what_is_no_file_is_written_to_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    jsonl.write_atomically(pipe, "new")
+    assert os.read(reading, 10) == b"new"
+    os.close(reading)
+    assert pipe.is_fifo()

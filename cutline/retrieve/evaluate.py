@@ -12,6 +12,7 @@ All but the last two are appended to; a job that was killed goes on from them.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,13 @@ def evaluate(
         family.needs("match")
         verified = _match(family, stages, folder / "matches.jsonl", exact)
     return _judge(stages, settings, folder, matched, str(family.dtype).removeprefix("torch."), verified)
+
+
+def forget(folder: Path) -> None:
+    """Removes an evaluation, and nothing else that stands beside it."""
+    shutil.rmtree(folder / "embeddings", ignore_errors=True)
+    for name in ("matches.jsonl", "hits.jsonl", "scores.json", "retrieval.json"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _note(folder: Path, made_by: Mapping[str, Any]) -> None:
