@@ -12,7 +12,8 @@ from cutline.cli import app
 def test_overwriting_begins_anew_and_leaves_what_is_not_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.toml").write_text(
-        '[data]\nsource = "nowhere"\n[model]\nfamily = "clip"\ncheckpoint = "any"\n[retrieve]\nresamples = 10\nk_test = 3\n'
+        '[data]\nsource = "nowhere"\n[model]\nfamily = "clip"\ncheckpoint = "any"\n'
+        "[retrieve]\nresamples = 10\nk_test = 3\n"
     )
     out = tmp_path / "mine"
     out.mkdir()
