@@ -121,8 +121,8 @@ class VisionPrefix(ChatFamily):
             if not captions:
                 raise CheckpointError("A new language model takes its vocabulary from captions, and there are none.",
                                       "Train it on a dataset with a train split.")  # fmt: skip
-            tokenizer = _small_vocabulary(sizes, captions)
-            language_model = _small_gpt2(sizes, tokenizer)
+            tokenizer = small_vocabulary(sizes, captions)
+            language_model = small_gpt2(sizes, tokenizer)
         # a language model from scratch has nothing to understand a prompt by
         return cls.join(tower, image_processor, language_model, tokenizer, sizes, None if sizes.text else "")
 
@@ -176,10 +176,10 @@ class VisionPrefix(ChatFamily):
                  "text_width": 64, "heads": 4, "vocabulary_size": 420, "min_count": 1}  # fmt: skip
         sizes = asked.model_copy(update=small | {"projector_size": None, "dropout": 0.0, "text_dropout": 0.0})
         tower, image_processor = _small_tower(sizes)
-        tokenizer = _small_vocabulary(sizes, captions or example_texts())
+        tokenizer = small_vocabulary(sizes, captions or example_texts())
         if asked.text is not None:
             tokenizer.chat_template = _TEMPLATE
-        language_model = (_small_llama if asked.text is not None else _small_gpt2)(sizes, tokenizer)
+        language_model = (_small_llama if asked.text is not None else small_gpt2)(sizes, tokenizer)
         return cls.join(tower, image_processor, language_model, tokenizer, sizes, None if asked.text else "")
 
     # ---- text
@@ -278,7 +278,7 @@ def _small_tower(sizes: New) -> tuple[Any, Any]:
     return build_tower(config), ViTImageProcessorPil(size={"height": sizes.image_size, "width": sizes.image_size})
 
 
-def _small_vocabulary(sizes: New, captions: Sequence[str]) -> PreTrainedTokenizerFast:
+def small_vocabulary(sizes: New, captions: Sequence[str]) -> PreTrainedTokenizerFast:
     if sizes.vocabulary == "words":
         return word_level(captions, sizes.min_count, sizes.vocabulary_size, sizes.lowercase)
     return byte_bpe(captions, sizes.vocabulary_size)
@@ -288,7 +288,7 @@ def _ends(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
 
 
-def _small_gpt2(sizes: New, tokenizer: PreTrainedTokenizerFast) -> Any:
+def small_gpt2(sizes: New, tokenizer: PreTrainedTokenizerFast) -> Any:
     """A GPT-2, which has dropout everywhere: a few thousand captions are soon learnt by heart."""
     dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), sizes.text_dropout)
     config = GPT2Config(

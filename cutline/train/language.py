@@ -1,0 +1,249 @@
+"""A small causal language model from scratch, taught captions without pictures, for ``vision_prefix`` to open.
+
+    python -m cutline.train.language SOURCE … TEXTS … -o FOLDER
+
+Sources are what ``cutline prepare`` reads, with their own splits: their training captions are read. Texts are plain
+files, one caption a line (``.gz`` too). Captions of the sources' val and test splits are held out of all texts, wherever
+they turn up: Flickr30k, for one, holds most of Flickr8k's photographs, and a language model that has read the captions of
+the validation pictures makes their scores look better than they are. Text files with equal numbers of lines are taken to
+speak of the same pictures line by line, so a line that is held out of one is left out of all.
+
+The folder that it makes is an ordinary Hugging Face checkpoint; ``[model.new] text = FOLDER`` joins it to a tower.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import random
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from cutline.data.readers import read
+from cutline.data.settings import DataSettings
+from cutline.errors import CutlineError, DataError
+from cutline.families.vision_prefix import New, small_gpt2, small_vocabulary
+from cutline.progress import bar, say
+from cutline.quiet import quiet_libraries
+from cutline.records import Sample
+
+#: Suffixes of plain text; everything else is a source for a reader.
+TEXT = (".txt", ".gz")
+
+IGNORED = -100
+
+
+def gather(sources: Sequence[str]) -> tuple[list[str], list[str], int]:
+    """Texts to learn from, held-out ones to measure by, and how many lines of the text files were left out.
+
+    Raises:
+        DataError: a source says no splits, a file isn't text, or nothing is left.
+    """
+    training: list[str] = []
+    held_out: list[str] = []
+    files: list[list[str]] = []
+    for source in sources:
+        if Path(source).is_file() and source.endswith(TEXT):
+            files.append(_lines(Path(source)))
+            continue
+        for sample in read(DataSettings(source=source)):
+            if not isinstance(sample, Sample):
+                continue
+            if not sample.split:
+                raise DataError(
+                    f"{source} doesn't say its splits, so nothing can be held out.",
+                    "Prepare it first (cutline prepare), and give the dataset.",
+                )
+            (training if sample.split == "train" else held_out).extend(sample.captions)
+    known = {_plain(caption) for caption in held_out}
+    left_out = 0
+    for group in _side_by_side(files):
+        for lines in zip(*group, strict=True):
+            if any(_plain(line) in known for line in lines):
+                left_out += len(lines)
+            else:
+                training.extend(line for line in lines if line)
+    if not training:
+        raise DataError("There is no text to learn from.", "Give sources with a train split, or text files.")
+    return training, held_out, left_out
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        with opened as file:
+            return [line.strip() for line in file]
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} could not be read as text: {error}", "Give UTF-8 text, one caption a line.") from error
+
+
+def _side_by_side(files: Sequence[list[str]]) -> Iterator[list[list[str]]]:
+    groups: dict[int, list[list[str]]] = defaultdict(list)
+    for lines in files:
+        groups[len(lines)].append(lines)
+    yield from groups.values()
+
+
+def _plain(text: str) -> str:
+    """A caption's words, so that case and punctuation don't hide that it is the same."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def teach(
+    texts: Sequence[str],
+    held_out: Sequence[str],
+    sizes: New,
+    *,
+    epochs: int = 2,
+    batch_size: int = 128,
+    lr: float = 2e-3,
+    bfloat16: bool = False,
+    seed: int = 0,
+) -> tuple[Any, Any, dict[str, float]]:
+    """A GPT-2 from scratch learns texts.
+
+    Args:
+        texts: what it reads, in an order of chance, texts of like length together.
+        held_out: what its loss is measured on; may be empty.
+        sizes: of the model and its vocabulary, as in ``[model.new]``.
+        epochs: times that every text is read.
+        batch_size: texts a step.
+        lr: highest rate of AdamW; a twentieth of the steps to get there, then cosine down to 0.
+        bfloat16: autocast; pays where the processor has it.
+        seed: of weights, order and dropout.
+
+    Returns:
+        The model, its tokenizer, and losses in nats a token (the end token is one) by name.
+    """
+    torch.manual_seed(seed)
+    order = random.Random(seed)
+    tokenizer = small_vocabulary(sizes, texts)
+    model = small_gpt2(sizes, tokenizer)
+    model.generation_config.update(suppress_tokens=[tokenizer.unk_token_id])
+    rows = _encode(tokenizer, texts, sizes.max_tokens)
+    measured = _encode(tokenizer, held_out[:5000], sizes.max_tokens)
+    steps = epochs * math.ceil(len(rows) / batch_size)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / (0.05 * steps + 1), 0.5 + 0.5 * math.cos(math.pi * step / steps))
+    )
+    losses: dict[str, float] = {}
+    done = 0
+    with bar("language") as progress:
+        for epoch in range(epochs):
+            model.train()
+            total, count = 0.0, 0
+            for batch in _batches(rows, batch_size, order):
+                loss, tokens = _loss(model, batch, tokenizer.pad_token_id, bfloat16)
+                (loss / tokens).backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+                rate.step()
+                total, count, done = total + loss.item(), count + tokens, done + 1
+                progress(done, steps)
+            losses["train"] = total / count
+            if measured:
+                losses["held_out"] = measure(model, measured, batch_size, tokenizer.pad_token_id)
+            said = ", ".join(f"{value:.3f} nats a token {name.replace('_', ' ')}" for name, value in losses.items())
+            say(f"language: epoch {epoch + 1} of {epochs}: {said}")
+    return model.eval(), tokenizer, losses
+
+
+@torch.no_grad()
+def measure(model: Any, rows: Sequence[list[int]], batch_size: int, pad: int) -> float:
+    """Mean loss in nats a token."""
+    model.eval()
+    total, count = 0.0, 0
+    for batch in _batches(rows, batch_size, None):
+        loss, tokens = _loss(model, batch, pad, False)
+        total, count = total + loss.item(), count + tokens
+    return total / count
+
+
+def _encode(tokenizer: Any, texts: Sequence[str], most: int) -> list[list[int]]:
+    """<bos> words <eos>; the tokenizer puts the end there. Too long a text is cut and has no end to learn."""
+    if not texts:
+        return []
+    return [[tokenizer.bos_token_id, *ids][:most] for ids in tokenizer(list(texts))["input_ids"]]
+
+
+def _batches(rows: Sequence[list[int]], size: int, order: random.Random | None) -> Iterator[list[list[int]]]:
+    """Texts of like length together, for little padding; chance orders texts of one length, and the batches."""
+    places = sorted(range(len(rows)), key=lambda place: (len(rows[place]), order.random() if order else place))
+    batches = [places[begin : begin + size] for begin in range(0, len(places), size)]
+    if order:
+        order.shuffle(batches)
+    for batch in batches:
+        yield [rows[place] for place in batch]
+
+
+def _loss(model: Any, batch: Sequence[list[int]], pad: int, bfloat16: bool) -> tuple[torch.Tensor, int]:
+    """Summed nats of a batch, and how many tokens. Padding is on the right, where a causal model never looks back to."""
+    longest = max(map(len, batch))
+    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in batch])  # [B, T]
+    labels = torch.tensor([row[1:] + [IGNORED] * (longest - len(row)) for row in batch])  # [B, T - 1]
+    asked = labels != IGNORED
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        hidden = model.base_model(input_ids=ids[:, :-1], attention_mask=torch.ones_like(ids[:, :-1])).last_hidden_state
+        logits = model.get_output_embeddings()(hidden[asked])
+    return functional.cross_entropy(logits.float(), labels[asked], reduction="sum"), int(asked.sum())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m cutline.train.language",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("sources", nargs="+", help="datasets or sources with splits; text files, one caption a line")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=128, help="texts a step")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--min-count", type=int, default=5, help="rarer words aren't known")
+    parser.add_argument("--vocabulary-size", type=int, default=10_000)
+    parser.add_argument("--max-tokens", type=int, default=128, help="positions, an image's tokens among them")
+    parser.add_argument("--bfloat16", action="store_true", help="autocast, where the processor has it")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    quiet_libraries()
+    try:
+        if (given.out / "config.json").exists():
+            raise DataError(f"{given.out} holds a model already.", "Give another folder, or remove it.")
+        texts, held_out, left_out = gather(given.sources)
+    except CutlineError as error:
+        print(f"error: {error.problem}\n       {error.remedy}", file=sys.stderr)
+        return 2
+    say(f"language: {len(texts):,} texts; {left_out:,} lines left out, since they are held-out captions or beside one")
+    sizes = New(
+        vocabulary="words", vocabulary_size=given.vocabulary_size, min_count=given.min_count, heads=given.heads,
+        text_layers=given.layers, text_width=given.width, text_dropout=given.dropout, max_tokens=given.max_tokens,
+    )  # fmt: skip
+    model, tokenizer, losses = teach(
+        texts, held_out, sizes, epochs=given.epochs, batch_size=given.batch_size, lr=given.lr,
+        bfloat16=given.bfloat16, seed=given.seed,
+    )  # fmt: skip
+    facts = {"texts": len(texts), "left_out": left_out, "nats_a_token": losses, "sources": given.sources}
+    tokenizer.save_pretrained(given.out)
+    model.save_pretrained(given.out)
+    (given.out / "made-of.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    say(f"language: {sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer):,} words in {given.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
