@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cutline import retrieve_verb
+from cutline import language_verb, retrieve_verb
 from cutline.errors import CutlineError
 from cutline.quiet import quiet_libraries
 
@@ -311,6 +311,7 @@ def families(debug: Debug = False) -> None:
     print("\n".join(found.names()))
 
 
+app.command(short_help="Teach a small language model captions, for vision_prefix to open.")(language_verb.language)
 app.add_typer(retrieve_verb.app, short_help="Find images by text and texts by image; evaluate that.")
 
 

@@ -1,25 +1,17 @@
 """A small causal language model from scratch, taught captions without pictures, for ``vision_prefix`` to open.
 
-    python -m cutline.train.language SOURCE … TEXTS … -o FOLDER
-
-Sources are what ``cutline prepare`` reads, with their own splits: their training captions are read. Texts are plain
-files, one caption a line (``.gz`` too). Captions of the sources' val and test splits are held out of all texts, wherever
-they turn up: Flickr30k, for one, holds most of Flickr8k's photographs, and a language model that has read the captions of
-the validation pictures makes their scores look better than they are. Text files with equal numbers of lines are taken to
-speak of the same pictures line by line, so a line that is held out of one is left out of all.
-
-The folder that it makes is an ordinary Hugging Face checkpoint; ``[model.new] text = FOLDER`` joins it to a tower.
+Captions of the sources' val and test splits are held out of all texts, wherever they turn up: Flickr30k, for one, holds
+most of Flickr8k's photographs, and a language model that has read what is said of the validation pictures makes scores
+look better than they are.
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
-import json
 import math
 import random
 import re
-import sys
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,10 +22,10 @@ from torch.nn import functional
 
 from cutline.data.readers import read
 from cutline.data.settings import DataSettings
-from cutline.errors import CutlineError, DataError
+from cutline.errors import DataError, TrainingError
+from cutline.families.common.vocabulary import MARKERS
 from cutline.families.vision_prefix import New, small_gpt2, small_vocabulary
 from cutline.progress import bar, say
-from cutline.quiet import quiet_libraries
 from cutline.records import Sample
 
 #: Suffixes of plain text; everything else is a source for a reader.
@@ -41,9 +33,18 @@ TEXT = (".txt", ".gz")
 
 IGNORED = -100
 
+#: Written into a caption, they would be taken for its end.
+_MARKERS = re.compile("|".join(map(re.escape, MARKERS)))
+
 
 def gather(sources: Sequence[str]) -> tuple[list[str], list[str], int]:
     """Texts to learn from, held-out ones to measure by, and how many lines of the text files were left out.
+
+    Text files with equal numbers of lines are taken to speak of the same pictures line by line, so a line that is held
+    out of one is left out of all.
+
+    Args:
+        sources: what ``cutline prepare`` reads, with its own splits, or plain text files with one caption a line.
 
     Raises:
         DataError: a source says no splits, a file isn't text, or nothing is left.
@@ -64,7 +65,7 @@ def gather(sources: Sequence[str]) -> tuple[list[str], list[str], int]:
                     "Prepare it first (cutline prepare), and give the dataset.",
                 )
             (training if sample.split == "train" else held_out).extend(sample.captions)
-    known = {_plain(caption) for caption in held_out}
+    known = {_plain(caption) for caption in held_out} - {""}
     left_out = 0
     for group in _side_by_side(files):
         for lines in zip(*group, strict=True):
@@ -79,11 +80,11 @@ def gather(sources: Sequence[str]) -> tuple[list[str], list[str], int]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-        with opened as file:
-            return [line.strip() for line in file]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path} could not be read as text: {error}", "Give UTF-8 text, one caption a line.") from error
+    return [line.strip() for line in text.split("\n")]
 
 
 def _side_by_side(files: Sequence[list[str]]) -> Iterator[list[list[str]]]:
@@ -150,6 +151,8 @@ def teach(
                 optimizer.zero_grad()
                 rate.step()
                 total, count, done = total + loss.item(), count + tokens, done + 1
+                if not math.isfinite(total):
+                    raise TrainingError(f"The language model's loss is {loss.item()} at step {done}.", "Lower --lr.")
                 progress(done, steps)
             losses["train"] = total / count
             if measured:
@@ -174,7 +177,8 @@ def _encode(tokenizer: Any, texts: Sequence[str], most: int) -> list[list[int]]:
     """<bos> words <eos>; the tokenizer puts the end there. Too long a text is cut and has no end to learn."""
     if not texts:
         return []
-    return [[tokenizer.bos_token_id, *ids][:most] for ids in tokenizer(list(texts))["input_ids"]]
+    words = [_MARKERS.sub(" ", text) for text in texts]
+    return [[tokenizer.bos_token_id, *ids][:most] for ids in tokenizer(words)["input_ids"]]
 
 
 def _batches(rows: Sequence[list[int]], size: int, order: random.Random | None) -> Iterator[list[list[int]]]:
@@ -188,7 +192,7 @@ def _batches(rows: Sequence[list[int]], size: int, order: random.Random | None) 
 
 
 def _loss(model: Any, batch: Sequence[list[int]], pad: int, bfloat16: bool) -> tuple[torch.Tensor, int]:
-    """Summed nats of a batch, and how many tokens. Padding is on the right, where a causal model never looks back to."""
+    """Summed nats of a batch, and how many tokens. Padding is behind the text, where a causal model doesn't look."""
     longest = max(map(len, batch))
     ids = torch.tensor([row + [pad] * (longest - len(row)) for row in batch])  # [B, T]
     labels = torch.tensor([row[1:] + [IGNORED] * (longest - len(row)) for row in batch])  # [B, T - 1]
@@ -197,53 +201,3 @@ def _loss(model: Any, batch: Sequence[list[int]], pad: int, bfloat16: bool) -> t
         hidden = model.base_model(input_ids=ids[:, :-1], attention_mask=torch.ones_like(ids[:, :-1])).last_hidden_state
         logits = model.get_output_embeddings()(hidden[asked])
     return functional.cross_entropy(logits.float(), labels[asked], reduction="sum"), int(asked.sum())
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m cutline.train.language",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("sources", nargs="+", help="datasets or sources with splits; text files, one caption a line")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=128, help="texts a step")
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--min-count", type=int, default=5, help="rarer words aren't known")
-    parser.add_argument("--vocabulary-size", type=int, default=10_000)
-    parser.add_argument("--max-tokens", type=int, default=128, help="positions, an image's tokens among them")
-    parser.add_argument("--bfloat16", action="store_true", help="autocast, where the processor has it")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
-    quiet_libraries()
-    try:
-        if (given.out / "config.json").exists():
-            raise DataError(f"{given.out} holds a model already.", "Give another folder, or remove it.")
-        texts, held_out, left_out = gather(given.sources)
-    except CutlineError as error:
-        print(f"error: {error.problem}\n       {error.remedy}", file=sys.stderr)
-        return 2
-    say(f"language: {len(texts):,} texts; {left_out:,} lines left out, since they are held-out captions or beside one")
-    sizes = New(
-        vocabulary="words", vocabulary_size=given.vocabulary_size, min_count=given.min_count, heads=given.heads,
-        text_layers=given.layers, text_width=given.width, text_dropout=given.dropout, max_tokens=given.max_tokens,
-    )  # fmt: skip
-    model, tokenizer, losses = teach(
-        texts, held_out, sizes, epochs=given.epochs, batch_size=given.batch_size, lr=given.lr,
-        bfloat16=given.bfloat16, seed=given.seed,
-    )  # fmt: skip
-    facts = {"texts": len(texts), "left_out": left_out, "nats_a_token": losses, "sources": given.sources}
-    tokenizer.save_pretrained(given.out)
-    model.save_pretrained(given.out)
-    (given.out / "made-of.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    say(f"language: {sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer):,} words in {given.out}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
