@@ -44,16 +44,12 @@ def language(
     if width % heads:
         raise DataError(f"A width of {width} can't be divided among {heads} heads.", "Give another --width or --heads.")
     quiet_libraries()
-    from cutline.families.vision_prefix import New
-    from cutline.train.language import gather, teach
+    from cutline.train.language import Sizes, gather, teach
 
     texts, held_out, left_out = gather(sources)
     said = f"; {left_out:,} lines left out, held-out captions or beside one" if left_out else ""
     say(f"language: {len(texts):,} captions{said}")
-    sizes = New(
-        vocabulary="words", vocabulary_size=vocabulary_size, min_count=min_count, heads=heads, text_layers=layers,
-        text_width=width, text_dropout=dropout, max_tokens=max_tokens,
-    )  # fmt: skip
+    sizes = Sizes(layers, width, heads, dropout, min_count, vocabulary_size, max_tokens)
     model, tokenizer, losses = teach(
         texts, held_out, sizes, epochs=epochs, batch_size=batch_size, lr=lr, bfloat16=bfloat16, seed=seed
     )

@@ -19,8 +19,6 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForCausalLM,
     AutoTokenizer,
-    GPT2Config,
-    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -32,6 +30,7 @@ from cutline.errors import CheckpointError
 from cutline.families.base import Batch, Family, Generation
 from cutline.families.common import decode
 from cutline.families.common.chat import ChatFamily, around_answer
+from cutline.families.common.small_gpt2 import ends, small_gpt2
 from cutline.families.common.tiny import example_texts
 from cutline.families.common.vocabulary import byte_bpe, word_level
 from cutline.families.models.tower import build_tower, cells_of, open_tower
@@ -121,8 +120,8 @@ class VisionPrefix(ChatFamily):
             if not captions:
                 raise CheckpointError("A new language model takes its vocabulary from captions, and there are none.",
                                       "Train it on a dataset with a train split.")  # fmt: skip
-            tokenizer = small_vocabulary(sizes, captions)
-            language_model = small_gpt2(sizes, tokenizer)
+            tokenizer = _small_vocabulary(sizes, captions)
+            language_model = _gpt2(sizes, tokenizer)
         # a language model from scratch has nothing to understand a prompt by
         return cls.join(tower, image_processor, language_model, tokenizer, sizes, None if sizes.text else "")
 
@@ -176,10 +175,10 @@ class VisionPrefix(ChatFamily):
                  "text_width": 64, "heads": 4, "vocabulary_size": 420, "min_count": 1}  # fmt: skip
         sizes = asked.model_copy(update=small | {"projector_size": None, "dropout": 0.0, "text_dropout": 0.0})
         tower, image_processor = _small_tower(sizes)
-        tokenizer = small_vocabulary(sizes, captions or example_texts())
+        tokenizer = _small_vocabulary(sizes, captions or example_texts())
         if asked.text is not None:
             tokenizer.chat_template = _TEMPLATE
-        language_model = (_small_llama if asked.text is not None else small_gpt2)(sizes, tokenizer)
+        language_model = (_small_llama if asked.text is not None else _gpt2)(sizes, tokenizer)
         return cls.join(tower, image_processor, language_model, tokenizer, sizes, None if asked.text else "")
 
     # ---- text
@@ -278,29 +277,21 @@ def _small_tower(sizes: New) -> tuple[Any, Any]:
     return build_tower(config), ViTImageProcessorPil(size={"height": sizes.image_size, "width": sizes.image_size})
 
 
-def small_vocabulary(sizes: New, captions: Sequence[str]) -> PreTrainedTokenizerFast:
+def _small_vocabulary(sizes: New, captions: Sequence[str]) -> PreTrainedTokenizerFast:
     if sizes.vocabulary == "words":
         return word_level(captions, sizes.min_count, sizes.vocabulary_size, sizes.lowercase)
     return byte_bpe(captions, sizes.vocabulary_size)
 
 
-def _ends(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-
-
-def small_gpt2(sizes: New, tokenizer: PreTrainedTokenizerFast) -> Any:
-    """A GPT-2, which has dropout everywhere: a few thousand captions are soon learnt by heart."""
-    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), sizes.text_dropout)
-    config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_embd=sizes.text_width,
-        n_layer=sizes.text_layers,
-        n_head=sizes.heads,
-        n_positions=sizes.max_tokens,
-        **dropout,
-        **_ends(tokenizer),
+def _gpt2(sizes: New, tokenizer: PreTrainedTokenizerFast) -> Any:
+    return small_gpt2(
+        tokenizer,
+        width=sizes.text_width,
+        layers=sizes.text_layers,
+        heads=sizes.heads,
+        positions=sizes.max_tokens,
+        dropout=sizes.text_dropout,
     )
-    return GPT2LMHeadModel(config)
 
 
 def _small_llama(sizes: New, tokenizer: PreTrainedTokenizerFast) -> Any:
@@ -312,7 +303,7 @@ def _small_llama(sizes: New, tokenizer: PreTrainedTokenizerFast) -> Any:
         num_hidden_layers=sizes.text_layers,
         num_attention_heads=sizes.heads,
         tie_word_embeddings=True,
-        **_ends(tokenizer),
+        **ends(tokenizer),
     )
     return LlamaForCausalLM(config)
 

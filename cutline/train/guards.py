@@ -6,16 +6,14 @@ once the model had said something sound, or a good part of the training is over,
 
     train/panel.jsonl    one line a panel: step, captions, what is wrong with them
     train/stopped.json   why and when a guard stopped the training
-    train/last-good/     weights of the last checkpoint before captions became bad
+    train/last-good/     the last checkpoint before captions became bad; the same command goes on from there
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from PIL import Image
 from torch import nn
 from transformers import TrainerCallback
 
-from cutline import jsonl
+from cutline import jsonl, ranks
 from cutline.caption import caption_pictures
 from cutline.data.images import open_image
 from cutline.errors import TrainingError
@@ -35,9 +33,11 @@ from cutline.families.base import Batch, Family
 from cutline.families.settings import GenerateSettings
 from cutline.metrics.hygiene import loops
 from cutline.records import Prediction, Sample
+from cutline.train import last_good
+from cutline.train.last_good import LAST_GOOD, STOPPED
 from cutline.train.settings import GuardSettings
 
-PANEL, STOPPED, LAST_GOOD = "panel.jsonl", "stopped.json", "last-good"
+PANEL = "panel.jsonl"
 
 #: A fault of so many of a panel's captions is the panel's.
 SHARE = 0.5
@@ -170,14 +170,14 @@ class Guards(TrainerCallback):
         fault = self._look(step, write=state.is_world_process_zero)
         sound = [row["step"] for row in self.rows if row["fault"] is None]
         if fault is None:
-            shutil.rmtree(self.folder / LAST_GOOD, ignore_errors=True)
+            last_good.forget(self.folder)
             return
         # until it has said something sound for the first time, it may learn to
         grown = min(sound, default=math.inf), self.settings.grace * state.max_steps
         judged = [row["fault"] for row in self.rows if row["step"] >= min(grown)]
         if not judged:
             return
-        self._keep_good(max(sound, default=0))
+        last_good.keep(self.folder, max(sound, default=0))
         last = judged[-self.settings.patience :]
         if len(last) == self.settings.patience and None not in last:
             self._stop(step, fault, f"{_MEANINGS[fault]}, in {len(last)} panels one after another", _REMEDIES[fault])
@@ -206,20 +206,6 @@ class Guards(TrainerCallback):
                 out.write(self.rows[-1:])
         return fault
 
-    def _keep_good(self, step: int) -> None:
-        """Keeps the weights of the last checkpoint that is not later than a step; old checkpoints are deleted."""
-        kept = self.folder / LAST_GOOD
-        if kept.exists():
-            return
-        steps = {int(path.parent.name.rpartition("-")[2]): path.parent
-                 for path in (self.folder / "checkpoints").glob("checkpoint-*/whole")}  # fmt: skip
-        good = max((number for number in steps if number <= step), default=None)
-        if good is not None:
-            kept.mkdir()
-            for path in steps[good].glob("*.safetensors"):
-                os.link(path, kept / path.name)
-            (kept / "step").write_text(f"{good}\n")
-
     # ---- losses
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
@@ -246,10 +232,10 @@ class Guards(TrainerCallback):
                        "Make sure by cutline check that no caption sees its own future.")  # fmt: skip
 
     def _stop(self, step: int, guard: str, reason: str, remedy: str) -> None:
-        good = self.folder / LAST_GOOD / "step"
-        kept = int(good.read_text()) if good.exists() else None
+        kept = last_good.kept_step(self.folder)
         facts = {"step": step, "guard": guard, "reason": reason, "remedy": remedy, "last_good_step": kept}
-        jsonl.write_atomically(self.folder / STOPPED, json.dumps(facts, indent=2) + "\n")
+        if ranks.is_first():
+            jsonl.write_atomically(self.folder / STOPPED, json.dumps(facts, indent=2) + "\n")
         where = f" The weights of step {kept} are kept in {self.folder / LAST_GOOD}." if kept is not None else ""
         raise TrainingError(f"Stopped at step {step}: {reason}.{where}", remedy)
 

@@ -14,6 +14,7 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from torch.nn import functional
 from cutline.data.readers import read
 from cutline.data.settings import DataSettings
 from cutline.errors import DataError, TrainingError
-from cutline.families.common.vocabulary import MARKERS
-from cutline.families.vision_prefix import New, small_gpt2, small_vocabulary
+from cutline.families.common.small_gpt2 import small_gpt2
+from cutline.families.common.vocabulary import MARKERS, word_level
 from cutline.progress import bar, say
 from cutline.records import Sample
 
@@ -35,6 +36,20 @@ IGNORED = -100
 
 #: Written into a caption, they would be taken for its end.
 _MARKERS = re.compile("|".join(map(re.escape, MARKERS)))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a language model. ``max_tokens``: positions, an image's tokens among them; words that occur less often than
+    ``min_count`` times aren't known."""
+
+    layers: int = 3
+    width: int = 256
+    heads: int = 4
+    dropout: float = 0.1
+    min_count: int = 5
+    vocabulary_size: int = 10_000
+    max_tokens: int = 128
 
 
 def gather(sources: Sequence[str]) -> tuple[list[str], list[str], int]:
@@ -102,7 +117,7 @@ def _plain(text: str) -> str:
 def teach(
     texts: Sequence[str],
     held_out: Sequence[str],
-    sizes: New,
+    sizes: Sizes,
     *,
     epochs: int = 2,
     batch_size: int = 128,
@@ -115,7 +130,7 @@ def teach(
     Args:
         texts: what it reads, in an order of chance, texts of like length together.
         held_out: what its loss is measured on; may be empty.
-        sizes: of the model and its vocabulary, as in ``[model.new]``.
+        sizes: of the model and its vocabulary.
         epochs: times that every text is read.
         batch_size: texts a step.
         lr: highest rate of AdamW; a twentieth of the steps to get there, then cosine down to 0.
@@ -127,8 +142,15 @@ def teach(
     """
     torch.manual_seed(seed)
     order = random.Random(seed)
-    tokenizer = small_vocabulary(sizes, texts)
-    model = small_gpt2(sizes, tokenizer)
+    tokenizer = word_level(texts, sizes.min_count, sizes.vocabulary_size)
+    model: Any = small_gpt2(
+        tokenizer,
+        width=sizes.width,
+        layers=sizes.layers,
+        heads=sizes.heads,
+        positions=sizes.max_tokens,
+        dropout=sizes.dropout,
+    )
     model.generation_config.update(suppress_tokens=[tokenizer.unk_token_id])
     rows = _encode(tokenizer, texts, sizes.max_tokens)
     measured = _encode(tokenizer, held_out[:5000], sizes.max_tokens)

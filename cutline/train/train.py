@@ -25,6 +25,7 @@ from cutline.records import Sample
 from cutline.train import together
 from cutline.train.examples import Collator, Examples, may_mirror, mirrored
 from cutline.train.guards import Guards
+from cutline.train.last_good import CHECKPOINTS, go_back, step_of
 from cutline.train.loop import (
     WEIGHTS,
     CaptionTrainer,
@@ -101,7 +102,7 @@ def _align(
         open_parts(family, stage.parts, stage.lora)
         if ranks.is_first():
             save_trained(family, folder)
-            shutil.rmtree(folder / "checkpoints")
+            shutil.rmtree(folder / CHECKPOINTS)
         say("train: main stage")
     family.requires_grad_(False).eval()
 
@@ -132,10 +133,13 @@ def _stage(
     if family.serial and family.device.type == "cpu":
         torch.set_num_threads(1)
     examples = Examples(training, settings.captions_per_image)
-    checkpoints = folder / "checkpoints"
+    checkpoints = folder / CHECKPOINTS
     together.wait()  # nobody still looks at files of before
+    if ranks.is_first():
+        go_back(folder, overruled=not settings.guards.enabled)
+    together.wait()
     resumed = last_whole_checkpoint(checkpoints)
-    steps = int(resumed.name.rpartition("-")[2]) if resumed else 0
+    steps = step_of(resumed) if resumed else 0
     guards = _guards(family, validating, settings, examples, folder, steps) if choose else []
     with (
         recomputing(family, settings.gradient_checkpointing),

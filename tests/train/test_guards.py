@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cutline import jsonl
 from cutline.errors import TrainingError
@@ -98,6 +100,40 @@ def test_captions_that_turn_bad_stop_the_training(dataset, tmp_path, monkeypatch
     rows = list(jsonl.read(tmp_path / "panel.jsonl"))
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert list(rows[0]["captions"].values()) == GOOD[0][:3]
+
+
+def test_the_same_command_goes_on_from_the_last_good_step(dataset, tmp_path, monkeypatch):
+    """Also where its checkpoint was deleted since, with the best one; to the end that an unbroken training has."""
+    bad = (["same words"] * 4, True)
+    say(monkeypatch, [GOOD] * 8)
+    unbroken = vit_gpt2()
+    verb.train(unbroken, dataset, settings(), tmp_path / "unbroken")
+    say(monkeypatch, [GOOD, GOOD, bad, bad, bad, bad])
+    stopped = tmp_path / "stopped"
+    with pytest.raises(TrainingError, match="weights of step 2 are kept"):
+        verb.train(vit_gpt2(), dataset, settings(guards=GuardSettings(every=1, patience=4, images=3)), stopped)
+    shutil.rmtree(stopped / "checkpoints/checkpoint-2")
+    say(monkeypatch, [GOOD] * 6)
+    family = vit_gpt2()
+    assert verb.train(family, dataset, settings(), stopped)["steps"] == 8
+    assert [row["step"] for row in jsonl.read(stopped / "panel.jsonl")] == list(range(1, 9))
+    assert not (stopped / "stopped.json").exists()
+    last = [find_last(folder) for folder in (stopped, tmp_path / "unbroken")]
+    assert all(torch.equal(tensor, last[1][name]) for name, tensor in last[0].items())
+
+
+def find_last(folder):
+    return load_file(folder / "checkpoints/checkpoint-8" / loop.WEIGHTS)
+
+
+def test_who_turns_the_guards_off_goes_on_from_the_newest_step(dataset, tmp_path, monkeypatch, capsys):
+    say(monkeypatch, [GOOD, GOOD, *[(["same words"] * 4, True)] * 3])
+    with pytest.raises(TrainingError, match="Stopped at step 5"):
+        verb.train(vit_gpt2(), dataset, settings(guards=GuardSettings(every=1, patience=3, images=3)), tmp_path)
+    (tmp_path / "checkpoints/checkpoint-2/whole").unlink()  # what isn't looked at isn't missed
+    verb.train(vit_gpt2(), dataset, settings(guards=GuardSettings(enabled=False)), tmp_path)
+    assert "goes on from step" not in capsys.readouterr().err
+    assert not (tmp_path / "stopped.json").exists()
 
 
 def test_a_prompt_that_is_echoed_stops_the_training(dataset, tmp_path, monkeypatch):
