@@ -73,7 +73,7 @@ class Gemma3(TiledFamily):
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "image_size": 56,
-            "patch_size": 14,
+            "patch_size": 7,
             "vision_use_head": False,
         }
         text = {
@@ -96,7 +96,7 @@ class Gemma3(TiledFamily):
         config = Gemma3Config(
             vision_config=vision,
             text_config=text,
-            mm_tokens_per_image=4,
+            mm_tokens_per_image=16,
             boi_token_index=token("<start_of_image>"),
             eoi_token_index=token("<end_of_image>"),
             image_token_index=token("<image_soft_token>"),
@@ -105,7 +105,7 @@ class Gemma3(TiledFamily):
             image_processor=Gemma3ImageProcessorPil(size={"height": 56, "width": 56}),
             tokenizer=tokenizer,
             chat_template=_TEMPLATE,
-            image_seq_length=4,
+            image_seq_length=16,
         )
         model = Gemma3ForConditionalGeneration(config)
         # Hugging Face leaves it at zero, where images say nothing and its gradient is a thousand times too large
