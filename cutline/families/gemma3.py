@@ -6,7 +6,7 @@ turns on "pan and scan": long images are also shown in up to tiles - 1 crops.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutline.families.base import Batch
 from cutline.families.common.tiles import TiledFamily
-from cutline.families.common.tiny import sentencepiece_bpe
+from cutline.families.common.tiny import sentencepiece_bpe, tiny_text, tiny_vision
 
 _TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<start_of_turn>"
@@ -38,15 +38,6 @@ class Gemma3(TiledFamily):
     model_class = Gemma3ForConditionalGeneration
     processor_class = Gemma3Processor
     unused = r"model\.vision_tower\.(?:vision_model\.)?head\."
-
-    @property
-    def parts(self) -> Mapping[str, str]:
-        return {
-            "vision": r"model\.vision_tower\.(?:(?:vision_model\.)?encoder\.layers\.(?P<layer>\d+)\.)?",
-            "bridge": r"model\.multi_modal_projector\.",
-            "head": r"lm_head\.",
-            "text": r"model\.language_model\.(?:layers\.(?P<layer>\d+)\.)?",
-        }
 
     @classmethod
     def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
@@ -66,33 +57,15 @@ class Gemma3(TiledFamily):
         turns = {"additional_special_tokens": ["<start_of_turn>", "<end_of_turn>"]}
         tokenizer.add_special_tokens(turns, replace_extra_special_tokens=False)
         token = tokenizer.convert_tokens_to_ids
-        vision = {
-            "model_type": "siglip_vision_model",
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 56,
-            "patch_size": 7,
-            "vision_use_head": False,
-        }
-        text = {
-            "model_type": "gemma3_text",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "query_pre_attn_scalar": 16,
-            "sliding_window": 32,
-            "layer_types": ["sliding_attention", "full_attention"],
-            "max_position_embeddings": 1024,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        }
+        vision = tiny_vision(model_type="siglip_vision_model", image_size=56, patch_size=7, vision_use_head=False)
+        text = tiny_text(
+            tokenizer,
+            model_type="gemma3_text",
+            head_dim=16,
+            query_pre_attn_scalar=16,
+            sliding_window=32,
+            layer_types=["sliding_attention", "full_attention"],
+        )
         config = Gemma3Config(
             vision_config=vision,
             text_config=text,

@@ -16,13 +16,12 @@ from transformers import (
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLProcessor,
-    Qwen2Tokenizer,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutline.families.base import Batch
 from cutline.families.common.tiles import TiledFamily
-from cutline.families.common.tiny import byte_level_bpe
+from cutline.families.common.tiny import qwen2_tokenizer, tiny_text, tiny_vision, with_ends
 
 _TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -39,68 +38,29 @@ class InternVL(TiledFamily):
 
     @property
     def parts(self) -> Mapping[str, str]:
-        return {
-            "vision": r"model\.vision_tower\.(?:encoder\.layer\.(?P<layer>\d+)\.)?",
-            "bridge": r"model\.multi_modal_projector\.",
-            "head": r"lm_head\.",
-            "text": r"model\.language_model\.(?:layers\.(?P<layer>\d+)\.)?",
-        }
+        return {**super().parts, "vision": r"model\.vision_tower\.(?:encoder\.layer\.(?P<layer>\d+)\.)?"}
 
     @classmethod
     def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
         torch.manual_seed(seed)
-        vocab, merges = byte_level_bpe(captions)
-        tokenizer = Qwen2Tokenizer(
-            vocab=vocab,
-            merges=merges,
-            eos_token="<|im_end|>",
-            pad_token="<|endoftext|>",
-            padding_side="left",
-            extra_special_tokens={
-                "start_image_token": "<img>",
-                "end_image_token": "</img>",
-                "context_image_token": "<IMG_CONTEXT>",
-                "video_token": "<video>",
-            },
-        )
-        tokenizer.add_special_tokens(
-            {"additional_special_tokens": ["<|im_start|>"]}, replace_extra_special_tokens=False
+        tokenizer = qwen2_tokenizer(
+            captions,
+            start_image_token="<img>",
+            end_image_token="</img>",
+            context_image_token="<IMG_CONTEXT>",
+            video_token="<video>",
         )
         token = tokenizer.convert_tokens_to_ids
-        vision = {
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 64,
-            "image_size": [32, 32],
-            "patch_size": [8, 8],
-        }
-        text = {
-            "model_type": "qwen2",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 2048,
-            "bos_token_id": None,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        }
         config = InternVLConfig(
-            vision_config=vision,
-            text_config=text,
+            vision_config=tiny_vision(image_size=[32, 32], patch_size=[8, 8]),
+            text_config=tiny_text(tokenizer, model_type="qwen2", bos_token_id=None),
             image_token_id=token("<IMG_CONTEXT>"),
             image_seq_length=4,
             downsample_ratio=0.5,
         )
         image_processor = GotOcr2ImageProcessorPil(size={"height": 32, "width": 32}, max_patches=4)
         processor = cls.processor_kind()(image_processor, tokenizer, image_seq_length=4, chat_template=_TEMPLATE)
-        model = InternVLForConditionalGeneration(config)
-        model.generation_config.eos_token_id = tokenizer.eos_token_id
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
-        return cls(model, processor)
+        return cls(with_ends(InternVLForConditionalGeneration(config), tokenizer), processor)
 
     def image_texts(self, visual: Batch) -> list[str]:
         tiles = visual["tiles"].tolist()

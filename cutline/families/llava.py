@@ -6,7 +6,7 @@ the layer before its last one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutline.families.base import Batch
 from cutline.families.common.spliced import SplicedFamily
-from cutline.families.common.tiny import sentencepiece_bpe
+from cutline.families.common.tiny import sentencepiece_bpe, tiny_text, tiny_vision
 from cutline.families.common.tower import hidden_at, unused_after
 
 _TEMPLATE = (
@@ -42,15 +42,6 @@ class Llava(SplicedFamily):
         super().__init__(model, processor, prompt)
         self.unused = unused_after(self.config.vision_config, self.config.vision_feature_layer)
 
-    @property
-    def parts(self) -> Mapping[str, str]:
-        return {
-            "vision": r"model\.vision_tower\.(?:(?:vision_model\.)?encoder\.layers\.(?P<layer>\d+)\.)?",
-            "bridge": r"model\.multi_modal_projector\.",
-            "head": r"lm_head\.",
-            "text": r"model\.language_model\.(?:layers\.(?P<layer>\d+)\.)?",
-        }
-
     @classmethod
     def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
         torch.manual_seed(seed)
@@ -63,32 +54,11 @@ class Llava(SplicedFamily):
             padding_side="left",
             extra_special_tokens={"image_token": "<image>"},
         )
-        vision = {
-            "model_type": "clip_vision_model",
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 2,
-            "image_size": 56,
-            "patch_size": 14,
-            "projection_dim": 32,
-        }
-        text = {
-            "model_type": "llama",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 1024,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        }
+        layers = {"model_type": "clip_vision_model", "num_hidden_layers": 3}
+        vision = tiny_vision(**layers, image_size=56, patch_size=14, projection_dim=32)
         config = LlavaConfig(
             vision_config=vision,
-            text_config=text,
+            text_config=tiny_text(tokenizer, model_type="llama"),
             image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
             image_seq_length=16,
         )

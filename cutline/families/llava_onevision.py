@@ -15,13 +15,12 @@ from transformers import (
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionImageProcessorPil,
     LlavaOnevisionProcessor,
-    Qwen2Tokenizer,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutline.families.base import Batch
 from cutline.families.common.tiles import TiledFamily, padded
-from cutline.families.common.tiny import byte_level_bpe
+from cutline.families.common.tiny import qwen2_tokenizer, tiny_text, tiny_vision, with_ends
 from cutline.families.common.tower import hidden_at, unused_after
 
 _TEMPLATE = (
@@ -44,56 +43,18 @@ class LlavaOnevision(TiledFamily):
 
     @property
     def parts(self) -> Mapping[str, str]:
-        return {
-            "vision": r"model\.vision_tower\.(?:(?:vision_model\.)?encoder\.layers\.(?P<layer>\d+)\.)?",
-            "bridge": r"model\.(?:multi_modal_projector\.|image_newline$)",
-            "head": r"lm_head\.",
-            "text": r"model\.language_model\.(?:layers\.(?P<layer>\d+)\.)?",
-        }
+        return {**super().parts, "bridge": r"model\.(?:multi_modal_projector\.|image_newline$)"}
 
     @classmethod
     def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
         torch.manual_seed(seed)
-        vocab, merges = byte_level_bpe(captions)
-        tokenizer = Qwen2Tokenizer(
-            vocab=vocab,
-            merges=merges,
-            eos_token="<|im_end|>",
-            pad_token="<|endoftext|>",
-            padding_side="left",
-            extra_special_tokens={"image_token": "<image>", "video_token": "<video>"},
-        )
-        tokenizer.add_special_tokens(
-            {"additional_special_tokens": ["<|im_start|>"]}, replace_extra_special_tokens=False
-        )
+        tokenizer = qwen2_tokenizer(captions, image_token="<image>", video_token="<video>")
         token = tokenizer.convert_tokens_to_ids
         grid = [[28, 56], [56, 28], [56, 56]]  # height and width of what an image is cut from, in px
-        vision = {
-            "model_type": "siglip_vision_model",
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 28,
-            "patch_size": 7,
-            "vision_use_head": False,
-        }
-        text = {
-            "model_type": "qwen2",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 2048,
-            "bos_token_id": None,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        }
+        vision = tiny_vision(model_type="siglip_vision_model", image_size=28, patch_size=7, vision_use_head=False)
         config = LlavaOnevisionConfig(
             vision_config=vision,
-            text_config=text,
+            text_config=tiny_text(tokenizer, model_type="qwen2", bos_token_id=None),
             image_token_index=token("<image>"),
             video_token_index=token("<video>"),
             image_grid_pinpoints=grid,
@@ -105,10 +66,7 @@ class LlavaOnevision(TiledFamily):
             vision_feature_select_strategy="full",
             chat_template=_TEMPLATE,
         )
-        model = LlavaOnevisionForConditionalGeneration(config)
-        model.generation_config.eos_token_id = tokenizer.eos_token_id
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
-        return cls(model, processor)
+        return cls(with_ends(LlavaOnevisionForConditionalGeneration(config), tokenizer), processor)
 
     def set_policy(self, policy: Any) -> None:
         super().set_policy(policy)

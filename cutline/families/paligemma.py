@@ -7,7 +7,7 @@ prompt is no chat: image tokens, one <bos>, the prompt, a newline.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -24,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from cutline.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.spliced import SplicedFamily
-from cutline.families.common.tiny import sentencepiece_bpe
+from cutline.families.common.tiny import sentencepiece_bpe, tiny_text, tiny_vision
 from cutline.families.settings import ImagePolicy
 
 
@@ -36,15 +36,6 @@ class PaliGemma(SplicedFamily):
     # a tower that was saved with its pooling head: nothing reads it
     unused = r"model\.vision_tower\.(?:vision_model\.)?head\."
 
-    @property
-    def parts(self) -> Mapping[str, str]:
-        return {
-            "vision": r"model\.vision_tower\.(?:(?:vision_model\.)?encoder\.layers\.(?P<layer>\d+)\.)?",
-            "bridge": r"model\.multi_modal_projector\.",
-            "head": r"lm_head\.",
-            "text": r"model\.language_model\.(?:layers\.(?P<layer>\d+)\.)?",
-        }
-
     @classmethod
     def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
         torch.manual_seed(seed)
@@ -54,29 +45,9 @@ class PaliGemma(SplicedFamily):
         image_processor.image_seq_length = 16
         processor = PaliGemmaProcessor(image_processor=image_processor, tokenizer=tokenizer)
         ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        vision = {
-            "model_type": "siglip_vision_model",
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 56,
-            "patch_size": 14,
-            "vision_use_head": False,
-            "projection_dim": 64,
-        }
-        text = {
-            "model_type": "gemma",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 1,
-            "head_dim": 16,
-            "max_position_embeddings": 1024,
-            **ends,
-        }
+        size = {"image_size": 56, "patch_size": 14}
+        vision = tiny_vision(model_type="siglip_vision_model", **size, vision_use_head=False, projection_dim=64)
+        text = tiny_text(tokenizer, model_type="gemma", num_key_value_heads=1, head_dim=16)
         config = PaliGemmaConfig(
             vision_config=vision,
             text_config=text,

@@ -21,6 +21,7 @@ from transformers.vision_utils import get_vision_window_index
 
 from cutline.families.base import Batch
 from cutline.families.common import qwen_vl
+from cutline.families.common.tiny import with_ends
 
 
 class Qwen25VL(qwen_vl.QwenVLFamily):
@@ -47,7 +48,7 @@ class Qwen25VL(qwen_vl.QwenVLFamily):
         )
         image_processor = Qwen2VLImageProcessorPil(patch_size=8, min_pixels=48 * 48, max_pixels=64 * 64)
         processor = cls.processor_kind()(image_processor, tokenizer, chat_template=qwen_vl.TEMPLATE)
-        return cls(qwen_vl.with_ends(Qwen2_5_VLForConditionalGeneration(config), tokenizer), processor)
+        return cls(with_ends(Qwen2_5_VLForConditionalGeneration(config), tokenizer), processor)
 
     def merge(self, features: Batch) -> list[Tensor]:
         visual, grid = self.model.model.visual, features["image_grid_thw"]

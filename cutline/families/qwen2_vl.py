@@ -13,6 +13,7 @@ import torch
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil, Qwen2VLProcessor
 
 from cutline.families.common import qwen_vl
+from cutline.families.common.tiny import with_ends
 
 
 class Qwen2VL(qwen_vl.QwenVLFamily):
@@ -30,4 +31,4 @@ class Qwen2VL(qwen_vl.QwenVLFamily):
         )
         image_processor = Qwen2VLImageProcessorPil(patch_size=8, min_pixels=48 * 48, max_pixels=64 * 64)
         processor = cls.processor_kind()(image_processor, tokenizer, chat_template=qwen_vl.TEMPLATE)
-        return cls(qwen_vl.with_ends(Qwen2VLForConditionalGeneration(config), tokenizer), processor)
+        return cls(with_ends(Qwen2VLForConditionalGeneration(config), tokenizer), processor)

@@ -17,6 +17,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDe
 
 from cutline.families.base import Batch
 from cutline.families.common import qwen_vl
+from cutline.families.common.tiny import with_ends
 
 
 class Qwen3VL(qwen_vl.QwenVLFamily):
@@ -43,7 +44,7 @@ class Qwen3VL(qwen_vl.QwenVLFamily):
         config = Qwen3VLConfig(text_config=text, vision_config=vision, **qwen_vl.tiny_tokens(tokenizer))
         image_processor = Qwen2VLImageProcessorPil(patch_size=8, min_pixels=48 * 48, max_pixels=64 * 64)
         processor = cls.processor_kind()(image_processor, tokenizer, chat_template=qwen_vl.TEMPLATE)
-        return cls(qwen_vl.with_ends(Qwen3VLForConditionalGeneration(config), tokenizer), processor)
+        return cls(with_ends(Qwen3VLForConditionalGeneration(config), tokenizer), processor)
 
     def see(self, batch: Batch) -> Batch:
         """``features`` [patches of all images, layers, C]: the last layer's, then those of the depths."""

@@ -25,7 +25,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from cutline.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.tiles import TiledFamily, padded
-from cutline.families.common.tiny import byte_level_bpe
+from cutline.families.common.tiny import byte_level_bpe, tiny_text, tiny_vision, with_ends
 from cutline.families.settings import ImagePolicy
 
 _TEMPLATE = (
@@ -70,40 +70,16 @@ class SmolVLM(TiledFamily):
         torch.manual_seed(seed)
         tokenizer = _tiny_tokenizer(captions)
         token = tokenizer.convert_tokens_to_ids
-        vision = {
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 32,
-            "patch_size": 8,
-        }
-        text = {
-            "model_type": "llama",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 2048,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        }
         config = SmolVLMConfig(
-            text_config=text,
-            vision_config=vision,
+            text_config=tiny_text(tokenizer, model_type="llama"),
+            vision_config=tiny_vision(image_size=32, patch_size=8),
             scale_factor=2,
             image_token_id=token("<image>"),
             pad_token_id=tokenizer.pad_token_id,
         )
         image_processor = SmolVLMImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
         processor = cls.processor_kind()(image_processor, tokenizer, image_seq_len=4, chat_template=_TEMPLATE)
-        model = SmolVLMForConditionalGeneration(config)
-        model.generation_config.eos_token_id = tokenizer.eos_token_id
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
-        return cls(model, processor)
+        return cls(with_ends(SmolVLMForConditionalGeneration(config), tokenizer), processor)
 
     def set_policy(self, policy: ImagePolicy) -> None:
         super().set_policy(policy)

@@ -167,7 +167,7 @@ def teach(
             total, count = 0.0, 0
             for batch in _batches(rows, batch_size, order):
                 loss, tokens = _loss(model, batch, tokenizer.pad_token_id, bfloat16)
-                (loss / tokens).backward()
+                torch.autograd.backward(loss / tokens)
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()

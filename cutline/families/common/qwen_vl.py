@@ -13,8 +13,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutline.errors import CheckpointError
 from cutline.families.base import Batch
+from cutline.families.common import tiny
 from cutline.families.common.spliced import SplicedFamily
-from cutline.families.common.tiny import byte_level_bpe
 from cutline.families.settings import ImagePolicy
 
 _SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>",
@@ -120,7 +120,7 @@ class QwenVLFamily(SplicedFamily):
 
 def tiny_tokenizer(captions: Sequence[str]) -> Qwen2Tokenizer:
     """The real tokenizer class on a vocabulary of a few hundred tokens."""
-    vocab, merges = byte_level_bpe(captions)
+    vocab, merges = tiny.byte_level_bpe(captions)
     tokenizer = Qwen2Tokenizer(
         vocab=vocab, merges=merges, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
     )
@@ -131,21 +131,13 @@ def tiny_tokenizer(captions: Sequence[str]) -> Qwen2Tokenizer:
 def tiny_text(tokenizer: Qwen2Tokenizer) -> dict[str, Any]:
     """Two layers of the text part."""
     token = tokenizer.convert_tokens_to_ids
-    return {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 2048,
+    return tiny.tiny_text(
+        tokenizer,
         # half of the head's width, shared out over time, height and width
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
-        "bos_token_id": token("<|im_start|>"),
-        "eos_token_id": token("<|im_end|>"),
-        "pad_token_id": token("<|endoftext|>"),
-        "tie_word_embeddings": True,
-    }
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+        bos_token_id=token("<|im_start|>"),
+        tie_word_embeddings=True,
+    )
 
 
 def tiny_tokens(tokenizer: Qwen2Tokenizer) -> dict[str, Any]:
@@ -158,10 +150,3 @@ def tiny_tokens(tokenizer: Qwen2Tokenizer) -> dict[str, Any]:
         "vision_end_token_id": token("<|vision_end|>"),
         "tie_word_embeddings": True,
     }
-
-
-def with_ends(model: Any, tokenizer: Qwen2Tokenizer) -> Any:
-    """A fresh model whose generation ends as real checkpoints do."""
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model

@@ -38,6 +38,15 @@ class SplicedFamily(ChatFamily):
         super().__init__(model, processor.image_processor, processor.tokenizer, prompt)
         self.processor = processor
 
+    @property
+    def parts(self) -> Mapping[str, str]:
+        return {
+            "vision": r"model\.vision_tower\.(?:(?:vision_model\.)?encoder\.layers\.(?P<layer>\d+)\.)?",
+            "bridge": r"model\.multi_modal_projector\.",
+            "head": r"lm_head\.",
+            "text": r"model\.language_model\.(?:layers\.(?P<layer>\d+)\.)?",
+        }
+
     @classmethod
     def processor_kind(cls) -> Any:
         """The processor's class, without its video half if it has one."""

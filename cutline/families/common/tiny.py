@@ -1,12 +1,14 @@
-"""Vocabularies for miniature models, built offline from a few hundred words."""
+"""What miniature models are made of: small halves, and vocabularies built offline from a few hundred words."""
 
 from __future__ import annotations
 
 import functools
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import Qwen2Tokenizer
 
 from cutline.data.shapes import caption, scenes
 
@@ -22,6 +24,55 @@ _SENTENCES = (
 def example_texts() -> tuple[str, ...]:
     """Sentences on drawn shapes, and a few on anything."""
     return (*map(caption, scenes()), *_SENTENCES)
+
+
+def tiny_vision(**more: Any) -> dict[str, Any]:
+    """Two layers of a vision tower: the entries of its configuration that all have."""
+    return {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    } | more
+
+
+def tiny_text(tokenizer: Any, **more: Any) -> dict[str, Any]:
+    """Two layers of a causal language model: the entries of its configuration that all have."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    } | more
+
+
+def with_ends(model: Any, tokenizer: Any) -> Any:
+    """A fresh model whose generation ends as real checkpoints do."""
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def qwen2_tokenizer(captions: Sequence[str], **named: str) -> Qwen2Tokenizer:
+    """The real class on a vocabulary of a few hundred tokens, with the turns of ChatML and other named tokens."""
+    vocab, merges = byte_level_bpe(captions)
+    tokenizer = Qwen2Tokenizer(
+        vocab=vocab,
+        merges=merges,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        padding_side="left",
+        extra_special_tokens=named,
+    )
+    turns = {"additional_special_tokens": ["<|im_start|>"]}
+    tokenizer.add_special_tokens(turns, replace_extra_special_tokens=False)
+    return tokenizer
 
 
 def byte_level_bpe(texts: Sequence[str] = (), size: int = 420) -> tuple[dict[str, int], list[tuple[str, str]]]:
