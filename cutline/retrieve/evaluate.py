@@ -72,7 +72,8 @@ class Stages:
             table = cosines.double()
             if final is not None:
                 span = slice(start, start + len(table))
-                table = (table - FAR).scatter_(1, ours.places[span], final[span])
+                places, table = ours.places[span], table - FAR
+                table.scatter_(1, places, torch.where(final[span].isfinite(), final[span], table.gather(1, places)))
             yield from enumerate(table.numpy(), start)
 
 
@@ -89,10 +90,18 @@ def blocks(
 
 
 def candidates(
-    images: Tensor, texts: Tensor, similarity: Callable[[Tensor, Tensor], Tensor], k: int, *, by_image: bool
+    images: Tensor,
+    texts: Tensor,
+    similarity: Callable[[Tensor, Tensor], Tensor],
+    k: int,
+    gallery: Gallery,
+    *,
+    by_image: bool,
 ) -> Candidates:
-    """The k nearest of every picture, or of every text."""
-    found = [nearest(cosines, k) for _, cosines in blocks(images, texts, similarity, by_image=by_image)]
+    """The k nearest captions of every picture, or the k nearest images of every text."""
+    there = gallery.text_of if by_image else gallery.picture_of[gallery.picture_of >= 0]
+    copies = torch.from_numpy(np.bincount(there, minlength=len(texts) if by_image else len(images)))
+    found = [nearest(cosines, k, copies) for _, cosines in blocks(images, texts, similarity, by_image=by_image)]
     return Candidates(torch.cat([one.places for one in found]), torch.cat([one.cosines for one in found]))
 
 
@@ -165,11 +174,11 @@ def _stages(
 ) -> Stages:
     """The first stage; a k_test beyond the gallery is said."""
     k = settings.k_test
-    for what, many in (("captions", len(texts)), ("images", len(images))):
+    for what, many in (("captions", len(gallery.text_of)), ("images", len(gallery.samples))):
         if k > many:
             say(f"k_test = {k} is more than the gallery's {many:,} {what}: all of them are candidates")
-    of_images = candidates(images, texts, family.similarity, k, by_image=True)
-    of_texts = candidates(images, texts, family.similarity, k, by_image=False)
+    of_images = candidates(images, texts, family.similarity, k, gallery, by_image=True)
+    of_texts = candidates(images, texts, family.similarity, k, gallery, by_image=False)
     return Stages(gallery, images, texts, of_images, of_texts, family.similarity)
 
 
@@ -223,15 +232,22 @@ def _match(family: RetrievalFamily, stages: Stages, path: Path, exact: Retrieval
 
 
 def _ranks(stages: Stages, matched: bool, direction: str) -> tuple[np.ndarray, np.ndarray]:
-    """[Q] ranks with ties against the right one, and with ties for it."""
+    """[Q] ranks with ties against the right one, and with ties for it.
+
+    Who is no candidate stands behind all candidates, in the order of the cosines; it is a miss at every cut of recall,
+    however few candidates there are, as where it keeps a score of -100 in the published evaluation.
+    """
     gallery = stages.gallery
     queries = len(gallery.samples) if direction == "tr" else len(gallery.text_of)
-    lost = recall.beyond(len(gallery.text_of) if direction == "tr" else len(gallery.samples))
-    against, favoured = np.full(queries, lost), np.full(queries, lost)
+    last = recall.beyond(len(gallery.text_of) if direction == "tr" else len(gallery.samples))
+    against, favoured = np.full(queries, last), np.full(queries, last)
     judge = recall.text_ranks if direction == "tr" else recall.image_ranks
     for query, scores in stages.rows(direction, matched):
         for place, found in judge(gallery, query, scores).items():
             against[place], favoured[place] = found[:2]
+    if matched:
+        lost = ~_kept(stages, direction)
+        against[lost], favoured[lost] = (np.maximum(ranks[lost], recall.beyond(0)) for ranks in (against, favoured))
     return against, favoured
 
 
@@ -245,7 +261,7 @@ def _judge(
     kept = {}
     for direction, owner in (("tr", np.arange(len(gallery.samples))), ("ir", gallery.sample_of)):
         first, favoured = _ranks(stages, False, direction)
-        size = stages.texts_of_images.places.shape[1] if direction == "tr" else stages.images_of_texts.places.shape[1]
+        size = min(settings.k_test, counts["captions" if direction == "tr" else "images"])
         sign = (
             f"retrieval-{direction}|best rank|ties against|images {counts['images']}|captions {counts['captions']}"
             f"|embedded {'float32' if verified else dtype}"
@@ -282,7 +298,8 @@ def _kept(stages: Stages, direction: str) -> np.ndarray:
     pictures, texts = gallery.picture_of[gallery.sample_of], gallery.text_of
     ours = stages.texts_of_images if direction == "tr" else stages.images_of_texts
     queries, right = (pictures, texts) if direction == "tr" else (texts, pictures)
-    found = (ours.places.numpy()[queries] == right[:, None]).any(1) & (pictures >= 0)
+    theirs = (ours.places.numpy()[queries] == right[:, None]) & ours.cosines.isfinite().numpy()[queries]
+    found = theirs.any(1) & (pictures >= 0)
     if direction == "ir":
         return np.asarray(found)
     any_of = np.zeros(len(gallery.samples), bool)
@@ -305,7 +322,7 @@ def _write_hits(stages: Stages, most: int, path: Path, matched: bool) -> None:
                 for asking in (samples_of if direction == "tr" else captions_of)[query]:
                     sample = asking if direction == "tr" else int(gallery.sample_of[asking])
                     rank = 0
-                    for slot in order[query].tolist():
+                    for slot in order[query, : int(ours.cosines[query].isfinite().sum())].tolist():
                         place = int(ours.places[query, slot])
                         for found in (captions_of if direction == "tr" else samples_of)[place]:
                             rank += 1

@@ -23,7 +23,7 @@ class Candidates:
 
     Attributes:
         places: int64 [Q, K] of the candidates.
-        cosines: float32 [Q, K].
+        cosines: float32 [Q, K]; -inf where the place is none, since copies of those before it fill the k already.
         matches: float32 [Q, K] raw matching logits; None before the second stage.
     """
 
@@ -36,15 +36,22 @@ class Candidates:
         return self.cosines if self.matches is None else self.cosines + self.matches
 
 
-def nearest(cosines: Tensor, k: int) -> Candidates:
+def nearest(cosines: Tensor, k: int, copies: Tensor | None = None) -> Candidates:
     """The k nearest of each row, or all where there are fewer.
 
     Args:
         cosines: [Q, M] of queries with candidates.
         k: how many.
+        copies: int64 [M], how many captions or images each candidate stands for, where the equal ones are kept as one.
+            All of them count among the k, as in the published evaluation, which knows no copies; a candidate has fewer
+            than k before it, so that copies are in or out together.
     """
     best = cosines.topk(min(k, cosines.shape[1]), dim=1)
-    return Candidates(best.indices.cpu(), best.values.float().cpu())
+    places, values = best.indices.cpu(), best.values.float().cpu()
+    if copies is not None:
+        many = copies[places]
+        values = values.masked_fill(many.cumsum(1) - many >= k, -torch.inf)
+    return Candidates(places, values)
 
 
 def rerank(

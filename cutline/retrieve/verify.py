@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from cutline.families.common.matching import Matching
 from cutline.progress import Progress
 from cutline.retrieve.gallery import Gallery
 from cutline.retrieve.rerank import Candidates
+
+#: The row of each question among the candidates, and which candidates are right.
+Question = tuple[Tensor, Tensor]
 
 #: Pairs that are computed in both precisions before anything else, to see how far off the half one is.
 PROBED = 256
@@ -48,10 +52,7 @@ def verify(
         features: in float32, of a picture.
         of_images, of_texts: the candidates; their ``matches`` are changed in place.
     """
-    right = torch.zeros(len(gallery.pictures), len(gallery.texts), dtype=torch.bool)
-    there = torch.from_numpy(gallery.picture_of[gallery.sample_of])
-    right[there[there >= 0], torch.from_numpy(gallery.text_of)[there >= 0]] = True
-    tables = [(of_images, right.gather(1, of_images.places)), (of_texts, right.T.gather(1, of_texts.places))]
+    of_sample, of_caption = _questions(gallery, of_images, of_texts)
     exact: dict[int, dict[int, float]] = {}  # picture → text → float32 score
     chance = torch.Generator().manual_seed(0)
     some = torch.randperm(of_images.places.numel(), generator=chance)[:PROBED]
@@ -59,32 +60,49 @@ def verify(
     wanted = {(int(slot) // columns, int(of_images.places.flatten()[slot])) for slot in some}
     off, pairs = 0.0, 0
     while wanted:
-        off = max(off, _replace(wanted, matching, features, tables, exact))
+        off = max(off, _replace(wanted, matching, features, of_images, of_texts, exact))
         pairs += len(wanted)
         if progress:
             progress(pairs, pairs)
-        near = {pair for table, answers in enumerate(tables) for pair in _near(*answers, 2 * off, by_image=table == 0)}
+        near = set(_near(of_images, *of_sample, 2 * off))
+        near |= {(picture, text) for text, picture in _near(of_texts, *of_caption, 2 * off)}
         wanted = {pair for pair in near if pair[1] not in exact.get(pair[0], {})}
     return Verified(pairs, off)
 
 
-def _near(ours: Candidates, right: Tensor, margin: float, *, by_image: bool) -> set[tuple[int, int]]:
-    """Pairs (picture, text) whose score is within the margin of the best right candidate's."""
-    scores = ours.scores()
+def _questions(gallery: Gallery, of_images: Candidates, of_texts: Candidates) -> tuple[Question, Question]:
+    """What is asked for each image, then for each caption; images of one picture have captions of their own."""
+    there = np.flatnonzero(gallery.picture_of >= 0)
+    rows = torch.from_numpy(gallery.picture_of[there])
+    places = of_images.places[rows]
+    right = torch.zeros(places.shape, dtype=torch.bool)
+    starts = np.searchsorted(gallery.sample_of, there)
+    many = np.searchsorted(gallery.sample_of, there, side="right") - starts
+    for nth in range(int(many.max(initial=0))):
+        own = gallery.text_of[starts + np.minimum(nth, many - 1)]
+        right |= places == torch.from_numpy(own)[:, None]
+    pictures = gallery.picture_of[gallery.sample_of]
+    asking = torch.from_numpy(gallery.text_of[pictures >= 0])
+    wanted = torch.from_numpy(pictures[pictures >= 0])
+    return (rows, right), (asking, of_texts.places[asking] == wanted[:, None])
+
+
+def _near(ours: Candidates, rows: Tensor, right: Tensor, margin: float) -> Iterator[tuple[int, int]]:
+    """Of each question the candidates whose score is within the margin of the best right one's: (row, place)."""
+    scores = ours.scores()[rows]
     best = scores.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
-    near = ((scores - best).abs() <= margin) | (right & (scores >= best - margin))
+    near = (scores - best).abs() <= margin  # never where no right one is among the candidates
     near &= near.sum(1, keepdim=True) > 1  # a right candidate that nothing is near to keeps its rank
-    rows, slots = near.nonzero(as_tuple=True)
-    places = ours.places[rows, slots]
-    one, other = (rows, places) if by_image else (places, rows)
-    return set(zip(one.tolist(), other.tolist(), strict=True))
+    asked, slots = near.nonzero(as_tuple=True)
+    yield from zip(rows[asked].tolist(), ours.places[rows[asked], slots].tolist(), strict=True)
 
 
 def _replace(
     wanted: set[tuple[int, int]],
     matching: Matching,
     features: Callable[[int], Batch],
-    tables: list[tuple[Candidates, Tensor]],
+    of_images: Candidates,
+    of_texts: Candidates,
     exact: dict[int, dict[int, float]],
 ) -> float:
     """Computes pairs and puts them where they belong; returns the largest change."""
@@ -92,7 +110,6 @@ def _replace(
     by_picture: dict[int, list[int]] = {}
     for picture, text in sorted(wanted):
         by_picture.setdefault(picture, []).append(text)
-    (of_images, _), (of_texts, _) = tables
     assert of_images.matches is not None
     assert of_texts.matches is not None
     for picture, texts in by_picture.items():

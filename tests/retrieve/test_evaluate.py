@@ -20,7 +20,9 @@ from cutline.retrieve import evaluate as module
 from cutline.retrieve import recall
 from cutline.retrieve.evaluate import evaluate
 from cutline.retrieve.gallery import gather
+from cutline.retrieve.rerank import nearest
 from cutline.retrieve.settings import RetrieveSettings
+from cutline.retrieve.verify import verify
 from tests.conftest import drawing
 from tests.retrieve.test_rerank import stirred
 
@@ -62,58 +64,86 @@ def run(family, samples, folder, exact=None, **settings):
     return evaluate(family, samples, chosen, folder, {"k_test": chosen.k_test}, exact)
 
 
-def slow(family, samples, k):
-    """Ranks by the published procedure: every caption and image by itself, −100 for who is no candidate, then sorted.
+#: Scores nearer to each other than this are equal, or by accident so near that rounding decides about their order.
+NEAR = 1e-5
+
+
+def tables(family, samples):
+    """Cosines and, where the family matches, cosine + matching logit: float64 [N, M], of all images and captions."""
+    kept = [sample for sample in samples if sample.captions]
+    texts = [text for sample in kept for text in sample.captions]
+    with torch.no_grad():
+        features = [family.see(family.pixels([drawing(3 if s.id == "i5" else int(s.id[1:]))])) for s in kept]
+        images = torch.cat([family.embed_images(one) for one in features])
+        cosines = family.similarity(images, torch.cat([family.embed_texts(family.encode_texts([t])) for t in texts]))
+        if "match" not in family.can:
+            return cosines.double(), cosines.double()
+        itm = [PlainMatching(family, texts).scores(one, torch.arange(len(texts))) for one in features]
+    return cosines.double(), cosines.double() + torch.stack(itm).double()
+
+
+def accidents(table, samples):
+    """Whether things that are not equal have scores that are as good as equal."""
+    kept = [sample for sample in samples if sample.captions]
+    texts = [text for sample in kept for text in sample.captions]
+    pictures = [sample.extra["sha256"] for sample in kept]
+    return any(
+        abs(float(row[one] - row[other])) < NEAR and names[one] != names[other]
+        for rows, names in ((table, texts), (table.T, pictures))
+        for row in rows
+        for one in range(len(names))
+        for other in range(one)
+    )
+
+
+def slow(cosines, final, samples, k):
+    """Ranks by the published procedure: every caption and image by itself, -100 for who is no candidate, then sorted.
+
+    There, among equal ones, chance decides who is a candidate and who comes first. Here all of them are candidates
+    where the first of them is, and the right one comes last.
 
     Returns:
         {"tr": a rank an image, "ir": a rank a caption}, of those in the gallery.
     """
-    kept = [sample for sample in samples if sample.captions]
-    texts = [text for sample in kept for text in sample.captions]
-    owner = [n for n, sample in enumerate(kept) for _ in sample.captions]
-    with torch.no_grad():
-        seen = [family.pixels([drawing(3 if s.id == "i5" else int(s.id[1:]))]) for s in kept]
-        features = [family.see(one) for one in seen]
-        images = torch.cat([family.embed_images(one) for one in features])
-        cosines = family.similarity(images, torch.cat([family.embed_texts(family.encode_texts([t])) for t in texts]))
-    final = cosines
+    owner = [n for n, sample in enumerate(s for s in samples if s.captions) for _ in sample.captions]
     found: dict[str, list[int]] = {"tr": [], "ir": []}
-    for direction, table in (("tr", cosines), ("ir", cosines.T)):
-        final = table.clone()
-        if "match" in family.can:
-            final = torch.full_like(table, -100.0)
-            for query in range(len(table)):
-                for place in table[query].topk(min(k, table.shape[1])).indices.tolist():
-                    image, text = (query, place) if direction == "tr" else (place, query)
-                    with torch.no_grad():
-                        itm = PlainMatching(family, [texts[text]]).scores(features[image], torch.tensor([0]))
-                    final[query, place] = table[query, place] + itm[0]
-        for query in range(len(table)):
-            right = [t for t in range(len(texts)) if owner[t] == query] if direction == "tr" else [owner[query]]
-            wrong = set(range(table.shape[1])) - set(right)
-            # 1e-5: what is equal comes out equal but for rounding here, and a tie counts against
-            ranks = [1 + sum(float(final[query, w]) >= float(final[query, r]) - 1e-5 for w in wrong) for r in right]
-            found[direction].append(min(ranks))
+    for direction, first, second in (("tr", cosines, final), ("ir", cosines.T, final.T)):
+        for query, nearness in enumerate(first.tolist()):
+            scores = [
+                score if sum(other > near + NEAR for other in nearness) < k else -100.0
+                for near, score in zip(nearness, second[query].tolist(), strict=True)
+            ]
+            right = [t for t, n in enumerate(owner) if n == query] if direction == "tr" else [owner[query]]
+            wrong = [score for place, score in enumerate(scores) if place not in right]
+            best = max(scores[place] for place in right)
+            found[direction].append(1 + sum(score >= best - NEAR for score in wrong) if best > -100 else 10**6)
     return found
 
 
 @pytest.mark.parametrize("kind", [BlipMatcher, Blip2Matcher, Clip])
 def test_recall_is_that_of_the_slow_way(kind, samples, tmp_path):
-    # seeds 0 and 1 give BLIP one rank that differs from the slow way, at a cut of k: not yet understood
-    family = stirred(kind.tiny(seed=2))
-    if kind is Blip2Matcher:  # new ones are all alike, and then so are the scores
-        torch.nn.init.normal_(family.model.query_tokens)
-    for k in (9, 128):  # 9: more than half of the captions, all of the images
-        result = run(family, samples, tmp_path / str(k), k_test=k)
-        ranks = slow(family, samples, k)
-        for direction, these in ranks.items():
-            these = np.array(these)
-            for cut in (1, 5, 10):
-                # a rank that k keeps out of the candidates is beyond all of them, in both ways
-                assert result.scores[f"{direction}_recall_at_{cut}"].value == pytest.approx((these <= cut).mean()), cut
-            if k == 128:
-                assert result.scores[f"{direction}_mean_rank"].value == pytest.approx(these.mean())
-                assert result.scores[f"{direction}_median_rank"].value == np.median(these)
+    judged = 0
+    for seed in range(8):
+        family = stirred(kind.tiny(seed=seed))
+        if kind is Blip2Matcher:  # new ones are all alike, and then so are the scores
+            torch.nn.init.normal_(family.model.query_tokens)
+        cosines, final = tables(family, samples)
+        if accidents(cosines, samples) or accidents(final, samples):
+            continue  # there rounding would be judged
+        judged += 1
+        for k in (4, 9, 128):  # few; more than half of the captions and all of the images; all of both
+            result = run(family, samples, tmp_path / f"{seed}-{k}", k_test=k)
+            for direction, found in slow(cosines, final, samples, k if "match" in family.can else 128).items():
+                these = np.array(found)
+                for cut in (1, 5, 10):
+                    value = result.scores[f"{direction}_recall_at_{cut}"].value
+                    assert value == pytest.approx((these <= cut).mean()), (seed, k, direction, cut)
+                if k == 128:
+                    assert result.scores[f"{direction}_mean_rank"].value == pytest.approx(these.mean())
+                    assert result.scores[f"{direction}_median_rank"].value == np.median(these)
+        if judged == 3:
+            break
+    assert judged
     assert result.counts["images"] == 9
     assert result.counts["captions"] == sum(map(len, CAPTIONS))
     assert result.counts["captions_of_several_images"] == 2
@@ -144,10 +174,11 @@ def test_the_ceiling_is_what_the_first_stage_lets_through(blip, samples, tmp_pat
     ceiling = {direction: float(note.split()[0]) for direction, note in result.notes.items()}
     assert set(ceiling) == {"tr_ceiling", "ir_ceiling"}
     for direction in ("tr", "ir"):
-        # ranks past the second stay where the first stage put them
-        assert result.scores[f"{direction}_recall_at_1"].value <= ceiling[f"{direction}_ceiling"] + 1e-4
+        # who did not come through is a miss at 10, too, though no more than ten are asked for; alone it may be a hit
+        highest = pytest.approx(ceiling[f"{direction}_ceiling"], abs=1e-4)
+        assert result.scores[f"{direction}_recall_at_10"].value == highest
+        assert first[f"{direction}_recall_at_10"].value > ceiling[f"{direction}_ceiling"]
         assert first[f"{direction}_recall_at_1"].value <= ceiling[f"{direction}_ceiling"] + 1e-4
-        assert result.scores[f"{direction}_recall_at_10"].value == first[f"{direction}_recall_at_10"].value
 
 
 class Counting(Matching):
@@ -240,6 +271,36 @@ def test_verifying_gives_the_ranks_of_float32(samples, tmp_path, monkeypatch):
     assert numbers(verified) == numbers(truth)
     assert 0 < verified.counts["pairs_computed_in_float32_too"] < 8 * 17
     assert "verified" in verified.scores["tr_recall_at_1"].signature
+
+
+class Table(Matching):
+    def __init__(self, scores):
+        self.all = scores
+
+    def scores(self, features, texts):
+        return self.all[int(features["features"]), texts]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_verifying_asks_for_each_image_of_a_picture_by_itself(samples, seed, monkeypatch):
+    monkeypatch.setattr("cutline.retrieve.verify.PROBED", 8)
+    gallery = gather(samples, lambda texts: list(texts))
+    chance = torch.Generator().manual_seed(seed)
+    exact = torch.randn(len(gallery.pictures), len(gallery.texts), generator=chance)
+    rough = exact + 0.3 * torch.where(torch.rand(exact.shape, generator=chance) < 0.5, -1, 1)
+    of_images, of_texts = nearest(torch.zeros_like(exact), 128), nearest(torch.zeros_like(exact.T), 128)
+    of_images.matches, of_texts.matches = rough.gather(1, of_images.places), rough.T.gather(1, of_texts.places)
+    verified = verify(Table(exact), lambda picture: {"features": torch.tensor(picture)}, gallery, of_images, of_texts)
+    assert verified.off == pytest.approx(0.3, abs=1e-5)
+    texts, pictures = torch.zeros_like(exact), torch.zeros_like(exact.T)
+    texts.scatter_(1, of_images.places, of_images.scores())
+    pictures.scatter_(1, of_texts.places, of_texts.scores())
+    for n, picture in enumerate(gallery.picture_of.tolist()):
+        wanted = recall.text_ranks(gallery, picture, exact[picture].double().numpy())[n]
+        assert recall.text_ranks(gallery, picture, texts[picture].double().numpy())[n][:2] == wanted[:2]
+    for caption, text in enumerate(gallery.text_of.tolist()):
+        truth = recall.image_ranks(gallery, text, exact[:, text].double().numpy())[caption]
+        assert recall.image_ranks(gallery, text, pictures[text].double().numpy())[caption] == truth
 
 
 def test_medians_means_and_intervals():
