@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cutline.compare import Comparison, compare, table
 from cutline.errors import ScoreError
+from cutline.evaluate import ORACLE
 from cutline.metrics.settings import ScoreSettings
 from cutline.prediction_files import read_predictions
 from cutline.progress import say
@@ -50,6 +52,8 @@ def run(
         options=settings.options,
         images=found.images,
     )
+    if found.oracle:
+        comparison = replace(comparison, warnings=(ORACLE, *comparison.warnings))
     if as_json:
         print(json.dumps(comparison.to_json(), ensure_ascii=False, indent=2))
     else:

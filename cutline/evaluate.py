@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +24,12 @@ __all__ = ["Evaluation", "Scorer", "check_ids", "evaluate", "score", "table"]
 
 #: The name of what is scored, where it is held against a baseline.
 MADE = "predictions"
+
+#: What is said of captions whose prompts were made from the references.
+ORACLE = (
+    "The context was made from the references (oracle = true): these are oracle scores, the best that context could "
+    "do, and no results to compare with others."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +141,7 @@ def evaluate(
     contexts: Mapping[str, str] | None = None,
     allow_missing: bool = False,
     images: Mapping[str, str | Path] | None = None,
+    oracle: bool = False,
 ) -> Evaluation:
     """Scores predictions and, beside them, captions that don't know the image.
 
@@ -144,6 +151,7 @@ def evaluate(
             of them, judged by training captions alone. None: no such baseline.
         contexts: image id → the text that stood in the prompt; copied as a caption it is a baseline, too.
         images: image id → its file, for metrics that look at the images.
+        oracle: the context was made from the references; every score's signature and a warning then say so.
 
     Raises:
         ScoreError: see :func:`cutline.metrics.scorer.score`.
@@ -165,6 +173,8 @@ def evaluate(
     missing = len(scorer.references) - len(predictions)
     warnings = scorer.warnings()
     warnings += broken_lines(candidates.captions, "predictions")
+    if oracle:
+        warnings.insert(0, ORACLE)
     if missing:
         warnings.append(f"{missing} of {len(scorer.references)} images have no prediction and were scored as empty.")
     if candidates.several:
@@ -172,8 +182,11 @@ def evaluate(
         warnings.append(f"{many} images have several captions: the first was scored, self_bleu looks at all of them.")
     statistics = scorer.statistics(candidates)
     beside, differences, notes = _baselines(scorer, candidates, statistics, training, contexts, settings, warnings)
+    scores = scorer.score_candidates(candidates, statistics=statistics)
+    if oracle:
+        scores = {name: replace(one, signature=f"{one.signature}|context:oracle") for name, one in scores.items()}
     return Evaluation(
-        scores=scorer.score_candidates(candidates, statistics=statistics),
+        scores=scores,
         baselines=beside,
         differences=differences,
         counts=_counts(predictions, candidates, missing),

@@ -34,6 +34,7 @@ class ReferenceImage:
     split: str = ""
     group: str = ""
     context: Mapping[str, str] = field(default_factory=dict)
+    oracle: bool = False
     file: str = ""
 
 
@@ -47,6 +48,7 @@ class ReferenceSet:
         contexts: image id → the texts that stood in the prompt.
         training: captions of the images of the "train" split, for the constant-caption baseline.
         images: image id → its file, of those whose file was found.
+        oracle: some of the contexts were made from the captions.
         note: what was decided on the way, for people; "" when nothing was.
     """
 
@@ -55,6 +57,7 @@ class ReferenceSet:
     contexts: dict[str, str]
     training: list[tuple[str, ...]]
     images: dict[str, Path]
+    oracle: bool
     note: str
 
 
@@ -89,6 +92,7 @@ def read_references(
         contexts={name: " ".join(image.context.values()) for name, image in named if image.context},
         training=training if usable[0].split != "train" else [],
         images=_files(named, [images] if images else [Path(path).parent, Path(path).parent / "images"]),
+        oracle=any(image.oracle for image in usable),
         note=note,
     )
 
@@ -170,6 +174,7 @@ def _images(path: str | Path) -> Iterator[ReferenceImage]:
 
 def _dataset(path: Path) -> Iterator[ReferenceImage]:
     from cutline.data.dataset import Dataset
+    from cutline.data.steps.context import is_oracle
 
     for sample in Dataset.open(path):
         yield ReferenceImage(
@@ -178,6 +183,7 @@ def _dataset(path: Path) -> Iterator[ReferenceImage]:
             split=sample.split,
             group=sample.group if sample.group != sample.id else "",
             context=sample.context,
+            oracle=is_oracle(sample),
             file=str(sample.image),
         )
 

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from cutline import ranks
+from cutline.ablation.settings import AblationSettings
 from cutline.data.settings import DataSettings
 from cutline.errors import CutlineError, RecipeError
 from cutline.families.settings import GenerateSettings, ModelSettings
 from cutline.metrics.settings import ScoreSettings
 from cutline.progress import bar, say
 from cutline.recipe import Section, to_toml
+from cutline.rehearsal import rehearsal
 from cutline.retrieve.settings import RetrieveSettings
 from cutline.runs import RunFolder, fingerprint
 from cutline.train.settings import TrainSettings
@@ -29,11 +31,11 @@ if TYPE_CHECKING:
     from cutline.evaluate import Evaluation
     from cutline.families.base import Family
 
-#: In this order; a recipe without [train] has no train stage.
-STAGES = ("prepare", "train", "caption", "score", "report")
+#: In this order; a recipe without [train] has no train stage, one without [ablation] no ablate stage.
+STAGES = ("prepare", "train", "caption", "score", "ablate", "report")
 
 #: The stages of a recipe that trains for captions, not for retrieval.
-CAPTIONING = ("caption", "score", "report")
+CAPTIONING = ("caption", "score", "ablate", "report")
 
 #: Keys of [model] that also hold for what was trained.
 QUANTIZING = ("quantize", "double_quantize", "compute_dtype")
@@ -52,6 +54,7 @@ class Recipe(Section):
     train: TrainSettings | None = None
     generate: GenerateSettings = GenerateSettings()
     score: ScoreSettings = ScoreSettings()
+    ablation: AblationSettings | None = None
     retrieve: RetrieveSettings = RetrieveSettings()
 
 
@@ -105,6 +108,8 @@ class Run:
             if "caption" in stages:
                 self._caption()
             evaluation = self._score() if "score" in stages else None
+            if "ablate" in stages and self.recipe.ablation:
+                self._ablate(self.recipe.ablation)
             if "report" in stages:
                 self._report()
         return evaluation
@@ -256,22 +261,10 @@ class Run:
         self._begin("caption", made_from, ("predictions.jsonl", "predictions.jsonl.made-by"))
         from cutline.caption import caption
         from cutline.caption_files import PredictionFile
-        from cutline.families.open import open_checkpoint, spare_threads
         from cutline.jsonl import Appender
 
         begun = time.monotonic()
-        if self.recipe.train:
-            # always what is on the disk, so that a resumed run says what an unbroken one does
-            family = open_checkpoint(
-                self.folder / "model", **self.recipe.model.model_dump(include={"dtype", "device", *QUANTIZING})
-            )
-            spare_threads(family)
-            family.generation = self.recipe.generate
-            family.save_policy(self.folder / "model")
-        else:
-            family = self.open_family()
-            if family.generation and (unlike := self.recipe.generate.unlike(family.generation)):
-                say(f"caption: generating otherwise than the checkpoint keeps: {unlike}")
+        family = self._captioner()
         split = self.dataset().split(self._split())
         file = PredictionFile(self.folder / "predictions.jsonl", {"made_from": made_from})
         done = file.open()
@@ -284,10 +277,29 @@ class Run:
                 progress(count, len(split))
         self.folder.finish("caption", time.monotonic() - begun, split=self._split(), images=count, failed=failed)
 
-    # ---- score and report
+    def _captioner(self) -> Family:
+        """What was trained, always as it is on the disk, so that a resumed run says what an unbroken one does; or the
+        checkpoint of a recipe that trains nothing."""
+        if not self.recipe.train:
+            family = self.open_family()
+            if family.generation and (unlike := self.recipe.generate.unlike(family.generation)):
+                say(f"caption: generating otherwise than the checkpoint keeps: {unlike}")
+            return family
+        from cutline.families.open import open_checkpoint, spare_threads
+
+        family = open_checkpoint(
+            self.folder / "model", **self.recipe.model.model_dump(include={"dtype", "device", *QUANTIZING})
+        )
+        spare_threads(family)
+        family.generation = self.recipe.generate
+        family.save_policy(self.folder / "model")
+        return family
+
+    # ---- score, ablate and report
 
     def _score(self) -> Evaluation:
         from cutline.caption_files import read
+        from cutline.data.steps.context import is_oracle
         from cutline.evaluate import Evaluation, evaluate
 
         captions = self._captions_made_from()
@@ -312,12 +324,23 @@ class Run:
             settings=self.recipe.score,
             contexts={sample.id: " ".join(sample.context.values()) for sample in samples if sample.context},
             images={sample.id: sample.image for sample in samples},
+            oracle=any(map(is_oracle, samples)),
         )
         evaluation.save(self.folder.path)
         if self._split() == "test":  # choosing by the test split flatters; how often it was looked at is on record
             self.folder.note(looks_at_test=self.folder.facts().get("looks_at_test", 0) + 1)
         self.folder.finish("score", time.monotonic() - begun, split=self._split())
         return evaluation
+
+    def _ablate(self, settings: AblationSettings) -> None:
+        captions = self._captions_made_from()
+        if not self.folder.is_finished("caption", captions):
+            raise CutlineError(f"{self.folder.path} holds no finished captions of this recipe.", "Caption first.")
+        from cutline.ablation.stage import ablate
+
+        step = self.recipe.data.steps.chosen("checked").get("context")
+        samples = list(self.dataset().split(self._split()))
+        ablate(self.folder, samples, captions, self._captioner, settings, self.recipe.generate, self.recipe.score, step)
 
     def _report(self) -> None:
         from cutline.report import write
@@ -359,41 +382,3 @@ def with_kept(recipe: Recipe) -> Recipe:
     if not kept:
         return recipe
     return recipe.model_copy(update={"generate": recipe.generate.over(GenerateSettings(**kept))})
-
-
-def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe, cut down to what a CPU does in a minute. Where its data isn't here, drawn shapes stand in."""
-    data = recipe.data.model_copy(update={"limit": 12, "dataset": None})
-    if data.source is None or not Path(data.source).exists():
-        from cutline.data import shapes
-
-        say(f"tiny: {data.source} is not here; drawn shapes stand in for it")
-        drawn = folder / "shapes"
-        if ranks.is_first() and not (drawn / "captions.csv").exists():
-            shapes.draw(drawn, train=12, val=12, test=12)
-        data = DataSettings(source=str(drawn), limit=12)
-    train = recipe.train and recipe.train.model_copy(
-        update={"max_steps": 4, "evaluate_every": 2, "batch_size": 2, "accumulate": min(2, recipe.train.accumulate),
-                "warmup": 0.5, "patience": 0, "val_images": 4, "val_max_tokens": 8, "log_every": 1, "trackers": [],
-                "precision": "auto", "fsdp": None, "deepspeed": None, "parts": _of_miniature(recipe.train.parts),
-                "optimizer": recipe.train.optimizer.removeprefix("paged_")}
-    )  # fmt: skip
-    if train:  # the guards are rehearsed, but nothing that a random miniature says can stop it
-        train = train.model_copy(update={"guards": train.guards.model_copy(update={"every": 2, "patience": 1000})})
-    if train and train.align:
-        short = {"max_steps": 2, "parts": _of_miniature(train.align.parts)}
-        train = train.model_copy(update={"align": train.align.model_copy(update=short)})
-    if train and train.reward_after is not None:
-        train = train.model_copy(update={"reward_after": 0.05, "reward_draws": 2})
-    if train and train.retrieval:
-        short = {"chunk": 1 if train.retrieval.chunk else None, "queue": min(4, train.retrieval.queue)}
-        train = train.model_copy(update={"retrieval": train.retrieval.model_copy(update=short)})
-    generate = recipe.generate.model_copy(update={"max_tokens": 12, "beams": min(2, recipe.generate.beams),
-                                                  "batch_size": 4, "split": "auto"})  # fmt: skip
-    score = recipe.score.rehearsed()
-    return recipe.model_copy(update={"data": data, "train": train, "generate": generate, "score": score})
-
-
-def _of_miniature(parts: dict[str, str]) -> dict[str, str]:
-    """Policies for a model of two layers: of "last:8" it has the last one."""
-    return {part: "last:1" if policy.startswith("last:") else policy for part, policy in parts.items()}

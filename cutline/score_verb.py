@@ -42,6 +42,7 @@ def run(
         settings=settings,
         allow_missing=allow_missing,
         images=found.images,
+        oracle=found.oracle,
     )
     if out:
         evaluation.save(out)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from cutline import score_verb
+from cutline.data.dataset import table_row, write_table
+from cutline.data.images import ImageFacts
 from cutline.errors import ScoreError
 from cutline.evaluate import Evaluation, evaluate, table
 from cutline.metrics.baselines import CONSTANT, CONTEXT, HUMAN, SHUFFLED
 from cutline.metrics.settings import ScoreSettings
 from cutline.prediction_files import read_predictions
-from cutline.records import Prediction
+from cutline.records import Prediction, Sample
 from cutline.reference_files import read_references
 
 REFERENCES = {f"{n}.jpg": [f"{what} on a table", f"a {what}"] for n, what in enumerate(["cup", "dog", "pen", "hat"])}
@@ -42,6 +45,29 @@ def test_baselines_stand_beside_the_scores() -> None:
     assert set(found.differences) == {CONSTANT, SHUFFLED, CONTEXT}  # the human one has other references
     assert "length" not in found.differences[CONSTANT]
     assert table(found).row_count == len(found.scores)
+
+
+def test_what_an_oracle_helped_to_write_says_so_with_every_score(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = {"context_sources": {"person": {"value": "Ann", "source": "oracle (caption)"}}}
+    samples = [
+        Sample(id=name, image=f"images/{name}", captions=tuple(texts), split="test", extra=sources)
+        for name, texts in REFERENCES.items()
+    ]
+    facts = ImageFacts(sha256="0" * 64, width=1, height=1, suffix=".jpg")
+    write_table(tmp_path, (table_row(sample, facts, sample.id) for sample in samples))
+    (tmp_path / "dataset.json").write_text('{"format_version": 1}')
+    (tmp_path / "made.jsonl").write_text(
+        "".join(json.dumps({"id": k, "caption": v}) + "\n" for k, v in PREDICTIONS.items())
+    )
+    score_verb.run(tmp_path / "made.jsonl", tmp_path, None, ["bleu4", "length"], 10, False, True, None)
+    said = capsys.readouterr()
+    scores = json.loads(said.out)["scores"]
+    assert len(scores) >= 2
+    assert all(row["signature"].endswith("|context:oracle") for row in scores)
+    assert "oracle scores" in said.err
+    assert "oracle" not in evaluate(PREDICTIONS, REFERENCES, settings=SETTINGS).scores["bleu1"].signature
 
 
 def test_counts_and_warnings() -> None:

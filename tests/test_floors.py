@@ -19,10 +19,13 @@ PACKAGE = ROOT / "cutline"
 #: From top to bottom; the first pattern that fits a module's name says its floor.
 FLOORS = {
     5: ("cutline.cli", "cutline.api", "cutline.quiet", "cutline.*_verb"),
-    4: ("cutline.train*", "cutline.report*", "cutline.run", "cutline.demo", "cutline.plan", "cutline.check*"),
+    4: (
+        "cutline.train*", "cutline.report*", "cutline.run", "cutline.rehearsal", "cutline.demo", "cutline.plan",
+        "cutline.check*",
+    ),
     3: (
         "cutline.features", "cutline.caption", "cutline.caption_files", "cutline.evaluate", "cutline.compare",
-        "cutline.prediction_files", "cutline.reference_files", "cutline.retrieve*",
+        "cutline.prediction_files", "cutline.reference_files", "cutline.retrieve*", "cutline.ablation*",
     ),
     2: (
         "cutline.families*", "cutline.metrics.bertscore", "cutline.metrics.clipscore", "cutline.metrics.fgd",

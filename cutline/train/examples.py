@@ -15,6 +15,12 @@ from cutline.families.base import Batch, Family
 from cutline.features import FeatureCache
 from cutline.records import Sample
 
+#: What an index of an example says besides its place, as bits.
+_MIRROR, _BARE = 1, 2
+
+#: Keys of a training batch that the model does not see: which samples its images are, and how they were changed.
+NOTES = ("places", "mirrored", "bare")
+
 #: Words that a mirrored image makes untrue.
 _SIDES = re.compile(r"\b(?:left|right)(?:most|-hand)?\b", re.IGNORECASE)
 
@@ -29,10 +35,16 @@ def mirrored(sample: Sample) -> Sample:
     return replace(sample, extra=dict(sample.extra) | {MIRRORED: True})
 
 
+def without_context(sample: Sample) -> Sample:
+    """The same sample with nothing in its prompt but the prompt."""
+    return replace(sample, context={})
+
+
 class Examples(Dataset[Sample]):
     """One example for each image and ``captions_per_image`` of its captions; an epoch sees every pair once.
 
-    Index ``len(examples) + i`` is example i with its image mirrored (but not where a caption speaks of left or right).
+    Index ``i + len(examples) · (mirror + 2 · bare)`` is example i, with ``mirror`` its image mirrored (but not where a
+    caption speaks of left or right), with ``bare`` its context left out.
 
     Args:
         samples: images with at least one caption each.
@@ -51,17 +63,20 @@ class Examples(Dataset[Sample]):
         return len(self._places)
 
     def __getitem__(self, index: int) -> Sample:
-        flip, place = divmod(index, len(self))
+        variant, place = divmod(index, len(self))
         number, first, end = self._places[place]
         sample = self.samples[number]
         example = replace(sample, captions=sample.captions[first:end], extra={"place": number})
-        return mirrored(example) if flip and may_mirror(sample) else example
+        if variant & _BARE:
+            example = without_context(example)
+        return mirrored(example) if variant & _MIRROR and may_mirror(sample) else example
 
 
 class Collator:
     """Examples → a batch with targets; cached features instead of pixels where there is a cache.
 
-    ``places`` [N] says which samples the images are, and ``mirrored`` [N] which of them are mirrored.
+    ``places`` [N] says which samples the images are, ``mirrored`` [N] which of them are mirrored, and ``bare`` [N]
+    which have no context.
     """
 
     def __init__(self, family: Family, cache: FeatureCache | None):
@@ -74,6 +89,7 @@ class Collator:
         return batch | {
             "places": torch.tensor([sample.extra.get("place", -1) for sample in samples]),
             "mirrored": torch.tensor([bool(sample.extra.get(MIRRORED)) for sample in samples]),
+            "bare": torch.tensor([not sample.context for sample in samples]),
         }
 
 
@@ -84,10 +100,11 @@ class EpochShuffle(Sampler[int]):
         size: number of examples.
         seed: of the order.
         flip: mirror a half of them, drawn anew each epoch: their indices are raised by ``size``.
+        drop_context: share of them whose context is left out, drawn anew each epoch: raised by ``2 · size``.
     """
 
-    def __init__(self, size: int, seed: int, flip: bool = False):
-        self.size, self.seed, self.flip, self.epoch = size, seed, flip, 0
+    def __init__(self, size: int, seed: int, flip: bool = False, drop_context: float = 0.0):
+        self.size, self.seed, self.flip, self.drop_context, self.epoch = size, seed, flip, drop_context, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -96,7 +113,9 @@ class EpochShuffle(Sampler[int]):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.size, generator=generator)
         if self.flip:
-            order += self.size * torch.randint(2, (self.size,), generator=generator)
+            order += _MIRROR * self.size * torch.randint(2, (self.size,), generator=generator)
+        if self.drop_context:
+            order += _BARE * self.size * (torch.rand(self.size, generator=generator) < self.drop_context)
         yield from order.tolist()
 
     def __len__(self) -> int:

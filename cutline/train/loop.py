@@ -28,7 +28,7 @@ from cutline.metrics.base import References
 from cutline.progress import Progress
 from cutline.records import Prediction, Sample
 from cutline.train import together
-from cutline.train.examples import EpochShuffle, mirrored
+from cutline.train.examples import NOTES, EpochShuffle, mirrored, without_context
 from cutline.train.guards import not_finite
 from cutline.train.reward_stage import RewardStage
 from cutline.train.self_critical import SelfCritic
@@ -95,6 +95,7 @@ class CaptionTrainer(Trainer):
         part_lr: Mapping[str, float] | None = None,
         flip: bool = False,
         reward_stage: RewardStage | None = None,
+        drop_context: float = 0.0,
         model: torch.nn.Module | None = None,
         **arguments: Any,
     ):
@@ -103,7 +104,7 @@ class CaptionTrainer(Trainer):
         self.validation = validation
         self.smoothing = label_smoothing
         self.part_lr = part_lr or {}
-        self.flip = flip
+        self.flip, self.drop_context = flip, drop_context
         self.reward_stage = reward_stage
         if reward_stage is not None:
             self.add_callback(reward_stage)
@@ -116,9 +117,9 @@ class CaptionTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | int | None = None
     ) -> Any:
-        places, flipped = inputs.pop("places"), inputs.pop("mirrored")
+        notes = {name: inputs.pop(name) for name in NOTES}
         if self.critic is not None and model.training and self.state.global_step >= self.critic_from:
-            return self._critical_loss(model, places, flipped)
+            return self._critical_loss(model, notes)
         result = model(inputs, label_smoothing=self.smoothing if model.training else 0.0)
         tokens = result.tokens if num_items_in_batch is None else num_items_in_batch
         loss = (result.nll + result.penalty) / tokens
@@ -171,16 +172,19 @@ class CaptionTrainer(Trainer):
         )
         return self.lr_scheduler
 
-    def _critical_loss(self, model: Any, places: Tensor, flipped: Tensor) -> Tensor:
+    def _critical_loss(self, model: Any, notes: Mapping[str, Tensor]) -> Tensor:
         assert self.critic is not None
-        chosen = dict(zip(places.tolist(), flipped.tolist(), strict=True))  # an image once, however many its captions
-        samples = [(self.train_dataset.samples[place], flip) for place, flip in chosen.items()]
-        result = model(self._prepare_inputs(self.critic.batch([mirrored(s) if flip else s for s, flip in samples])))
+        samples = {}  # an image once, however many its captions
+        for place, flip, bare in zip(*(notes[name].tolist() for name in NOTES), strict=True):
+            sample = self.train_dataset.samples[place]
+            sample = without_context(sample) if bare else sample
+            samples[place] = mirrored(sample) if flip else sample
+        result = model(self._prepare_inputs(self.critic.batch(list(samples.values()))))
         loss: Tensor = result.nll / result.tokens / self.current_gradient_accumulation_steps
         return loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochShuffle:
-        return EpochShuffle(len(self.train_dataset), self.args.seed, self.flip)
+        return EpochShuffle(len(self.train_dataset), self.args.seed, self.flip, self.drop_context)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -206,8 +210,7 @@ class CaptionTrainer(Trainer):
         if self.eval_dataset is not None:
             with torch.no_grad():
                 for batch in self._validation_batches():
-                    batch.pop("places"), batch.pop("mirrored")
-                    result = self.family(self._prepare_inputs(batch))
+                    result = self.family(self._prepare_inputs(_without_notes(batch)))
                     nll, tokens = nll + float(result.nll), tokens + int(result.tokens)
         shares = together.gather((nll, tokens))
         nll, tokens = sum(share[0] for share in shares), sum(share[1] for share in shares)
@@ -220,8 +223,7 @@ class CaptionTrainer(Trainer):
     def leaves_out_parameters(self) -> bool:
         """Whether a step leaves trainable parameters without a gradient, which DDP must be told; tried on one batch."""
         with torch.random.fork_rng():
-            batch = self._prepare_inputs(self.data_collator([self.train_dataset[0]]))
-            batch.pop("places"), batch.pop("mirrored")
+            batch = self._prepare_inputs(_without_notes(self.data_collator([self.train_dataset[0]])))
             self.family.train()
             self.family(batch).nll.backward()
         left = any(p.requires_grad and p.grad is None for p in self.family.parameters())
@@ -254,6 +256,10 @@ class CaptionTrainer(Trainer):
         together.wait()  # each process has a file there
         if ranks.is_first():
             (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / WHOLE).touch()
+
+
+def _without_notes(batch: Batch) -> Batch:
+    return {name: tensor for name, tensor in batch.items() if name not in NOTES}
 
 
 def trained_state(family: Family) -> dict[str, Tensor]:

@@ -124,6 +124,9 @@ class TrainSettings(Section):
     flip: bool = Field(
         False, description="mirror a half of the images, but none whose captions say what is left or right"
     )
+    drop_context: float = Field(
+        0.0, ge=0, le=1, description="share of the examples whose prompt has no context, drawn anew each epoch"
+    )
     lr: float = Field(1e-4, gt=0, description="peak learning rate")
     part_lr: dict[str, float] = Field(
         default_factory=dict,
@@ -185,6 +188,8 @@ class TrainSettings(Section):
             raise ValueError("evaluate_every is below 1")
         if self.retrieval and self.reward_after is not None:
             raise ValueError("reward_after rewards captions; leave it out of a training for retrieval")
+        if self.retrieval and self.drop_context:
+            raise ValueError("drop_context is of prompts; a training for retrieval has none")
         return self
 
     @property

@@ -69,6 +69,11 @@ def train(
         DataError: a split is missing.
         TrainingError: the policy is impossible, or the training had to stop.
     """
+    if settings.drop_context and "{context}" not in family.prompt:
+        raise TrainingError(
+            f"[train] drop_context = {settings.drop_context}: the prompt has no context to leave out.",
+            "Put {context} into [model] prompt, or leave drop_context out.",
+        )
     training = [sample for sample in _split(dataset, "train") if sample.captions]
     validating = spread(_captioned(_split(dataset, "val")), settings.val_images)
     data = (training, validating)
@@ -188,7 +193,7 @@ def _trainer(
     arguments: dict[str, Any],
 ) -> CaptionTrainer:
     training, validating = data
-    arguments = arguments | {"part_lr": settings.part_lr, "flip": settings.flip}
+    arguments = arguments | settings.model_dump(include={"part_lr", "flip", "drop_context"})
     if settings.retrieval:
         return RetrievalTrainer(family, settings, validating, cache, **arguments)
     return CaptionTrainer(

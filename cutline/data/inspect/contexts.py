@@ -17,7 +17,7 @@ import regex
 
 from cutline.data.inspect.captions import words_of
 from cutline.data.named_entities import date_in
-from cutline.data.steps.context import SOURCES
+from cutline.data.steps.context import ORACLE, SOURCES
 from cutline.records import Sample
 
 #: A field leaks when it holds the caption of more images than this share; captions of fewer words don't count.
@@ -117,9 +117,14 @@ class FieldFacts:
         }
 
     @property
+    def is_oracle(self) -> bool:
+        """Whether some of it was made from the caption, as ``oracle = true`` allows."""
+        return any(source.startswith(ORACLE) for source in self.sources)
+
+    @property
     def verdict(self) -> Verdict:
         shares = self.shares
-        if self.holds_caption > SHARE * self.images or any(source.startswith("oracle") for source in self.sources):
+        if self.holds_caption > SHARE * self.images or self.is_oracle:
             return "leaks"
         for kind in ("names", "words"):
             away, own = shares[f"{kind}_given_away"], shares[f"own_{kind}_in_captions"]
@@ -194,7 +199,9 @@ class Contexts:
         target = _Target(sample, _names(self._names, sample.captions))
         for field, text in context.items():
             self._fields[field].add(target, text, self._names, sorted(origins) if field == "context" else [])
-        self._whole.add(target, " ; ".join(context.values()), self._names, [one for one in origins if "oracle" in one])
+        self._whole.add(
+            target, " ; ".join(context.values()), self._names, [one for one in origins if one.startswith(ORACLE)]
+        )
 
     def facts(self) -> ContextFacts | None:
         """None where no image has context."""

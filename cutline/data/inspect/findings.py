@@ -92,10 +92,9 @@ def _of_context(contexts: ContextFacts | None) -> Iterator[Finding]:
     for name, field in contexts.fields.items():
         shares = field.shares
         if field.verdict == "leaks":
-            oracle = any(source.startswith("oracle") for source in field.sources)
             yield Finding(
                 level="leak", kind="context_gives_caption_away",
-                says=f"The context’s {name!r} {_why_leaks(field, oracle)}.",
+                says=f"The context’s {name!r} {why_leaks(field)}.",
                 matters="A model that finds the caption in its prompt learns to copy, and its score means nothing.",
                 remedy="Take this context from something that is known without the caption, or leave it out.",
                 share=max(field.holds_caption / field.images, shares["names_given_away"] or 0), examples=field.examples,
@@ -111,13 +110,14 @@ def _of_context(contexts: ContextFacts | None) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _why_leaks(field: FieldFacts, oracle: bool) -> str:
+def why_leaks(field: FieldFacts) -> str:
+    """By what a field that leaks gives the captions away, as the end of a sentence."""
     if field.holds_caption:
         return (
             f"holds the caption of {field.holds_caption:,} of {_images(field.images)}, word for word "
             f"({', '.join(field.examples[:2])})"
         )
-    if oracle:
+    if field.is_oracle:
         return "was taken from the caption itself (oracle = true)"
     kinds = ("names", "words")
     kind = max(kinds, key=lambda kind: field.shares[f"{kind}_given_away"] or 0)

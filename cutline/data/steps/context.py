@@ -31,6 +31,10 @@ FIELDS = ("section", "location", "date", "person", "org", "event")
 SOURCES = "context_sources"
 
 
+#: What a source that is made from the caption begins with.
+ORACLE = "oracle"
+
+
 class Settings(Section):
     """[data.steps.context]"""
 
@@ -81,6 +85,12 @@ class Found:
 
     values: tuple[str, ...]
     source: str
+
+
+def is_oracle(sample: Sample) -> bool:
+    """Whether something in its context was made from its own caption."""
+    sources = sample.extra.get(SOURCES) or {}
+    return any(str(found.get("source", "")).startswith(ORACLE) for found in sources.values())
 
 
 def open(settings: Settings, place: Place | None = None) -> ContextStep:
@@ -151,7 +161,7 @@ class ContextStep:
         for name in self.settings.texts:
             if re.fullmatch(r"captions?(_?\d+)?", name.lower()):
                 value: Any = " ".join(sample.captions)
-                source = "oracle (caption)"
+                source = f"{ORACLE} (caption)"
             else:
                 value, source = _field(sample, name), name
             text = " ".join(value) if isinstance(value, list) else str(value or "")

@@ -1,0 +1,228 @@
+"""The gain from context as numbers with intervals: the same images captioned under several conditions, paired tests.
+
+Context helps when captions with it are better than without it, and better than with another image's: the second says
+that it is what the context says, and not that there is one. It leaks when the audit finds that it was made from the
+captions; then a gain means nothing. An oracle, made from what the references name, says how much better context could
+become.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cutline import jsonl
+from cutline.ablation.contexts import Oracle, changed
+from cutline.ablation.settings import AblationSettings
+from cutline.caption import caption
+from cutline.caption_files import PredictionFile
+from cutline.compare import Difference, pair
+from cutline.data.inspect.contexts import ContextFacts, Contexts
+from cutline.errors import CutlineError
+from cutline.families.base import Family
+from cutline.families.settings import GenerateSettings
+from cutline.metrics.base import References
+from cutline.metrics.baselines import CONTEXT
+from cutline.metrics.scorer import Caption, Scorer
+from cutline.metrics.settings import ScoreSettings
+from cutline.progress import Progress
+from cutline.records import Prediction, Sample, Score
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+#: The condition under which the run captioned, and the folder's file.
+WITH, RESULT = "with", "ablation.json"
+
+#: Pairs that are tested, where both are there: the second against the first.
+_PAIRS = (("without", WITH), ("shuffled", WITH), (CONTEXT, WITH), (WITH, "oracle"))
+
+#: What decides whether context helps, and how it is said.
+_AGAINST = {"without": "without it", "shuffled": "with another image’s"}
+
+Verdict = Literal["helps", "its presence helps", "no gain", "leaks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """What the ablation found.
+
+    Attributes:
+        by: the score that decides the verdict.
+        scores: condition → score's name → score; the context copied as the caption is among the conditions.
+        differences: paired tests of two conditions, all scores.
+        audit: what the leak audit says of the context of these images.
+        verdict, says: what it comes to.
+    """
+
+    by: str
+    images: int
+    scores: Mapping[str, Mapping[str, Score]]
+    differences: Sequence[Difference]
+    audit: ContextFacts
+    verdict: Verdict
+    says: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict, "says": self.says, "by": self.by, "images": self.images,
+            "scores": {name: [one.to_json() for one in scores.values()] for name, scores in self.scores.items()},
+            "differences": [one.to_json() for one in self.differences], "audit": self.audit.to_json(),
+        }  # fmt: skip
+
+    def save(self, folder: Path) -> None:
+        jsonl.write_atomically(folder / RESULT, json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n")
+
+
+def check(family: Family, samples: Sequence[Sample]) -> None:
+    """
+    Raises:
+        CutlineError: the prompt has no place for context, or no image has any.
+    """
+    if "{context}" not in family.prompt:
+        raise CutlineError("[ablation]: the prompt has no context.", "Put {context} into [model] prompt.")
+    if not any(sample.context for sample in samples):
+        raise CutlineError(
+            "[ablation]: no image has context.",
+            "Name its columns in [data.columns] context, or add [data.steps.context].",
+        )
+
+
+def caption_all(
+    family: Family,
+    samples: Sequence[Sample],
+    settings: AblationSettings,
+    generate: GenerateSettings,
+    oracle: Oracle,
+    folder: Path,
+    made_from: str,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, Prediction]]:
+    """Captions the samples under each condition into ``folder/<condition>.jsonl``, or goes on with that.
+
+    Args:
+        made_from: fingerprint of the model, the samples and how captions are generated.
+        seed: of the shuffling.
+
+    Returns:
+        Condition → image id → prediction.
+    """
+    found: dict[str, dict[str, Prediction]] = {}
+    for number, condition in enumerate(settings.conditions):
+        file = PredictionFile(folder / f"{condition}.jsonl", {"made_from": made_from, "names": settings.names})
+        done = file.open()
+        with jsonl.Appender(file.path) as out:
+            for batch in caption(family, changed(condition, samples, oracle, seed), generate, done=done):
+                out.write(row.to_json() for row in batch)
+                done |= {row.id: row for row in batch}
+                if progress:
+                    progress(number * len(samples) + len(done), len(settings.conditions) * len(samples))
+        found[condition] = done
+    return found
+
+
+def weigh(
+    conditions: Mapping[str, Mapping[str, Prediction]],
+    samples: Sequence[Sample],
+    score: ScoreSettings,
+    audit: Contexts,
+) -> Ablation:
+    """Scores captions made under several conditions, tests them pair by pair, and says what context is worth.
+
+    Args:
+        conditions: name → image id → prediction; "with" among them.
+        samples: the images that have references.
+        audit: a fresh leak audit.
+    """
+    references = References(
+        {sample.id: list(sample.captions) for sample in samples},
+        contexts={sample.id: _text(sample) for sample in samples},
+        images={sample.id: sample.image for sample in samples},
+    )
+    groups = {sample.id: sample.group for sample in samples}
+    scorer = Scorer(
+        references, score.metrics, groups=groups, resamples=score.resamples, seed=score.seed, options=score.options
+    )
+    systems: dict[str, dict[str, Caption]] = {
+        name: {sample.id: made[sample.id] for sample in samples} for name, made in conditions.items()
+    }
+    systems[CONTEXT] = {sample.id: _text(sample) for sample in samples}
+    candidates = {name: scorer.candidates(found) for name, found in systems.items()}
+    statistics = {name: scorer.statistics(found) for name, found in candidates.items()}
+    scores = {
+        name: scorer.score_candidates(found, only_comparing=True, statistics=statistics[name])
+        for name, found in candidates.items()
+    }
+    differences: list[Difference] = []
+    for names in _PAIRS:
+        if score.resamples and set(names) <= set(systems):
+            tested, _ = pair(scorer, names, candidates, statistics)
+            differences += [row for row in tested if row.metric in scorer.comparing]
+    for sample in samples:
+        audit.add(sample)
+    facts = audit.facts()
+    assert facts is not None  # checked before anything was captioned
+    by = "cider" if "cider" in scores[WITH] else next(iter(scores[WITH]), "")
+    verdict, says = judge([row for row in differences if row.metric == by], facts)
+    return Ablation(
+        by=by, images=len(samples), scores=scores, differences=differences, audit=facts, verdict=verdict, says=says
+    )  # fmt: skip
+
+
+def judge(differences: Iterable[Difference], audit: ContextFacts) -> tuple[Verdict, str]:
+    """The verdict and its sentence, from one score's paired tests and the audit.
+
+    A gain counts when its 95 % interval lies above 0; lower-is-better scores the other way round.
+    """
+    tested = {row.a: row for row in differences if row.b == WITH and row.a in _AGAINST}
+    gains = {name: _gain(row) for name, row in tested.items()}
+    if audit.whole.verdict == "leaks":
+        return "leaks", f"The context gives the captions away, so what it gains means nothing.{_gained(tested)}"
+    if not gains:
+        return "no gain", "Nothing was tested: ask for the condition without context, and for resamples."
+    if all(gains.values()):
+        return "helps", f"Context helps.{_gained(tested)}"
+    if gains.get("without"):
+        return "its presence helps", (
+            f"Captions are better with context than without, but any image's context does as well.{_gained(tested)}"
+        )
+    return "no gain", f"No gain from context can be shown.{_gained(tested)}"
+
+
+def _gain(row: Difference) -> bool:
+    return row.high < 0 if row.lower_is_better else row.low > 0
+
+
+def _gained(tested: Mapping[str, Difference]) -> str:
+    said = [
+        f"{row.metric} {row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f}, p = {row.p_randomisation:.3f}) "
+        f"against captions {_AGAINST[name]}"
+        for name, row in tested.items()
+    ]
+    return f" {'; '.join(said)}." if said else ""
+
+
+def _text(sample: Sample) -> str:
+    return " ".join(sample.context.values())
+
+
+def table(ablation: Ablation) -> Table:
+    """The paired tests for people, a row a pair and score."""
+    from rich import box
+    from rich.table import Table
+
+    found = Table(title=f"context, {ablation.images:,} images", title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for name in ("captions", "against", "score"):
+        found.add_column(name, no_wrap=True)
+    for name in ("value", "change", "95 % interval", "p rand"):
+        found.add_column(name, justify="right", no_wrap=True)
+    for row in ablation.differences:
+        found.add_row(
+            row.b, row.a, row.metric, f"{row.value_b:.3f}", f"{row.difference:+.3f}",
+            f"{row.low:+.3f} – {row.high:+.3f}", f"{row.p_randomisation:.3f}",
+        )  # fmt: skip
+    return found
