@@ -48,7 +48,7 @@ def run(
     out: Out = None,
     set: Set = [],  # noqa: B006 - typer copies it
     tiny: Tiny = False,
-    only: Annotated[str, typer.Option(help="Stages to do, with commas: prepare,train,caption,score,report.")] = "",
+    only: Annotated[str, typer.Option(help="Stages, with commas: prepare,train,caption,score,ablate,report.")] = "",
     show_config: Annotated[bool, typer.Option("--show-config", help="Print the resolved recipe and stop.")] = False,
     debug: Debug = False,
 ) -> None:

@@ -217,7 +217,7 @@ def table(ablation: Ablation) -> Table:
 
     found = Table(title=f"context, {ablation.images:,} images", title_justify="left", box=box.SIMPLE, pad_edge=False)
     for name in ("captions", "against", "score"):
-        found.add_column(name, no_wrap=True)
+        found.add_column(name)
     for name in ("value", "change", "95 % interval", "p rand"):
         found.add_column(name, justify="right", no_wrap=True)
     for row in ablation.differences:

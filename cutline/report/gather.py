@@ -19,7 +19,7 @@ from cutline.records import Prediction, Sample
 from cutline.report.thumbnails import Thumbnail, thumbnail
 
 #: In the order of a run; stages of other names come after them.
-_STAGES = ("prepare", "train", "caption", "score")
+_STAGES = ("prepare", "train", "caption", "score", "ablate-captions", "ablate")
 
 _SIGNS_OF_A_RUN = ("recipe.toml", "run.json", "stages", "predictions.jsonl", "scores.json", "train/log.jsonl")
 
@@ -38,6 +38,7 @@ class Gathered:
         log: rows of ``train/log.jsonl``.
         panel: rows of ``train/panel.jsonl``: what the model said of a few images as it learnt.
         stopped: why a guard stopped the training; {} when none did.
+        ablation: what context is worth (``ablation/ablation.json``); {} when it was not asked.
         missing: what the report can't show, a sentence each.
     """
 
@@ -52,6 +53,7 @@ class Gathered:
     stopped: Mapping[str, Any]
     predictions: Mapping[str, Prediction]
     evaluation: Evaluation | None
+    ablation: Mapping[str, Any]
     photographs: Photographs
     missing: tuple[str, ...]
 
@@ -118,6 +120,7 @@ def gather(run: Path, split: str | None) -> Gathered:
     log = _try(missing, run / "train/log.jsonl", lambda path: tuple(jsonl.read(path))) or ()
     panel = _try(missing, run / "train/panel.jsonl", lambda path: tuple(jsonl.read(path))) or ()
     stopped = _try(missing, run / "train/stopped.json", _object) or {}
+    ablation = _try(missing, run / "ablation/ablation.json", _object) or {}
     found = _try(missing, run / "predictions.jsonl", caption_files.read) or {}
     evaluation = _try(missing, run / "scores.json", lambda path: Evaluation.load(path.parent))
     split = split or _split(recipe, stages, found, photographs)
@@ -128,7 +131,7 @@ def gather(run: Path, split: str | None) -> Gathered:
         missing.append("There is no per_image.jsonl, so no examples can be chosen by their scores.")
     return Gathered(
         name=run.resolve().name, recipe=recipe, recipe_text=text, facts=facts, stages=stages, split=split, log=log,
-        panel=panel, stopped=stopped,
+        panel=panel, stopped=stopped, ablation=ablation,
         predictions=found, evaluation=evaluation, photographs=photographs, missing=tuple(dict.fromkeys(missing)),
     )  # fmt: skip
 

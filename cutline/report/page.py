@@ -68,6 +68,7 @@ def render(run: Gathered) -> str:
         strip_note=words.meaning(main) if main else "",
         tables=_tables(run),
         columns=list(run.evaluation.baselines) if run.evaluation else [],
+        ablation=_ablation(run),
         counts=_counts(run),
         training=_training(run),
         panel=examples.panel(run),
@@ -161,6 +162,23 @@ def _row(run: Gathered, name: str, columns: Sequence[str]) -> dict[str, Any]:
 
 def _printed(score: Score) -> dict[str, str]:
     return {"value": words.number(score.metric, score.value), "interval": words.interval(score)}
+
+
+def _ablation(run: Gathered) -> dict[str, Any] | None:
+    """What context is worth, pair by pair of conditions; None where it was not asked."""
+    found = run.ablation
+    if not found:
+        return None
+    by = found["by"]
+    rows = [
+        {"name": f"{row['b']} against {row['a']}",
+         "cells": (words.number(by, row["value_b"]), words.number(by, row["value_a"]),
+                   f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}",
+                   f"{row['p_randomisation']:.3f}")}
+        for row in found["differences"] if row["metric"] == by
+    ]  # fmt: skip
+    columns = ("these", "those", "difference", "95 % interval", "p")
+    return {"says": found["says"], "label": words.label(by), "rows": rows, "columns": columns}
 
 
 def _counts(run: Gathered) -> list[tuple[str, str]]:
