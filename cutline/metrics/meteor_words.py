@@ -22,6 +22,10 @@ _ENDINGS = (
 )  # fmt: skip
 
 
+#: Captions whose phrases are looked up at once: what that takes in between is many times what is kept.
+_BLOCK = 20_000
+
+
 @dataclass(frozen=True)
 class Encoded:
     """C captions.
@@ -87,10 +91,17 @@ class Lexicon:
             words.extend([number[token] if token in number else add(token) for token in tokens])
         first = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
         flat = np.array(words, np.int32)
-        return Encoded(first, flat, *self._phrases(first, flat))
+        del words
+        parts = []
+        for start in range(0, len(captions), _BLOCK):
+            bounds = first[start : start + _BLOCK + 1]
+            parts.append(self._phrases(bounds - bounds[0], flat[bounds[0] : bounds[-1]]))
+        counts = np.concatenate([np.zeros(1, np.int32), *(np.diff(part[0]) for part in parts)])
+        phrases = np.concatenate([np.zeros((3, 0), np.int32), *(part[1] for part in parts)], axis=1)
+        return Encoded(first, flat, np.cumsum(counts, dtype=np.int32), phrases)
 
     def _phrases(self, first: Ints, words: Ints) -> tuple[Ints, Ints]:
-        """The captions' phrases that the index knows."""
+        """The phrases that the index knows of some captions, whose words begin at ``first``: see :class:`Encoded`."""
         numbers = np.array(self._in_phrases, np.uint64)[words] if len(words) else np.zeros(0, np.uint64)
         ends = np.repeat(first[1:], np.diff(first))
         at = np.arange(len(words))

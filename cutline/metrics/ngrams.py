@@ -20,6 +20,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _FREE_BITS = 63  # of an int64
+_BLOCK = 20_000  # captions whose words are apart at once
 
 
 @dataclass(frozen=True)
@@ -78,41 +79,64 @@ class ReferenceNgrams:
         self.per_image = per_image
         self.start = np.cumsum(per_image) - per_image  # int64 [n], each image's first caption
         self.image_of = np.repeat(np.arange(self.images), per_image)  # int64 [R]
-        split = [caption.split() for caption in captions]
-        self.lengths = np.fromiter(map(len, split), np.int64, len(split))  # int64 [R], in words
-        words = list(chain.from_iterable(split))
-        self.vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}
-        self.words = np.fromiter(map(self.vocabulary.__getitem__, words), np.int64, len(words))  # int64 [W]
-        self.pair_of_word = np.zeros(len(words), np.int64)  # int64 [W], index into the first order's pairs (after it)
+        self.vocabulary: dict[str, int] = {}
+        lengths, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for begin in range(0, len(captions), _BLOCK):
+            split = [caption.split() for caption in captions[begin : begin + _BLOCK]]
+            words = list(chain.from_iterable(split))
+            for word in dict.fromkeys(words):
+                self.vocabulary.setdefault(word, len(self.vocabulary))
+            lengths.append(np.fromiter(map(len, split), np.int64, len(split)))
+            numbers.append(np.fromiter(map(self.vocabulary.__getitem__, words), np.int64, len(words)))
+        self.lengths = np.concatenate(lengths)  # int64 [R], in words
+        self.words = np.concatenate(numbers)  # int64 [W]
+        self.pair_of_word = np.zeros(len(self.words), np.int64)  # int64 [W], index into the first order's pairs
         self.log_images = float(np.log(float(self.images)))
 
     @cached_property
     def orders(self) -> tuple[Order, ...]:
         built = []
-        names = self.words
-        caption_of = np.repeat(np.arange(len(self.lengths)), self.lengths)
-        left = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(self.words))  # words to the end
+        names: Ints | NDArray[np.int32] = self.words
+        sizes, small = self.lengths, np.int32  # half of an int64: with millions of words that counts
+        caption_of = np.repeat(np.arange(len(sizes), dtype=small), sizes)
+        left = np.repeat(np.cumsum(sizes, dtype=small), sizes) - np.arange(len(self.words), dtype=small)  # to the end
         for k in range(self.ORDERS):
-            at = np.flatnonzero(left > k)
-            key = names[at] if k == 0 else names[at] * len(self.vocabulary) + self.words[at + k]
-            order, place, name = self._order(key, at, caption_of)
-            names = np.zeros_like(self.words)
+            order, place, name = self._order(k, names, left, caption_of)
+            names = np.zeros(len(self.words), small)
             names[place] = name
             if k == 0:
                 size = np.add.reduceat(order.count, order.first[:-1]) if len(order.pairs) else order.first[:-1]
                 self.pair_of_word[place] = np.repeat(np.arange(len(order.pairs)), size)
+            del place, name
             built.append(order)
         return tuple(built)
 
-    def _order(self, key: Ints, at: Ints, caption_of: Ints) -> tuple[Order, Ints, Ints]:
-        """Sorts one order's n-grams (key [W'], at position ``at`` [W'])."""
+    def _order(
+        self, k: int, names: Ints | NDArray[np.int32], left: NDArray[np.int32], caption_of: NDArray[np.int32]
+    ) -> tuple[Order, Ints, NDArray[np.int32]]:
+        """Sorts the n-grams of k + 1 words.
+
+        Args:
+            names: [W], of the n-grams of k words that begin at each word; for k = 0 the words' own.
+            left: [W], words from here to the caption's end.
+            caption_of: [W].
+
+        Returns:
+            The order; and where each n-gram begins, and its name, int64 and int32 [n-grams].
+        """
+        at = np.flatnonzero(left > k)
+        key = names[at].astype(np.int64)
+        if k:
+            key *= len(self.vocabulary)
+            key += self.words[at + k]
         key, place = _sort_with_positions(key, at)
+        del at
         caption = caption_of[place]
         image = self.image_of[caption]
         starts_name = _changes(key)
         starts_caption = starts_name | _changes(caption)
         starts_image = starts_name | _changes(image)
-        name = np.cumsum(starts_name) - 1
+        name = np.cumsum(starts_name, dtype=np.int32) - np.int32(1)
         occurrence = np.flatnonzero(starts_caption)
         count = np.diff(occurrence, append=len(key))
         pair = np.flatnonzero(starts_image)
@@ -124,7 +148,7 @@ class ReferenceNgrams:
         norm = np.sqrt(np.bincount(caption[occurrence], weight * weight, minlength=len(self.lengths)))
         order = Order(
             keys=keys,
-            pairs=name[pair] * self.images + image[pair],
+            pairs=name[pair].astype(np.int64) * self.images + image[pair],
             most=np.maximum.reduceat(count, first).astype(np.int32) if len(pair) else np.zeros(0, np.int32),
             first=np.append(first, len(occurrence)).astype(np.int32),
             caption=caption[occurrence].astype(np.int32),
@@ -218,12 +242,16 @@ def _look_up(table: Ints, wanted: Ints) -> tuple[Ints, Ints]:
 
 
 def _sort_with_positions(key: Ints, at: Ints) -> tuple[Ints, Ints]:
-    """Sorts keys, ascending positions within equal keys."""
+    """Sorts keys (the array itself is used up), ascending positions within equal keys."""
     if not len(key):
         return key, at
     bits = int(at[-1]).bit_length()
     if int(key.max()) < 1 << max(0, _FREE_BITS - bits):  # sorting plain integers is several times faster than argsort
-        packed = np.sort((key << bits) | at)
-        return packed >> bits, packed & ((1 << bits) - 1)
+        key <<= bits
+        key |= at
+        key.sort()
+        place = key & ((1 << bits) - 1)
+        key >>= bits
+        return key, place
     order = np.argsort(key, kind="stable")
     return key[order], at[order]
