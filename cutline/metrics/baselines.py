@@ -54,12 +54,14 @@ def _mean_cosine(references: References) -> Floats:
     share = 1.0 / (index.per_image * index.images)[index.image_of]
     total = np.zeros(len(index.lengths))
     for order in index.orders:
-        name = np.repeat(order.pairs // index.images, np.diff(order.first))
-        norm = order.norm[order.caption]
-        weight = order.count * order.idf[name]
+        pair = np.repeat(np.arange(len(order.image)), np.diff(order.first))
+        name = np.repeat(np.arange(len(order.keys)), np.diff(order.first_pair))[pair]
+        caption = order.caption + index.start[order.image[pair]]
+        norm = order.norm[caption]
+        weight = order.count * order.idf(name)
         weight = np.divide(weight, norm, out=np.zeros_like(weight), where=norm != 0)
-        centre = np.bincount(name, weight * share[order.caption], minlength=len(order.keys))
-        total += np.bincount(order.caption, weight * centre[name], minlength=len(total))
+        centre = np.bincount(name, weight * share[caption], minlength=len(order.keys))
+        total += np.bincount(caption, weight * centre[name], minlength=len(total))
     lengths, inverse = np.unique(index.lengths, return_inverse=True)
     often = np.bincount(inverse, share)
     penalty = np.exp(-((lengths[:, None] - lengths) ** 2) / (2 * 6.0**2)) @ often

@@ -16,6 +16,7 @@ SCORES = ("cider",)
 _SIGMA = 6.0
 #: Document frequencies of fewer images than this say little.
 FEW_IMAGES = 100
+_BLOCK = 100_000  # n-grams that hit, multiplied at once
 
 
 def similarity(candidates: Candidates, clipped: bool) -> Floats:
@@ -29,15 +30,18 @@ def similarity(candidates: Candidates, clipped: bool) -> Floats:
     total = np.zeros(captions)
     for order, join in zip(index.orders, ngrams.joins, strict=True):
         norm = np.sqrt(np.bincount(join.image, join.weight * join.weight, minlength=index.images))
-        first, last = order.first[join.pair], order.first[join.pair + 1]
-        size = (last - first).astype(np.int64)
-        # each n-gram that hit, once for every reference of the image that has it
-        occurrence = np.arange(int(size.sum())) + np.repeat(first - (np.cumsum(size) - size), size)
-        caption = order.caption[occurrence]
-        mine = np.repeat(join.weight[join.hit], size)
-        theirs = order.count[occurrence] * np.repeat(join.weight[join.hit] / join.count[join.hit], size)
-        product = (np.minimum(mine, theirs) if clipped else mine) * theirs
-        dot = np.bincount(caption, product, minlength=captions)
+        dot = np.zeros(captions)
+        for begin in range(0, len(join.hit), _BLOCK):
+            hit, pair = join.hit[begin : begin + _BLOCK], join.pair[begin : begin + _BLOCK]
+            first = order.first[pair]
+            size = order.first[pair + 1] - first
+            # each n-gram that hit, once for every reference of the image that has it
+            occurrence = np.arange(int(size.sum())) + np.repeat(first - (np.cumsum(size) - size), size)
+            caption = order.caption[occurrence] + np.repeat(index.start[join.image[hit]], size)
+            mine = np.repeat(join.weight[hit], size)
+            theirs = order.count[occurrence] * np.repeat(join.weight[hit] / join.count[hit], size)
+            product = (np.minimum(mine, theirs) if clipped else mine) * theirs
+            dot += np.bincount(caption, product, minlength=captions)
         norms = norm[index.image_of] * order.norm
         total += np.divide(dot, norms, out=np.zeros(captions), where=norms != 0)
     return total

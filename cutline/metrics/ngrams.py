@@ -3,7 +3,8 @@
 Everything is integers in flat arrays. A caption's n-gram of order k is named by a pair (its first k-1 words' name, its
 last word), so each order takes one sort of (name, position) packed into 64 bits; sorted that way, the occurrences of
 one n-gram stand together, by image and by caption, which gives document frequencies, counts and maxima without a second
-sort.
+sort. Millions of words make each byte count, so numbers are kept as small as they are, and what can be had from others
+at once (a pair's n-gram, its caption's number in the set) is not kept.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Small = NDArray[np.int32]
+#: Unsigned integers of as few bytes as the largest of them needs.
+Smallest = NDArray[np.unsignedinteger[Any]]
 Floats = NDArray[np.float64]
 
 _FREE_BITS = 63  # of an int64
-_BLOCK = 20_000  # captions whose words are apart at once
+_BLOCK = 5_000  # captions whose words are apart at once
 
 
 @dataclass(frozen=True)
@@ -28,23 +33,38 @@ class Order:
     """The references' n-grams of one length. P pairs (n-gram, image), O occurrences (n-gram, caption).
 
     Attributes:
+        images: how many there are.
         keys: int64 [G], sorted: name of the first words · vocabulary + last word, of each n-gram.
-        pairs: int64 [P], sorted: n-gram · images + image.
-        most: int32 [P], the most that one of the image's captions has of the n-gram.
+        first_pair: int32 [G + 1], where an n-gram's pairs begin.
+        image: int32 [P], the pairs' images, ascending within an n-gram.
+        most: [P], the most that one of the image's captions has of the n-gram.
         first: int32 [P + 1], where a pair's occurrences begin.
-        caption: int32 [O], and ``count``: int32 [O], how often the caption has the n-gram.
-        idf: float64 [G], ln(images) - ln(images with the n-gram).
+        caption: [O], which of its image's captions it is, and ``count``: [O], how often the caption has the n-gram.
         norm: float64 [captions], length of each caption's tf-idf vector.
     """
 
+    images: int
     keys: Ints
-    pairs: Ints
-    most: NDArray[np.int32]
-    first: NDArray[np.int32]
-    caption: NDArray[np.int32]
-    count: NDArray[np.int32]
-    idf: Floats
+    first_pair: Small
+    image: Small
+    most: Smallest
+    first: Small
+    caption: Smallest
+    count: Smallest
     norm: Floats
+
+    def idf(self, name: Ints | Small) -> Floats:
+        """ln(images) - ln(images with the n-gram), as many as names of n-grams."""
+        frequency = self.first_pair[name + 1] - self.first_pair[name]
+        weight: Floats = np.log(float(self.images)) - np.log(frequency.astype(np.float64))
+        return weight
+
+    def find(self, name: Ints, image: Ints) -> tuple[Ints, Ints]:
+        """Which of these n-grams their images have, and the pairs that they are; quick where names ascend."""
+        table = np.repeat(np.arange(len(self.keys)), np.diff(self.first_pair))
+        table *= self.images
+        table += self.image
+        return _look_up(table, name * self.images + image)
 
 
 @dataclass(frozen=True)
@@ -52,16 +72,16 @@ class Join:
     """One order of the candidates' n-grams. C distinct n-grams by image, H of them also in the image's references.
 
     Attributes:
-        image: int64 [C], and ``count``: int64 [C].
+        image: int32 [C], and ``count``: int32 [C].
         weight: float64 [C], count · idf (an n-gram in no reference counts as in one image).
-        hit: int64 [H], which of the C, and ``pair``: int64 [H], the references' pair it meets.
+        hit: int32 [H], which of the C, and ``pair``: int32 [H], the references' pair it meets.
     """
 
-    image: Ints
-    count: Ints
+    image: Small
+    count: Small
     weight: Floats
-    hit: Ints
-    pair: Ints
+    hit: Small
+    pair: Small
 
 
 class ReferenceNgrams:
@@ -80,83 +100,92 @@ class ReferenceNgrams:
         self.start = np.cumsum(per_image) - per_image  # int64 [n], each image's first caption
         self.image_of = np.repeat(np.arange(self.images), per_image)  # int64 [R]
         self.vocabulary: dict[str, int] = {}
-        lengths, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        lengths, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
         for begin in range(0, len(captions), _BLOCK):
             split = [caption.split() for caption in captions[begin : begin + _BLOCK]]
             words = list(chain.from_iterable(split))
             for word in dict.fromkeys(words):
                 self.vocabulary.setdefault(word, len(self.vocabulary))
             lengths.append(np.fromiter(map(len, split), np.int64, len(split)))
-            numbers.append(np.fromiter(map(self.vocabulary.__getitem__, words), np.int64, len(words)))
+            numbers.append(np.fromiter(map(self.vocabulary.__getitem__, words), np.int32, len(words)))
         self.lengths = np.concatenate(lengths)  # int64 [R], in words
-        self.words = np.concatenate(numbers)  # int64 [W]
-        self.pair_of_word = np.zeros(len(self.words), np.int64)  # int64 [W], index into the first order's pairs
+        self.words = np.concatenate(numbers)  # int32 [W]
+        self.pair_of_word = np.zeros(0, np.int32)  # int32 [W] after ``orders``, index into the first order's pairs
         self.log_images = float(np.log(float(self.images)))
 
     @cached_property
     def orders(self) -> tuple[Order, ...]:
         built = []
-        names: Ints | NDArray[np.int32] = self.words
-        sizes, small = self.lengths, np.int32  # half of an int64: with millions of words that counts
+        names, sizes, small = self.words, self.lengths, np.int32
         caption_of = np.repeat(np.arange(len(sizes), dtype=small), sizes)
         left = np.repeat(np.cumsum(sizes, dtype=small), sizes) - np.arange(len(self.words), dtype=small)  # to the end
         for k in range(self.ORDERS):
-            order, place, name = self._order(k, names, left, caption_of)
-            names = np.zeros(len(self.words), small)
-            names[place] = name
-            if k == 0:
-                size = np.add.reduceat(order.count, order.first[:-1]) if len(order.pairs) else order.first[:-1]
-                self.pair_of_word[place] = np.repeat(np.arange(len(order.pairs)), size)
-            del place, name
+            key, place = self._sorted(k, names, left)
+            starts = _changes(key)
+            keys = key[starts]
+            del key
+            order, pair = self._order(keys, starts, caption_of[place])
             built.append(order)
+            if k == 0:
+                self.pair_of_word = np.empty(len(place), small)
+                self.pair_of_word[place] = pair
+            del pair
+            names = np.zeros(len(self.words), small)
+            names[place] = np.cumsum(starts, dtype=small) - small(1)
         return tuple(built)
 
-    def _order(
-        self, k: int, names: Ints | NDArray[np.int32], left: NDArray[np.int32], caption_of: NDArray[np.int32]
-    ) -> tuple[Order, Ints, NDArray[np.int32]]:
-        """Sorts the n-grams of k + 1 words.
+    def _sorted(self, k: int, names: Small, left: Small) -> tuple[Ints, Small]:
+        """The n-grams of k + 1 words, in order, and the positions where they begin, ascending within equal ones.
 
         Args:
             names: [W], of the n-grams of k words that begin at each word; for k = 0 the words' own.
             left: [W], words from here to the caption's end.
-            caption_of: [W].
-
-        Returns:
-            The order; and where each n-gram begins, and its name, int64 and int32 [n-grams].
         """
-        at = np.flatnonzero(left > k)
+        at = np.flatnonzero(left > k).astype(np.int32)
         key = names[at].astype(np.int64)
         if k:
             key *= len(self.vocabulary)
             key += self.words[at + k]
-        key, place = _sort_with_positions(key, at)
-        del at
-        caption = caption_of[place]
-        image = self.image_of[caption]
-        starts_name = _changes(key)
-        starts_caption = starts_name | _changes(caption)
-        starts_image = starts_name | _changes(image)
-        name = np.cumsum(starts_name, dtype=np.int32) - np.int32(1)
-        occurrence = np.flatnonzero(starts_caption)
-        count = np.diff(occurrence, append=len(key))
-        pair = np.flatnonzero(starts_image)
-        first = np.searchsorted(occurrence, pair)
-        keys = key[starts_name]
-        frequency = np.bincount(name[pair], minlength=len(keys))
-        idf = self.log_images - np.log(np.maximum(1.0, frequency.astype(np.float64)))
-        weight = count * idf[name[occurrence]]
-        norm = np.sqrt(np.bincount(caption[occurrence], weight * weight, minlength=len(self.lengths)))
+        return _sort_with_positions(key, at)
+
+    def _order(self, keys: Ints, starts: NDArray[np.bool_], caption: Small) -> tuple[Order, Small]:
+        """Counts n-grams.
+
+        Args:
+            keys: int64 [G].
+            starts: bool [n-grams, sorted], whether it is another than the one before.
+            caption: int32 [n-grams, sorted].
+
+        Returns:
+            The order; and each n-gram's pair, int32 [n-grams, sorted].
+        """
+        many = len(starts)
+        occurrence = np.flatnonzero(starts | _changes(caption)).astype(np.int32)
+        count = _smallest(np.diff(occurrence, append=np.int32(many)))
+        starts, caption = starts[occurrence], caption[occurrence]
+        image = self.image_of.astype(np.int32)[caption]
+        starts_image = starts | _changes(image)
+        first = np.flatnonzero(starts_image).astype(np.int32)
         order = Order(
+            images=self.images,
             keys=keys,
-            pairs=name[pair].astype(np.int64) * self.images + image[pair],
-            most=np.maximum.reduceat(count, first).astype(np.int32) if len(pair) else np.zeros(0, np.int32),
-            first=np.append(first, len(occurrence)).astype(np.int32),
-            caption=caption[occurrence].astype(np.int32),
-            count=count.astype(np.int32),
-            idf=idf,
-            norm=norm,
+            first_pair=np.append(np.flatnonzero(starts[first]), len(first)).astype(np.int32),
+            image=image[first],
+            most=np.maximum.reduceat(count, first) if many else count,
+            first=np.append(first, np.int32(len(occurrence))),
+            caption=_smallest(caption - self.start.astype(np.int32)[image]),
+            count=count,
+            norm=np.zeros(len(self.lengths)),
         )
-        return order, place, name
+        pair = np.repeat(np.cumsum(starts_image, dtype=np.int32) - np.int32(1), count)
+        del image, starts_image
+        weight = np.repeat(
+            order.idf(np.arange(len(keys))), order.first[order.first_pair[1:]] - order.first[order.first_pair[:-1]]
+        )
+        weight *= count
+        weight *= weight
+        np.sqrt(np.bincount(caption, weight, minlength=len(self.lengths)), out=order.norm)
+        return order, pair
 
     def join(self, captions: Sequence[str]) -> CandidateNgrams:
         """Looks one candidate caption an image up.
@@ -194,7 +223,7 @@ class CandidateNgrams:
         for k, order in enumerate(index.orders):
             at = np.flatnonzero(left > k)
             if k == 0:
-                name, size = names[at], self.vocabulary_size
+                name = names[at]
             else:
                 before, last = names[at], self.words[at + k]
                 possible = np.flatnonzero((before < known_before) & (last < known_words))
@@ -202,33 +231,44 @@ class CandidateNgrams:
                 name = np.full(len(at), -1)
                 name[possible[found]] = where
                 missed = np.flatnonzero(name < 0)
-                own, own_name = np.unique(before[missed] * self.vocabulary_size + last[missed], return_inverse=True)
+                _, own_name = np.unique(before[missed] * self.vocabulary_size + last[missed], return_inverse=True)
                 name[missed] = len(order.keys) + own_name
-                size = len(order.keys) + len(own)
-            built.append(self._join(order, image_of[at] * max(size, 1) + name, max(size, 1)))
+            built.append(self._join(order, name * index.images + image_of[at]))
             names = np.zeros_like(self.words)
             names[at] = name
             known_before = len(order.keys)
         return tuple(built)
 
-    def _join(self, order: Order, key: Ints, size: int) -> Join:
-        """``key``: image · size + name of every n-gram of the candidates."""
-        key = np.sort(key)
+    def _join(self, order: Order, key: Ints) -> Join:
+        """``key``: name · images + image of every n-gram of the candidates."""
+        key.sort()
         start = np.flatnonzero(_changes(key))
-        count = np.diff(start, append=len(key))
-        image, name = np.divmod(key[start], size)
-        known = np.flatnonzero(name < len(order.keys))
-        idf = np.full(len(start), self.index.log_images)
-        idf[known] = order.idf[name[known]]
-        found, pair = _look_up(order.pairs, name[known] * self.index.images + image[known])
-        return Join(image=image, count=count, weight=count * idf, hit=known[found], pair=pair)
+        count = np.diff(start, append=len(key)).astype(np.int32)
+        name, image = np.divmod(key[start], self.index.images)
+        known = int(np.searchsorted(name, len(order.keys)))
+        weight = np.full(len(start), self.index.log_images)
+        weight[:known] = order.idf(name[:known])
+        weight *= count
+        hit, pair = order.find(name[:known], image[:known])
+        return Join(
+            image=image.astype(np.int32),
+            count=count,
+            weight=weight,
+            hit=hit.astype(np.int32),
+            pair=pair.astype(np.int32),
+        )
 
 
-def _changes(values: Ints) -> NDArray[np.bool_]:
+def _changes(values: Ints | Small) -> NDArray[np.bool_]:
     """bool [len]: whether a value differs from the one before it; the first does."""
     changed = np.ones(len(values), np.bool_)
     np.not_equal(values[1:], values[:-1], out=changed[1:])
     return changed
+
+
+def _smallest(values: Small) -> Smallest:
+    """The same numbers, none below 0, in as few bytes as hold them."""
+    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
 
 
 def _look_up(table: Ints, wanted: Ints) -> tuple[Ints, Ints]:
@@ -241,7 +281,7 @@ def _look_up(table: Ints, wanted: Ints) -> tuple[Ints, Ints]:
     return found, where[found]
 
 
-def _sort_with_positions(key: Ints, at: Ints) -> tuple[Ints, Ints]:
+def _sort_with_positions(key: Ints, at: Small) -> tuple[Ints, Small]:
     """Sorts keys (the array itself is used up), ascending positions within equal keys."""
     if not len(key):
         return key, at
@@ -250,7 +290,8 @@ def _sort_with_positions(key: Ints, at: Ints) -> tuple[Ints, Ints]:
         key <<= bits
         key |= at
         key.sort()
-        place = key & ((1 << bits) - 1)
+        place = np.empty(len(key), np.int32)
+        np.bitwise_and(key, (1 << bits) - 1, out=place, casting="unsafe")  # without another int64 for each
         key >>= bits
         return key, place
     order = np.argsort(key, kind="stable")

@@ -27,7 +27,7 @@ class RougeL(MeanMetric):
     scores = SCORES
 
     @cached_property
-    def _steps(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def _steps(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
         """References by falling length [R]; how many have a j-th word [L]; their words' pairs, step by step [W]."""
         index = self.references.ngrams
         assert index.orders  # fills pair_of_word
@@ -36,7 +36,7 @@ class RougeL(MeanMetric):
         start = (np.cumsum(index.lengths) - index.lengths)[order]
         alive = np.searchsorted(-length, -np.arange(int(length.max(initial=0))), side="left")
         words = [index.pair_of_word[start[:many] + j] for j, many in enumerate(alive.tolist())]
-        return order, alive, np.concatenate(words) if words else np.zeros(0, np.int64)
+        return order, alive, np.concatenate(words) if words else np.zeros(0, np.int32)
 
     @cached_property
     def _odd_references(self) -> NDArray[np.bool_]:
@@ -66,12 +66,10 @@ class RougeL(MeanMetric):
         image = np.repeat(np.arange(index.images), ngrams.lengths)
         place = np.arange(len(ngrams.words)) - np.repeat(np.cumsum(ngrams.lengths) - ngrams.lengths, ngrams.lengths)
         known = np.flatnonzero((ngrams.words < len(index.vocabulary)) & (place < _WORD))
-        key = ngrams.words[known] * index.images + image[known]
-        table = index.orders[0].pairs
-        where = np.minimum(np.searchsorted(table, key), max(len(table) - 1, 0))
-        hit = np.flatnonzero(table[where] == key) if len(table) else np.zeros(0, np.int64)
-        masks = np.zeros(len(table), np.uint64)  # bit i: the candidate's word i is this word of this image
-        np.bitwise_or.at(masks, where[hit], np.uint64(1) << place[known[hit]].astype(np.uint64))
+        first = index.orders[0]
+        hit, pair = first.find(ngrams.words[known], image[known])
+        masks = np.zeros(len(first.image), np.uint64)  # bit i: the candidate's word i is this word of this image
+        np.bitwise_or.at(masks, pair, np.uint64(1) << place[known[hit]].astype(np.uint64))
         ones = np.full(len(index.lengths), np.uint64(0xFFFFFFFFFFFFFFFF))
         step = 0
         for many in alive.tolist():
