@@ -13,6 +13,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cutline.metrics import meteor_data
 from cutline.metrics import meteor_search as search
@@ -21,6 +22,8 @@ from cutline.metrics.meteor_words import Encoded, Lexicon
 
 SCORES = ("meteor",)
 
+#: References that are aligned at once: their phrases and counts take many times the captions' memory.
+_BLOCK = 10_000
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 
 
@@ -32,25 +35,48 @@ class Meteor(Metric):
         self._lexicon = Lexicon(meteor_data.load())
 
     @cached_property
-    def _references(self) -> Encoded:
-        return self._lexicon.encode(self.references.tokens)
+    def _blocks(self) -> list[tuple[int, int]]:
+        """First image, and the one after the last, of blocks of about as many references."""
+        block = np.cumsum(self.references.per_image) // _BLOCK
+        starts = np.flatnonzero(np.diff(block, prepend=-1)).tolist()
+        return list(zip(starts, [*starts[1:], len(block)], strict=True))
+
+    @cached_property
+    def _references(self) -> list[Encoded]:
+        """The blocks' references."""
+        ends = np.cumsum(self.references.per_image)
+        counts = [(int(ends[first - 1]) if first else 0, int(ends[last - 1])) for first, last in self._blocks]
+        return [self._lexicon.encode(self.references.tokens[first:last]) for first, last in counts]
 
     def statistics(self, candidates: Candidates) -> Floats:
         """The counts of each image's best reference, [n, 23]; columns: see :mod:`cutline.metrics.meteor_search`."""
-        many = self.references.per_image
-        image = np.repeat(np.arange(len(many)), many)
         # '|||' separates captions on the way to the reference, which takes it out of candidates
         captions = [text.replace("|||", "").replace("  ", " ") for text in candidates.tokens]
-        rows = self._align(self._lexicon.encode(captions), image).astype(np.float64)
+        found = [
+            self._best(self._lexicon.encode(captions[first:last]), theirs, self.references.per_image[first:last])
+            for (first, last), theirs in zip(self._blocks, self._references, strict=True)
+        ]
+        return np.concatenate(found)
+
+    def _best(self, mine: Encoded, theirs: Encoded, many: NDArray[np.int64]) -> Floats:
+        """The counts of each image's best reference, [images, 23].
+
+        Args:
+            mine: a candidate an image.
+            theirs: the images' references.
+            many: how many of them each image has.
+        """
+        image = np.repeat(np.arange(len(many)), many)
+        rows = self._align(mine, theirs, image).astype(np.float64)
         score = self.reduce(rows)[:, 0]
         start = np.cumsum(many) - many
         best = np.maximum.reduceat(score, start)
         hit = np.flatnonzero(score == best[image])
         return rows[hit[np.unique(image[hit], return_index=True)[1]]]
 
-    def _align(self, mine: Encoded, image: np.typing.NDArray[np.int64]) -> np.typing.NDArray[np.int32]:
+    def _align(self, mine: Encoded, theirs: Encoded, image: NDArray[np.int64]) -> NDArray[np.int32]:
         """Counts of each reference and its image's candidate, [references, 23]."""
-        theirs, lexicon = self._references, self._lexicon
+        lexicon = self._lexicon
         phrases, other_phrases, first, others = lexicon.paraphrases(mine, theirs)
         rows = np.zeros((len(image), search.COLUMNS), np.int32)
         search.align(

@@ -22,10 +22,6 @@ _ENDINGS = (
 )  # fmt: skip
 
 
-#: Captions whose phrases are looked up at once: what that takes in between is many times what is kept.
-_BLOCK = 20_000
-
-
 @dataclass(frozen=True)
 class Encoded:
     """C captions.
@@ -91,17 +87,10 @@ class Lexicon:
             words.extend([number[token] if token in number else add(token) for token in tokens])
         first = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
         flat = np.array(words, np.int32)
-        del words
-        parts = []
-        for start in range(0, len(captions), _BLOCK):
-            bounds = first[start : start + _BLOCK + 1]
-            parts.append(self._phrases(bounds - bounds[0], flat[bounds[0] : bounds[-1]]))
-        counts = np.concatenate([np.zeros(1, np.int32), *(np.diff(part[0]) for part in parts)])
-        phrases = np.concatenate([np.zeros((3, 0), np.int32), *(part[1] for part in parts)], axis=1)
-        return Encoded(first, flat, np.cumsum(counts, dtype=np.int32), phrases)
+        return Encoded(first, flat, *self._phrases(first, flat))
 
     def _phrases(self, first: Ints, words: Ints) -> tuple[Ints, Ints]:
-        """The phrases that the index knows of some captions, whose words begin at ``first``: see :class:`Encoded`."""
+        """The captions' phrases that the index knows: see :class:`Encoded`."""
         numbers = np.array(self._in_phrases, np.uint64)[words] if len(words) else np.zeros(0, np.uint64)
         ends = np.repeat(first[1:], np.diff(first))
         at = np.arange(len(words))
@@ -147,17 +136,16 @@ class Lexicon:
             Both captions' phrases with their numbers counted anew, where a phrase's paraphrases begin, the paraphrases.
         """
         index = self.data.paraphrases
-        there = np.zeros(len(index.hashes), np.bool_)
-        there[mine.phrases[2]] = there[theirs.phrases[2]] = True
-        known = np.flatnonzero(there)
-        number = np.full(len(there), -1, np.int32)
-        number[known] = np.arange(len(known))
+        known = np.unique(np.concatenate([mine.phrases[2], theirs.phrases[2]]))
         begin, sizes = index.first[known], index.first[known + 1] - index.first[known]
         ends = np.cumsum(sizes, dtype=np.int64)
         entries = index.others[np.arange(int(sizes.sum())) + np.repeat(begin - (ends - sizes), sizes)]
-        others = number[entries]
-        hit = others >= 0
+        others = np.minimum(np.searchsorted(known, entries), max(len(known) - 1, 0)).astype(np.int32)
+        hit = known[others] == entries if len(known) else np.zeros(0, np.bool_)
         hits = np.concatenate([np.zeros(1, np.int64), np.cumsum(hit)])
         first = hits[np.concatenate([np.zeros(1, np.int64), ends])].astype(np.int32)
-        renumbered = [np.vstack([item.phrases[:2], number[item.phrases[2]]]) for item in (mine, theirs)]
+        renumbered = [
+            np.vstack([item.phrases[:2], np.searchsorted(known, item.phrases[2]).astype(np.int32)])
+            for item in (mine, theirs)
+        ]
         return renumbered[0], renumbered[1], first, others[hit]
