@@ -54,7 +54,7 @@ def _mean_cosine(references: References) -> Floats:
     share = 1.0 / (index.per_image * index.images)[index.image_of]
     total = np.zeros(len(index.lengths))
     for order in index.orders:
-        pair = np.repeat(np.arange(len(order.image)), np.diff(order.first))
+        pair = np.repeat(np.arange(len(order.image)), order.size)
         name = np.repeat(np.arange(len(order.keys)), np.diff(order.first_pair))[pair]
         caption = order.caption + index.start[order.image[pair]]
         norm = order.norm[caption]

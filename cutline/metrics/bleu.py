@@ -23,10 +23,8 @@ class Bleu(Metric):
     def statistics(self, candidates: Candidates) -> Floats:
         ngrams, index = candidates.ngrams, self.references.ngrams
         statistics = np.zeros((index.images, 10))
-        for k, (order, join) in enumerate(zip(index.orders, ngrams.joins, strict=True)):
-            matches = np.minimum(order.most[join.pair], join.count[join.hit])
-            statistics[:, k] = np.bincount(join.image[join.hit], matches, minlength=index.images)
-            statistics[:, 4 + k] = np.maximum(0, ngrams.lengths - k)
+        statistics[:, :4] = ngrams.overlap.matches
+        statistics[:, 4:8] = np.maximum(0, ngrams.lengths[:, None] - np.arange(4))
         statistics[:, 8] = ngrams.lengths
         statistics[:, 9] = self._closest(ngrams.lengths)
         return statistics

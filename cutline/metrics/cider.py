@@ -16,35 +16,6 @@ SCORES = ("cider",)
 _SIGMA = 6.0
 #: Document frequencies of fewer images than this say little.
 FEW_IMAGES = 100
-_BLOCK = 100_000  # n-grams that hit, multiplied at once
-
-
-def similarity(candidates: Candidates, clipped: bool) -> Floats:
-    """float64 [R]: sum over the orders of the cosine of a reference's tf-idf vector and its image's candidate's.
-
-    Args:
-        clipped: count an n-gram no oftener than the reference has it (CIDEr-D).
-    """
-    ngrams, index = candidates.ngrams, candidates.references.ngrams
-    captions = len(index.lengths)
-    total = np.zeros(captions)
-    for order, join in zip(index.orders, ngrams.joins, strict=True):
-        norm = np.sqrt(np.bincount(join.image, join.weight * join.weight, minlength=index.images))
-        dot = np.zeros(captions)
-        for begin in range(0, len(join.hit), _BLOCK):
-            hit, pair = join.hit[begin : begin + _BLOCK], join.pair[begin : begin + _BLOCK]
-            first = order.first[pair]
-            size = order.first[pair + 1] - first
-            # each n-gram that hit, once for every reference of the image that has it
-            occurrence = np.arange(int(size.sum())) + np.repeat(first - (np.cumsum(size) - size), size)
-            caption = order.caption[occurrence] + np.repeat(index.start[join.image[hit]], size)
-            mine = np.repeat(join.weight[hit], size)
-            theirs = order.count[occurrence] * np.repeat(join.weight[hit] / join.count[hit], size)
-            product = (np.minimum(mine, theirs) if clipped else mine) * theirs
-            dot += np.bincount(caption, product, minlength=captions)
-        norms = norm[index.image_of] * order.norm
-        total += np.divide(dot, norms, out=np.zeros(captions), where=norms != 0)
-    return total
 
 
 def per_image(candidates: Candidates, by_caption: Floats) -> Floats:
@@ -64,7 +35,7 @@ class Cider(MeanMetric):
         ngrams, index = candidates.ngrams, self.references.ngrams
         bigrams = np.maximum(0, ngrams.lengths - 1)[index.image_of] - np.maximum(0, index.lengths - 1)
         penalty = np.e ** (-(bigrams.astype(np.float64) ** 2) / (2 * _SIGMA**2))
-        return per_image(candidates, similarity(candidates, clipped=True) * penalty)
+        return per_image(candidates, ngrams.overlap.clipped * penalty)
 
     def facts(self) -> dict[str, str]:
         return {"df": f"references({len(self.references)})", "sigma": "6"}

@@ -7,7 +7,7 @@ Vedantam, Zitnick and Parikh 2015, equations 1-3, without stemming. coco-caption
 from __future__ import annotations
 
 from cutline.metrics.base import Candidates, Floats, MeanMetric
-from cutline.metrics.cider import frequency_warnings, per_image, similarity
+from cutline.metrics.cider import frequency_warnings, per_image
 
 SCORES = ("cider_original",)
 
@@ -16,7 +16,7 @@ class CiderOriginal(MeanMetric):
     scores = SCORES
 
     def values(self, candidates: Candidates) -> Floats:
-        return per_image(candidates, similarity(candidates, clipped=False))
+        return per_image(candidates, candidates.ngrams.overlap.cosines)
 
     def facts(self) -> dict[str, str]:
         return {"df": f"references({len(self.references)})", "stem": "no"}

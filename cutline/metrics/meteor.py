@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cutline.metrics import meteor_data
 from cutline.metrics import meteor_search as search
 from cutline.metrics.base import Candidates, Floats, Metric, References, ratio
-from cutline.metrics.meteor_words import Encoded, Lexicon
+from cutline.metrics.meteor_words import Encoded, Lexicon, Words
 
 SCORES = ("meteor",)
 
@@ -42,20 +42,23 @@ class Meteor(Metric):
         return list(zip(starts, [*starts[1:], len(block)], strict=True))
 
     @cached_property
-    def _references(self) -> list[Encoded]:
+    def _references(self) -> list[Words]:
         """The blocks' references."""
         ends = np.cumsum(self.references.per_image)
         counts = [(int(ends[first - 1]) if first else 0, int(ends[last - 1])) for first, last in self._blocks]
-        return [self._lexicon.encode(self.references.tokens[first:last]) for first, last in counts]
+        return [self._lexicon.words(self.references.tokens[first:last]) for first, last in counts]
 
     def statistics(self, candidates: Candidates) -> Floats:
         """The counts of each image's best reference, [n, 23]; columns: see :mod:`cutline.metrics.meteor_search`."""
+        lexicon = self._lexicon
         # '|||' separates captions on the way to the reference, which takes it out of candidates
         captions = [text.replace("|||", "").replace("  ", " ") for text in candidates.tokens]
-        found = [
-            self._best(self._lexicon.encode(captions[first:last]), theirs, self.references.per_image[first:last])
-            for (first, last), theirs in zip(self._blocks, self._references, strict=True)
-        ]
+        found = []
+        for (first, last), known in zip(self._blocks, self._references, strict=True):
+            mine, theirs = lexicon.words(captions[first:last]), known
+            found.append(
+                self._best(lexicon.encode(mine), lexicon.encode(theirs), self.references.per_image[first:last])
+            )
         return np.concatenate(found)
 
     def _best(self, mine: Encoded, theirs: Encoded, many: NDArray[np.int64]) -> Floats:

@@ -13,6 +13,8 @@ from cutline.metrics.meteor_text import normalise
 from cutline.metrics.porter2 import stem
 
 Ints = NDArray[np.int32]
+#: C captions: where each one's words begin, int32 [C + 1], and the words, int32 [W].
+Words = tuple[Ints, Ints]
 
 #: Endings that a word may lose on its way to the dictionary, in the order of trying.
 _ENDINGS = (
@@ -76,7 +78,7 @@ class Lexicon:
                     break
         return found
 
-    def encode(self, captions: Sequence[str]) -> Encoded:
+    def words(self, captions: Sequence[str]) -> Words:
         """Args: captions: tokens with spaces between them."""
         number, add, known = self._number, self._add, self.data.prefixes
         words: list[int] = []
@@ -86,8 +88,11 @@ class Lexicon:
             lengths[place] = len(tokens)
             words.extend([number[token] if token in number else add(token) for token in tokens])
         first = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
-        flat = np.array(words, np.int32)
-        return Encoded(first, flat, *self._phrases(first, flat))
+        return first, np.array(words, np.int32)
+
+    def encode(self, words: Words) -> Encoded:
+        """Looks up the phrases, which take three times the memory of the words."""
+        return Encoded(*words, *self._phrases(*words))
 
     def _phrases(self, first: Ints, words: Ints) -> tuple[Ints, Ints]:
         """The captions' phrases that the index knows: see :class:`Encoded`."""

@@ -1,4 +1,4 @@
-"""n-grams of the reference captions, sorted once, and the join of candidates with them that BLEU and CIDEr share.
+"""n-grams of the reference captions, sorted once, and what candidates have in common with them: BLEU's and CIDEr's.
 
 Everything is integers in flat arrays. A caption's n-gram of order k is named by a pair (its first k-1 words' name, its
 last word), so each order takes one sort of (name, position) packed into 64 bits; sorted that way, the occurrences of
@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 
 _FREE_BITS = 63  # of an int64
 _BLOCK = 5_000  # captions whose words are apart at once
+_HITS = 100_000  # n-grams that hit, multiplied at once
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Order:
         first_pair: int32 [G + 1], where an n-gram's pairs begin.
         image: int32 [P], the pairs' images, ascending within an n-gram.
         most: [P], the most that one of the image's captions has of the n-gram.
-        first: int32 [P + 1], where a pair's occurrences begin.
+        size: [P], how many of the image's captions have it: its occurrences.
         caption: [O], which of its image's captions it is, and ``count``: [O], how often the caption has the n-gram.
         norm: float64 [captions], length of each caption's tf-idf vector.
     """
@@ -48,7 +49,7 @@ class Order:
     first_pair: Small
     image: Small
     most: Smallest
-    first: Small
+    size: Smallest
     caption: Smallest
     count: Smallest
     norm: Floats
@@ -68,20 +69,19 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Join:
-    """One order of the candidates' n-grams. C distinct n-grams by image, H of them also in the image's references.
+class Overlap:
+    """What n candidates have in common with their images' references, R captions in all.
 
     Attributes:
-        image: int32 [C], and ``count``: int32 [C].
-        weight: float64 [C], count · idf (an n-gram in no reference counts as in one image).
-        hit: int32 [H], which of the C, and ``pair``: int32 [H], the references' pair it meets.
+        matches: int64 [n, orders], a candidate's n-grams, each counted no oftener than in the reference that has most.
+        cosines: float64 [R], sum over the orders of the cosine of the tf-idf vectors of a reference and its image's
+            candidate (an n-gram in no reference weighs as one in one image).
+        clipped: float64 [R], the same with n-grams counted no oftener than the reference has them (CIDEr-D).
     """
 
-    image: Small
-    count: Small
-    weight: Floats
-    hit: Small
-    pair: Small
+    matches: Ints
+    cosines: Floats
+    clipped: Floats
 
 
 class ReferenceNgrams:
@@ -109,16 +109,16 @@ class ReferenceNgrams:
             lengths.append(np.fromiter(map(len, split), np.int64, len(split)))
             numbers.append(np.fromiter(map(self.vocabulary.__getitem__, words), np.int32, len(words)))
         self.lengths = np.concatenate(lengths)  # int64 [R], in words
-        self.words = np.concatenate(numbers)  # int32 [W]
+        self._words = np.concatenate(numbers)  # int32 [W], until ``orders`` are built
         self.pair_of_word = np.zeros(0, np.int32)  # int32 [W] after ``orders``, index into the first order's pairs
         self.log_images = float(np.log(float(self.images)))
 
     @cached_property
     def orders(self) -> tuple[Order, ...]:
         built = []
-        names, sizes, small = self.words, self.lengths, np.int32
+        names, sizes, small = self._words, self.lengths, np.int32
         caption_of = np.repeat(np.arange(len(sizes), dtype=small), sizes)
-        left = np.repeat(np.cumsum(sizes, dtype=small), sizes) - np.arange(len(self.words), dtype=small)  # to the end
+        left = np.repeat(np.cumsum(sizes, dtype=small), sizes) - np.arange(len(names), dtype=small)  # to the end
         for k in range(self.ORDERS):
             key, place = self._sorted(k, names, left)
             starts = _changes(key)
@@ -130,8 +130,9 @@ class ReferenceNgrams:
                 self.pair_of_word = np.empty(len(place), small)
                 self.pair_of_word[place] = pair
             del pair
-            names = np.zeros(len(self.words), small)
+            names = np.zeros(len(left), small)
             names[place] = np.cumsum(starts, dtype=small) - small(1)
+        self._words = np.zeros(0, small)
         return tuple(built)
 
     def _sorted(self, k: int, names: Small, left: Small) -> tuple[Ints, Small]:
@@ -145,7 +146,7 @@ class ReferenceNgrams:
         key = names[at].astype(np.int64)
         if k:
             key *= len(self.vocabulary)
-            key += self.words[at + k]
+            key += self._words[at + k]
         return _sort_with_positions(key, at)
 
     def _order(self, keys: Ints, starts: NDArray[np.bool_], caption: Small) -> tuple[Order, Small]:
@@ -172,16 +173,15 @@ class ReferenceNgrams:
             first_pair=np.append(np.flatnonzero(starts[first]), len(first)).astype(np.int32),
             image=image[first],
             most=np.maximum.reduceat(count, first) if many else count,
-            first=np.append(first, np.int32(len(occurrence))),
+            size=_smallest(np.diff(first, append=np.int32(len(occurrence)))),
             caption=_smallest(caption - self.start.astype(np.int32)[image]),
             count=count,
             norm=np.zeros(len(self.lengths)),
         )
         pair = np.repeat(np.cumsum(starts_image, dtype=np.int32) - np.int32(1), count)
         del image, starts_image
-        weight = np.repeat(
-            order.idf(np.arange(len(keys))), order.first[order.first_pair[1:]] - order.first[order.first_pair[:-1]]
-        )
+        often = np.diff(np.append(np.flatnonzero(starts), len(starts)))  # captions with the n-gram
+        weight = np.repeat(order.idf(np.arange(len(keys))), often)
         weight *= count
         weight *= weight
         np.sqrt(np.bincount(caption, weight, minlength=len(self.lengths)), out=order.norm)
@@ -213,13 +213,14 @@ class CandidateNgrams:
         self.vocabulary_size = len(vocabulary) + len(own)
 
     @cached_property
-    def joins(self) -> tuple[Join, ...]:
+    def overlap(self) -> Overlap:
         index = self.index
         known_words = len(index.vocabulary)
         image_of = np.repeat(np.arange(index.images), self.lengths)
         left = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(self.words))
         names, known_before = self.words, known_words
-        built = []
+        captions = len(index.lengths)
+        found = Overlap(np.zeros((index.images, index.ORDERS), np.int64), np.zeros(captions), np.zeros(captions))
         for k, order in enumerate(index.orders):
             at = np.flatnonzero(left > k)
             if k == 0:
@@ -227,36 +228,53 @@ class CandidateNgrams:
             else:
                 before, last = names[at], self.words[at + k]
                 possible = np.flatnonzero((before < known_before) & (last < known_words))
-                found, where = _look_up(order.keys, before[possible] * known_words + last[possible])
+                hit, where = _look_up(order.keys, before[possible] * known_words + last[possible])
                 name = np.full(len(at), -1)
-                name[possible[found]] = where
+                name[possible[hit]] = where
                 missed = np.flatnonzero(name < 0)
                 _, own_name = np.unique(before[missed] * self.vocabulary_size + last[missed], return_inverse=True)
                 name[missed] = len(order.keys) + own_name
-            built.append(self._join(order, name * index.images + image_of[at]))
+            found.matches[:, k] = self._add(order, name * index.images + image_of[at], found)
             names = np.zeros_like(self.words)
             names[at] = name
             known_before = len(order.keys)
-        return tuple(built)
+        return found
 
-    def _join(self, order: Order, key: Ints) -> Join:
-        """``key``: name · images + image of every n-gram of the candidates."""
+    def _add(self, order: Order, key: Ints, to: Overlap) -> Ints:
+        """Adds one order's cosines, and gives its matches [n].
+
+        Args:
+            key: name · images + image of every n-gram of the candidates; used up.
+        """
+        index = self.index
         key.sort()
         start = np.flatnonzero(_changes(key))
-        count = np.diff(start, append=len(key)).astype(np.int32)
-        name, image = np.divmod(key[start], self.index.images)
+        count = np.diff(start, append=len(key))
+        name, image = np.divmod(key[start], index.images)
         known = int(np.searchsorted(name, len(order.keys)))
-        weight = np.full(len(start), self.index.log_images)
-        weight[:known] = order.idf(name[:known])
-        weight *= count
+        idf = np.full(len(start), index.log_images)
+        idf[:known] = order.idf(name[:known])
         hit, pair = order.find(name[:known], image[:known])
-        return Join(
-            image=image.astype(np.int32),
-            count=count,
-            weight=weight,
-            hit=hit.astype(np.int32),
-            pair=pair.astype(np.int32),
-        )
+        weight = count * idf
+        norm = np.sqrt(np.bincount(image, weight * weight, minlength=index.images))
+        norms = norm[index.image_of] * order.norm
+        image, count, idf, weight = image[hit], count[hit], idf[hit], weight[hit]
+        ends = np.cumsum(order.size, dtype=np.int32)
+        whole, clipped = np.zeros(len(norms)), np.zeros(len(norms))
+        for begin in range(0, len(hit), _HITS):
+            some = slice(begin, begin + _HITS)
+            size = order.size[pair[some]].astype(np.int64)
+            # each n-gram that hit, once for every reference of the image that has it
+            occurrence = np.arange(int(size.sum())) + np.repeat(ends[pair[some]] - np.cumsum(size), size)
+            caption = order.caption[occurrence] + np.repeat(index.start[image[some]], size)
+            mine = np.repeat(weight[some], size)
+            theirs = order.count[occurrence] * np.repeat(idf[some], size)
+            whole += np.bincount(caption, mine * theirs, minlength=len(norms))
+            clipped += np.bincount(caption, np.minimum(mine, theirs) * theirs, minlength=len(norms))
+        for sums, dot in ((to.cosines, whole), (to.clipped, clipped)):
+            sums += np.divide(dot, norms, out=dot, where=norms != 0)  # where they are 0, the products are
+        matches = np.bincount(image, np.minimum(order.most[pair], count), minlength=index.images)
+        return matches.astype(np.int64)
 
 
 def _changes(values: Ints | Small) -> NDArray[np.bool_]:

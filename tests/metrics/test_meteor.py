@@ -58,7 +58,7 @@ def test_tokens_are_normalised_as_by_meteor():
 
 def alignment(data: meteor_data.MeteorData, candidate: str, reference: str, beam: int) -> list[list[int]]:
     lexicon = Lexicon(data)
-    mine, theirs = lexicon.encode([candidate]), lexicon.encode([reference])
+    mine, theirs = (lexicon.encode(lexicon.words([text])) for text in (candidate, reference))
     phrases, other_phrases, first, others = lexicon.paraphrases(mine, theirs)
     rows = np.zeros((1, meteor_search.COLUMNS), np.int32)
     chosen = np.full((5, len(reference.split())), -1, np.int32)
