@@ -21,7 +21,7 @@ Reduce = Callable[[Floats], Floats]
 
 #: The interval holds this share of the resamples.
 LEVEL = 0.95
-_BLOCK = 2_000_000  # weights held at once; 16 MB
+_BLOCK = 500_000  # weights held at once; 4 MB
 
 
 def group_sums(statistics: Floats, groups: Sequence[Hashable] | None) -> Floats:
