@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
+# what numba compiled stays from one session to the next; it reads this when it is imported
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache/numba"))
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
@@ -24,9 +27,23 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def session_cache(pytestconfig, tmp_path_factory):
+    """A cache that begins with METEOR's index, if an earlier session built it: that takes a minute."""
+    cache = tmp_path_factory.mktemp("cache", numbered=False)
+    kept = pytestconfig.cache.mkdir("cutline")
+    whole = "meteor-" + "[0-9a-f]" * 12  # not one that is being built or copied
+    for index in kept.glob(whole):
+        (cache / index.name).symlink_to(index)
+    yield cache
+    for index in cache.glob(whole):
+        if not index.is_symlink() and not (kept / index.name).exists():
+            shutil.copytree(index, kept / f"{index.name}.copy").rename(kept / index.name)
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("CUTLINE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+def _own_cache(session_cache, monkeypatch):
+    monkeypatch.setenv("CUTLINE_CACHE", str(session_cache))
 
 
 @pytest.fixture
