@@ -130,7 +130,7 @@ class ReferenceNgrams:
                 self.pair_of_word = np.empty(len(place), small)
                 self.pair_of_word[place] = pair
             del pair
-            names = np.zeros(len(left), small)
+            names = np.zeros(len(left), np.int32)
             names[place] = np.cumsum(starts, dtype=small) - small(1)
         self._words = np.zeros(0, small)
         return tuple(built)
