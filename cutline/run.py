@@ -10,12 +10,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cutline import ranks
 from cutline.ablation.settings import AblationSettings
 from cutline.data.settings import DataSettings
-from cutline.errors import CutlineError, RecipeError
+from cutline.errors import CutlineError, DataError, RecipeError
 from cutline.families.settings import GenerateSettings, ModelSettings
 from cutline.metrics.settings import ScoreSettings
 from cutline.progress import bar, say
@@ -56,6 +56,16 @@ class Recipe(Section):
     score: ScoreSettings = ScoreSettings()
     ablation: AblationSettings | None = None
     retrieve: RetrieveSettings = RetrieveSettings()
+
+    @model_validator(mode="after")
+    def _nothing_quantised_is_trained(self) -> Recipe:
+        policy = self.train.parts.get("text", "full") if self.train else "frozen"
+        if self.model.quantize in ("nf4", "int8") and policy not in ("frozen", "lora"):
+            raise ValueError(
+                f'[train.parts] text = "{policy}", but [model] quantize = "{self.model.quantize}": what is quantised '
+                'stays frozen or has adapters; say "frozen" or "lora"'
+            )
+        return self
 
 
 class Preparation(Section):
@@ -181,6 +191,11 @@ class Run:
         """
         from cutline.data.dataset import Dataset
 
+        if not self.recipe.data.dataset and not self._dataset_folder.exists():
+            raise DataError(
+                f"{self.folder.path} holds no prepared dataset.",
+                "Run it without --only, or with --only prepare,… first.",
+            )
         return Dataset.open(self._dataset_folder)
 
     # ---- train
