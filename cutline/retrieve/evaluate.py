@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,77 +31,10 @@ from cutline.records import Hit, Sample, Score
 from cutline.retrieve import recall
 from cutline.retrieve.embed import chunks, embed_images, embed_texts, opened, tokens
 from cutline.retrieve.gallery import Gallery, gather
-from cutline.retrieve.rerank import Candidates, distinct_pairs, nearest, rerank
+from cutline.retrieve.rerank import distinct_pairs, rerank
 from cutline.retrieve.settings import RetrieveSettings
+from cutline.retrieve.stages import Stages, first_stage
 from cutline.retrieve.verify import Verified, verify
-
-#: Cosines held at once, in numbers.
-BLOCK = 2**25
-
-#: What puts every candidate before everything that is none: more than any score is.
-FAR = 1e4
-
-
-@dataclass
-class Stages:
-    """Both directions' candidates and how right they are.
-
-    Attributes:
-        images: [U, E] or [U, Q, E] unit vectors of the gallery's pictures.
-        texts: [D, E] of its texts.
-    """
-
-    gallery: Gallery
-    images: Tensor
-    texts: Tensor
-    texts_of_images: Candidates
-    images_of_texts: Candidates
-    similarity: Callable[[Tensor, Tensor], Tensor]
-
-    def rows(self, direction: str, matched: bool) -> Iterator[tuple[int, np.ndarray]]:
-        """Each query's float64 scores with all candidates, those that stay behind moved down by ``FAR``.
-
-        Args:
-            direction: "tr" (queries are the U pictures) or "ir" (the D texts).
-            matched: by cosine + matching score; else by cosine alone.
-        """
-        ours = self.texts_of_images if direction == "tr" else self.images_of_texts
-        final = ours.scores().double() if matched else None
-        for start, cosines in blocks(self.images, self.texts, self.similarity, by_image=direction == "tr"):
-            table = cosines.double()
-            if final is not None:
-                span = slice(start, start + len(table))
-                places, table = ours.places[span], table - FAR
-                table.scatter_(1, places, torch.where(final[span].isfinite(), final[span], table.gather(1, places)))
-            yield from enumerate(table.numpy(), start)
-
-
-def blocks(
-    images: Tensor, texts: Tensor, similarity: Callable[[Tensor, Tensor], Tensor], *, by_image: bool
-) -> Iterator[tuple[int, Tensor]]:
-    """Cosines float32 of some queries with all candidates at a time, and the first of those queries."""
-    queries, others = (images, texts) if by_image else (texts, images)
-    several = images.shape[1] if images.ndim == 3 else 1
-    size = max(1, BLOCK // max(1, len(others) * several))
-    for start in range(0, len(queries), size):
-        some = queries[start : start + size]
-        yield start, similarity(some, texts) if by_image else similarity(images, some).T
-
-
-def candidates(
-    images: Tensor,
-    texts: Tensor,
-    similarity: Callable[[Tensor, Tensor], Tensor],
-    k: int,
-    gallery: Gallery,
-    *,
-    by_image: bool,
-) -> Candidates:
-    """The k nearest captions of every picture, or the k nearest images of every text."""
-    there = gallery.text_of if by_image else gallery.picture_of[gallery.picture_of >= 0]
-    copies = torch.from_numpy(np.bincount(there, minlength=len(texts) if by_image else len(images)))
-    found = [nearest(cosines, k, copies) for _, cosines in blocks(images, texts, similarity, by_image=by_image)]
-    return Candidates(torch.cat([one.places for one in found]), torch.cat([one.cosines for one in found]))
 
 
 def evaluate(
@@ -177,9 +109,7 @@ def _stages(
     for what, many in (("captions", len(gallery.text_of)), ("images", len(gallery.samples))):
         if k > many:
             say(f"k_test = {k} is more than the gallery's {many:,} {what}: all of them are candidates")
-    of_images = candidates(images, texts, family.similarity, k, gallery, by_image=True)
-    of_texts = candidates(images, texts, family.similarity, k, gallery, by_image=False)
-    return Stages(gallery, images, texts, of_images, of_texts, family.similarity)
+    return first_stage(gallery, images, texts, family.similarity, k)
 
 
 class Features:
@@ -231,26 +161,6 @@ def _match(family: RetrievalFamily, stages: Stages, path: Path, exact: Retrieval
         )  # fmt: skip
 
 
-def _ranks(stages: Stages, matched: bool, direction: str) -> tuple[np.ndarray, np.ndarray]:
-    """[Q] ranks with ties against the right one, and with ties for it.
-
-    Who is no candidate stands behind all candidates, in the order of the cosines; it is a miss at every cut of recall,
-    however few candidates there are, as where it keeps a score of -100 in the published evaluation.
-    """
-    gallery = stages.gallery
-    queries = len(gallery.samples) if direction == "tr" else len(gallery.text_of)
-    last = recall.beyond(len(gallery.text_of) if direction == "tr" else len(gallery.samples))
-    against, favoured = np.full(queries, last), np.full(queries, last)
-    judge = recall.text_ranks if direction == "tr" else recall.image_ranks
-    for query, scores in stages.rows(direction, matched):
-        for place, found in judge(gallery, query, scores).items():
-            against[place], favoured[place] = found[:2]
-    if matched:
-        lost = ~_kept(stages, direction)
-        against[lost], favoured[lost] = (np.maximum(ranks[lost], recall.beyond(0)) for ranks in (against, favoured))
-    return against, favoured
-
-
 def _judge(
     stages: Stages, settings: RetrieveSettings, folder: Path, matched: bool, dtype: str, verified: Verified | None
 ) -> Evaluation:
@@ -260,7 +170,7 @@ def _judge(
     alone: dict[str, Score] = {}
     kept = {}
     for direction, owner in (("tr", np.arange(len(gallery.samples))), ("ir", gallery.sample_of)):
-        first, favoured = _ranks(stages, False, direction)
+        first, favoured = stages.ranks(direction, matched=False)
         size = min(settings.k_test, counts["captions" if direction == "tr" else "images"])
         sign = (
             f"retrieval-{direction}|best rank|ties against|images {counts['images']}|captions {counts['captions']}"
@@ -268,8 +178,8 @@ def _judge(
         )
         alone |= recall.score(direction, first, owner, groups, settings.resamples, sign)
         if matched:
-            kept[direction] = _kept(stages, direction)
-            first, favoured = _ranks(stages, True, direction)
+            kept[direction] = stages.kept(direction)
+            first, favoured = stages.ranks(direction, matched=True)
             sign += f"|cosine + matching logit of {size} candidates, {dtype}{', verified' if verified else ''}"
         scores |= recall.score(direction, first, owner, groups, settings.resamples, sign)
         counts[f"{direction}_ranks_that_hang_on_ties"] = int((first != favoured).sum())
@@ -290,21 +200,6 @@ def _judge(
     _write_hits(stages, settings.hits, folder / "hits.jsonl", matched)
     jsonl.write_atomically(folder / "scores.json", json.dumps(result.to_json(), indent=2) + "\n")
     return result
-
-
-def _kept(stages: Stages, direction: str) -> np.ndarray:
-    """[Q] whether a right candidate came through the first stage."""
-    gallery = stages.gallery
-    pictures, texts = gallery.picture_of[gallery.sample_of], gallery.text_of
-    ours = stages.texts_of_images if direction == "tr" else stages.images_of_texts
-    queries, right = (pictures, texts) if direction == "tr" else (texts, pictures)
-    theirs = (ours.places.numpy()[queries] == right[:, None]) & ours.cosines.isfinite().numpy()[queries]
-    found = theirs.any(1) & (pictures >= 0)
-    if direction == "ir":
-        return np.asarray(found)
-    any_of = np.zeros(len(gallery.samples), bool)
-    np.logical_or.at(any_of, gallery.sample_of, found)
-    return any_of
 
 
 def _write_hits(stages: Stages, most: int, path: Path, matched: bool) -> None:

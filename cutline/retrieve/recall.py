@@ -74,6 +74,24 @@ def image_ranks(gallery: Gallery, text: int, scores: Floats) -> dict[int, tuple[
     return found
 
 
+def recalls(text_ranks: Ranks, image_ranks: Ranks) -> dict[str, float]:
+    """Shares of queries whose rank is at most 1, 5 and 10, and the mean of the six.
+
+    Args:
+        text_ranks: [N], of images that ask for texts.
+        image_ranks: [M], of captions that ask for images.
+
+    Returns:
+        ``tr_recall_at_1``, ``…_5``, ``…_10``, ``ir_recall_at_1`` …, ``mean_recall``.
+    """
+    values = {
+        f"{direction}_recall_at_{k}": float((ranks <= k).mean())
+        for direction, ranks in (("tr", text_ranks), ("ir", image_ranks))
+        for k in CUTS
+    }
+    return values | {"mean_recall": sum(values.values()) / len(values)}
+
+
 def score(
     direction: str, ranks: Ranks, sample_of: Ranks, groups: Sequence[Hashable], resamples: int, signature: str
 ) -> dict[str, Score]:

@@ -18,8 +18,10 @@ from cutline.families.base import Batch, Family
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.features import FeatureCache
 from cutline.records import Sample
-from cutline.retrieve.ranks import best_ranks, recalls
-from cutline.retrieve.rerank import nearest, rerank
+from cutline.retrieve.gallery import gather
+from cutline.retrieve.recall import recalls
+from cutline.retrieve.rerank import rerank
+from cutline.retrieve.stages import first_stage
 from cutline.train import together
 from cutline.train.loop import CaptionTrainer
 from cutline.train.retriever import RetrievalBatch, Retriever
@@ -79,37 +81,36 @@ class RetrievalValidation:
         batch_size: int,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ):
-        self.samples, self.settings, self.cache, self.batch_size = list(samples), settings, cache, batch_size
+        self.settings, self.cache, self.batch_size = settings, cache, batch_size
         self.precision = precision
-        self.captions = [caption for sample in samples for caption in sample.captions]
-        self.image_of = torch.tensor([number for number, sample in enumerate(samples) for _ in sample.captions])
+        self.gallery = gather(samples, list)
 
     @torch.no_grad()
     def __call__(self, family: Family) -> dict[str, float]:
-        """Recall in both directions and its mean, as ``cutline.retrieve.ranks`` says."""
+        """Recall in both directions and its mean, as ``cutline.retrieve.recall`` says."""
         assert isinstance(family, RetrievalFamily)
         with self.precision():
-            images = self._shared(len(self.samples), lambda places: family.embed_images(self._seen(family, places)))
+            pictures, captions = self.gallery.pictures, self.gallery.texts
+            images = self._shared(len(pictures), lambda places: family.embed_images(self._seen(family, places)))
             texts = self._shared(
-                len(self.captions),
-                lambda places: family.embed_texts(family.encode_texts([self.captions[place] for place in places])),
+                len(captions),
+                lambda places: family.embed_texts(family.encode_texts([captions[place] for place in places])),
             )
-            found = self._ranked(family, family.similarity(images, texts)) if ranks.is_first() else None
+            found = self._ranked(family, images, texts) if ranks.is_first() else None
         return cast(dict[str, float], together.gather(found)[0])
 
-    def _ranked(self, family: RetrievalFamily, cosines: Tensor) -> dict[str, float]:
-        k = self.settings.rerank or max(cosines.shape)
-        texts_of_images, images_of_texts = nearest(cosines, k), nearest(cosines.T, k)
-        if self.settings.rerank:
-            matching = family.matching(self.captions)
-            for _ in rerank(matching, lambda image: self._seen(family, [image]), texts_of_images, images_of_texts):
+    def _ranked(self, family: RetrievalFamily, images: Tensor, texts: Tensor) -> dict[str, float]:
+        k = self.settings.rerank
+        stages = first_stage(self.gallery, images, texts, family.similarity, k or len(self.gallery.text_of))
+        if k:
+            matching = family.matching(self.gallery.texts)
+            of_images, of_texts = stages.texts_of_images, stages.images_of_texts
+            for _ in rerank(matching, lambda image: self._seen(family, [image]), of_images, of_texts):
                 pass
-        own = torch.arange(len(self.samples))
-        text_ranks = best_ranks(texts_of_images, own, self.image_of)
-        return dict(recalls(text_ranks, best_ranks(images_of_texts, self.image_of, own)))
+        return recalls(*(stages.ranks(direction, matched=bool(k))[0] for direction in ("tr", "ir")))
 
     def _seen(self, family: RetrievalFamily, places: Sequence[int]) -> Batch:
-        samples = [self.samples[place] for place in places]
+        samples = [self.gallery.pictures[place] for place in places]
         if self.cache is not None:
             features = family.join_features(self.cache.get(samples))["features"]
             return {"features": features.to(family.device)}

@@ -16,7 +16,6 @@ from cutline.families.blip_2 import Blip2Matcher
 from cutline.families.clip import Clip
 from cutline.families.common.matching import Matching, PlainMatching
 from cutline.records import Sample
-from cutline.retrieve import evaluate as module
 from cutline.retrieve import recall
 from cutline.retrieve.evaluate import evaluate
 from cutline.retrieve.gallery import gather
@@ -343,7 +342,7 @@ def test_chance_is_what_shuffling_gives(samples):
 
 def test_blocks_of_queries_change_nothing(blip, samples, tmp_path, monkeypatch):
     run(blip, samples, tmp_path / "one", k_test=5)
-    monkeypatch.setattr(module, "BLOCK", 1)
+    monkeypatch.setattr("cutline.retrieve.stages.BLOCK", 1)
     run(blip, samples, tmp_path / "many", k_test=5)
     one, many = ((tmp_path / name / "scores.json").read_text() for name in ("one", "many"))
     assert one == many
