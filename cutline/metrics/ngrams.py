@@ -116,9 +116,10 @@ class ReferenceNgrams:
     @cached_property
     def orders(self) -> tuple[Order, ...]:
         built = []
-        names, sizes, small = self._words, self.lengths, np.int32
-        caption_of = np.repeat(np.arange(len(sizes), dtype=small), sizes)
-        left = np.repeat(np.cumsum(sizes, dtype=small), sizes) - np.arange(len(names), dtype=small)  # to the end
+        names, sizes = self._words, self.lengths
+        caption_of = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+        left: Small = np.repeat(np.cumsum(sizes, dtype=np.int32), sizes)  # words from here to the caption's end
+        left -= np.arange(len(names), dtype=np.int32)
         for k in range(self.ORDERS):
             key, place = self._sorted(k, names, left)
             starts = _changes(key)
@@ -127,12 +128,12 @@ class ReferenceNgrams:
             order, pair = self._order(keys, starts, caption_of[place])
             built.append(order)
             if k == 0:
-                self.pair_of_word = np.empty(len(place), small)
+                self.pair_of_word = np.empty(len(place), np.int32)
                 self.pair_of_word[place] = pair
             del pair
             names = np.zeros(len(left), np.int32)
-            names[place] = np.cumsum(starts, dtype=small) - small(1)
-        self._words = np.zeros(0, small)
+            names[place] = np.cumsum(starts, dtype=np.int32) - np.int32(1)
+        self._words = np.zeros(0, np.int32)
         return tuple(built)
 
     def _sorted(self, k: int, names: Small, left: Small) -> tuple[Ints, Small]:
