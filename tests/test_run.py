@@ -23,6 +23,9 @@ from cutline.metrics.baselines import CONTEXT
 
 ROOT = Path(__file__).parent.parent
 RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "cutline/demo.toml"]
+#: Each recipe as it is, and the one variant that has a model of another kind (Flan-T5 behind BLIP-2).
+AS_THEY_ARE = [pytest.param(path, [], id=path.stem) for path in RECIPES]
+OTHER = pytest.param(ROOT / "recipes/goodnews-blip2.toml", ["variant=8x24GB"], id="goodnews-blip2-8x24GB")
 
 SMALL: dict[str, dict[str, Any]] = {
     "model": {
@@ -47,11 +50,11 @@ def small(source, **changes) -> run.Recipe:
     return recipe.parse(table, run.Recipe)
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_is_rehearsed_with_tiny(path, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("path", "changes"), [*AS_THEY_ARE, OTHER])
+def test_every_recipe_is_rehearsed_with_tiny(path, changes, tmp_path, monkeypatch):
     """From the data to the report, without its data, its checkpoint, a network or a GPU."""
     monkeypatch.chdir(tmp_path)
-    loaded = recipe.load(path, run.Recipe)
+    loaded = recipe.load(path, run.Recipe, changes)
     evaluation = run.Run(loaded, tmp_path / "run", tiny=True)()
     if loaded.train and loaded.train.retrieval:
         log = list(jsonl.read(tmp_path / "run/train/log.jsonl"))

@@ -14,12 +14,15 @@ from cutline.families.base import Family
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "cutline/demo.toml"]
+#: Each recipe as it is, and the one variant that has a model of another kind (Flan-T5 behind BLIP-2).
+AS_THEY_ARE = [pytest.param(path, [], id=path.stem) for path in RECIPES]
+OTHER = pytest.param(ROOT / "recipes/goodnews-blip2.toml", ["variant=8x24GB"], id="goodnews-blip2-8x24GB")
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_is_sound_in_miniature(path, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("path", "changes"), [*AS_THEY_ARE, OTHER])
+def test_every_recipe_is_sound_in_miniature(path, changes, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    rehearsed = run.Run(recipe.load(path, run.Recipe), tmp_path / "run", tiny=True)
+    rehearsed = run.Run(recipe.load(path, run.Recipe, changes), tmp_path / "run", tiny=True)
     assert check_verb.run(rehearsed, [], as_json=True, debug=True)
     found = json.loads(capsys.readouterr().out)
     assert found["passed"]
