@@ -34,6 +34,9 @@ TEXT = (".txt", ".gz")
 
 IGNORED = -100
 
+#: Held-out texts, evenly spread over all of them, that the loss is measured on; more take time and say no more.
+MEASURED = 5000
+
 #: Written into a caption, they would be taken for its end.
 _MARKERS = re.compile("|".join(map(re.escape, MARKERS)))
 
@@ -153,7 +156,7 @@ def teach(
     )
     model.generation_config.update(suppress_tokens=[tokenizer.unk_token_id])
     rows = _encode(tokenizer, texts, sizes.max_tokens)
-    measured = _encode(tokenizer, held_out[:5000], sizes.max_tokens)
+    measured = _encode(tokenizer, held_out[:: math.ceil(len(held_out) / MEASURED) or 1], sizes.max_tokens)
     steps = epochs * math.ceil(len(rows) / batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     rate = torch.optim.lr_scheduler.LambdaLR(
