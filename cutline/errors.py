@@ -6,6 +6,8 @@ CutlineError            a problem and its remedy, one line each; the command lin
 ├── CheckpointError     a model can't be opened, built or saved
 ├── ScoreError          predictions and references don't belong together
 └── TrainingError       training can't start or had to stop
+
+ScoreWarning            a Python warning: a score means less than it seems to, or was left out
 """
 
 
@@ -41,3 +43,7 @@ class ScoreError(CutlineError):
 
 class TrainingError(CutlineError):
     pass
+
+
+class ScoreWarning(UserWarning):
+    """What to mind with a score; also said by the command line, in reports and in ``scores.json``."""

@@ -13,7 +13,7 @@ from cutline.compare import Difference, pair
 from cutline.errors import ScoreError
 from cutline.metrics import baselines
 from cutline.metrics.base import Candidates, Floats, References
-from cutline.metrics.scorer import Caption, Scorer, broken_lines, check_ids, score
+from cutline.metrics.scorer import Caption, Scorer, broken_lines, check_ids, missing_warning, score
 from cutline.metrics.settings import ScoreSettings
 from cutline.records import Prediction, Score
 
@@ -175,14 +175,14 @@ def evaluate(
     warnings += broken_lines(candidates.captions, "predictions")
     if oracle:
         warnings.insert(0, ORACLE)
-    if missing:
-        warnings.append(f"{missing} of {len(scorer.references)} images have no prediction and were scored as empty.")
+    warnings += missing_warning(missing, len(scorer.references))
     if candidates.several:
         many = sum(len(texts) > 1 for texts in candidates.several)
         warnings.append(f"{many} images have several captions: the first was scored, self_bleu looks at all of them.")
     statistics = scorer.statistics(candidates)
     beside, differences, notes = _baselines(scorer, candidates, statistics, training, contexts, settings, warnings)
     scores = scorer.score_candidates(candidates, statistics=statistics)
+    warnings += scorer.left_out(scores)
     if oracle:
         scores = {name: replace(one, signature=f"{one.signature}|context:oracle") for name, one in scores.items()}
     return Evaluation(
@@ -246,6 +246,8 @@ def _baselines(
             [caption] * len(references),
             f"“{caption}”, the training caption with the best CIDEr over the training captions, for every image.",
         )
+    else:
+        warnings.append("No training captions are known: there is no constant caption to compare with.")
     others = baselines.derangement(scorer.groups or references.ids, settings.seed)
     if others is None:
         warnings.append("One group holds more than half of the images: no captions of another image to compare with.")

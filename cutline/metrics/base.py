@@ -146,6 +146,7 @@ class Metric(ABC):
         uses_tokens: whether the tokenizer matters.
         compares: whether captions are held against references or images, so that baselines have something to say.
         lower_is_better: the scores of which less is better.
+        unknown: score → why its value can't be known, where it is NaN; a whole sentence's second half.
     """
 
     scores: ClassVar[tuple[str, ...]]
@@ -153,6 +154,7 @@ class Metric(ABC):
     uses_tokens: ClassVar[bool] = True
     compares: ClassVar[bool] = True
     lower_is_better: ClassVar[tuple[str, ...]] = ()
+    unknown: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, references: References, settings: Section | None = None):
         self.references = references

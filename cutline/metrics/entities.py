@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -64,6 +64,9 @@ class Entities(Metric):
 
     scores = SCORES
     version = 2  # 1 matched each mention once
+    unknown: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        SCORES[-2:], "the training captions, or their entities, are not known, and so not which names are rare"
+    )
     uses_tokens = False
 
     def __init__(

@@ -6,6 +6,9 @@ model ended by itself, and counts images with a caption.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 
 from cutline.metrics.base import Candidates, Floats, Metric, ratio
@@ -21,6 +24,9 @@ class Hygiene(Metric):
     scores = SCORES
     compares = False
     lower_is_better = SCORES
+    unknown: ClassVar[Mapping[str, str]] = {
+        "unfinished": "only predictions.jsonl says whether a caption ended by itself"
+    }
 
     def statistics(self, candidates: Candidates) -> Floats:
         statistics = np.zeros((len(candidates.captions), 5))

@@ -5,6 +5,9 @@ Nearly all of people's captions are new; a captioner that repeats its training s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 
 from cutline.metrics.base import Candidates, Floats, MeanMetric
@@ -15,6 +18,9 @@ SCORES = ("novel",)
 class Novelty(MeanMetric):
     scores = SCORES
     compares = False
+    unknown: ClassVar[Mapping[str, str]] = {
+        "novel": "the training captions are not known (score against a dataset, or a file, that has a train split)"
+    }
 
     def values(self, candidates: Candidates) -> Floats:
         known = self.references.training_tokens

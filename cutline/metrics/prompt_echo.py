@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 
 from cutline.metrics.base import Candidates, Floats, Metric, ratio
@@ -15,6 +18,7 @@ class PromptEcho(Metric):
     scores = SCORES
     compares = False
     lower_is_better = SCORES
+    unknown: ClassVar[Mapping[str, str]] = {"prompt_echo": "no image has a context that stood in its prompt"}
 
     def statistics(self, candidates: Candidates) -> Floats:
         rows = np.zeros((len(candidates.captions), 2))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cutline.errors import ScoreError
+from cutline.errors import ScoreError, ScoreWarning
 from cutline.metrics import find, significance
 from cutline.metrics.base import Candidates, Factory, Metric, References, some
 from cutline.metrics.ptb import LINE_BREAKS
@@ -58,13 +59,20 @@ def score(
         Score's name → :class:`Score`. A score that can't be known from the predictions (``unfinished`` of plain texts)
         is left out.
 
+    Warns:
+        ScoreWarning: what to mind (CIDEr of few images), and a score that was asked for and left out.
+
     Raises:
         ScoreError: ids that don't match, an unknown metric, an image without reference, what a metric needs is absent.
         RecipeError: options that a metric doesn't have.
     """
     known = References(references, tokenizer, images=images)
     scorer = Scorer(known, metrics, groups=groups, resamples=resamples, seed=seed, options=options)
-    return scorer.score(predictions, allow_missing=allow_missing)
+    scores = scorer.score(predictions, allow_missing=allow_missing)
+    missing = missing_warning(len(known) - len(predictions), len(known))
+    for text in [*scorer.warnings(), *missing, *scorer.left_out(scores)]:
+        warnings.warn(text, ScoreWarning, stacklevel=2)
+    return scores
 
 
 class Scorer:
@@ -226,6 +234,17 @@ class Scorer:
                     )
         return scores
 
+    def left_out(self, scores: Mapping[str, Score]) -> list[str]:
+        """Which scores can't be known, and why; of the usual ones none is missed (``unfinished`` of plain texts)."""
+        if self.chosen == DEFAULT:
+            return []
+        return [
+            f"{name} was left out: {metric.unknown.get(name, 'its value is not defined here')}."
+            for metric in self.metrics
+            for name in metric.scores
+            if name in self._wanted and name not in scores
+        ]
+
     def warnings(self) -> list[str]:
         """What to mind with these references, each sentence once."""
         captions = [text for texts in self.references.captions for text in texts]
@@ -250,6 +269,11 @@ def _options(options: Options) -> dict[str, Section]:
         name: given if isinstance(given, Section) else parse(given, known[name], where=f"options of {name}")
         for name, given in options.items()
     }
+
+
+def missing_warning(missing: int, images: int) -> list[str]:
+    """A warning when images have no prediction."""
+    return [f"{missing} of {images} images have no prediction and were scored as empty."] if missing > 0 else []
 
 
 def broken_lines(captions: Sequence[str], what: str) -> list[str]:

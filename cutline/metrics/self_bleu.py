@@ -7,6 +7,9 @@ captions. Images with one caption don't count.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 
 from cutline.metrics.base import Candidates, Floats, Metric, References
@@ -21,6 +24,7 @@ class SelfBleu(Metric):
     scores = SCORES
     compares = False
     lower_is_better = SCORES
+    unknown: ClassVar[Mapping[str, str]] = {"self_bleu4": "no image has several captions to compare with each other"}
 
     def statistics(self, candidates: Candidates) -> Floats:
         rows = np.zeros((len(candidates.captions), 11))

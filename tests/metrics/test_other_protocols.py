@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cutline.errors import ScoreWarning
 from cutline.evaluate import evaluate
 from cutline.metrics.scorer import score
 from cutline.metrics.settings import ScoreSettings
@@ -54,7 +55,11 @@ def test_repetition_counts_ngrams_that_came_before() -> None:
 def test_novelty_and_echo_need_to_know_what_was_there() -> None:
     references = {"a": ["x"], "b": ["y"], "c": ["z"]}
     predictions = {"a": "A dog.", "b": "the cat in Paris", "c": "new"}
-    assert score(predictions, references, ["novelty", "prompt_echo"], resamples=0) == {}
+    with pytest.warns(ScoreWarning) as said:
+        assert score(predictions, references, ["novelty", "prompt_echo"], resamples=0) == {}
+    assert [str(one.message).split(":")[0] for one in said] == ["novel was left out", "prompt_echo was left out"]
+    unknown = evaluate(predictions, references, settings=ScoreSettings(metrics=("novelty", "length"), resamples=0))
+    assert [text for text in unknown.warnings if "left out: the training captions are not known" in text]
     found = evaluate(
         predictions,
         references,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cutline.errors import RecipeError, ScoreError
+from cutline.errors import RecipeError, ScoreError, ScoreWarning
 from cutline.metrics import find
 from cutline.metrics.hygiene import loops
 from cutline.metrics.scorer import Scorer, score
@@ -88,6 +88,8 @@ def test_lengths() -> None:
 
 def test_few_images_warn() -> None:
     assert any("fewer than 100 images" in text for text in Scorer(REFERENCES).warnings())
+    with pytest.warns(ScoreWarning, match="fewer than 100 images"):
+        score(dict.fromkeys(REFERENCES, "a dog"), REFERENCES, ["cider"], resamples=0)
     assert any("end a line" in text for text in Scorer({"a": ["x\u2028y"]}).warnings())
     assert any("one reference" in text for text in Scorer({"a": ["x"]}).warnings())
     assert any("more than once" in text for text in Scorer({"a": ["x", "x"]}).warnings())
