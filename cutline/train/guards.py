@@ -150,6 +150,7 @@ class Guards(TrainerCallback):
         self.least_training = _smoothed(smoothing, len(family.tokenizer))
         self.least_validation = least_loss(family, validating)
         self.high = self.low = 0
+        self.fine = resumed_at
         (folder / STOPPED).unlink(missing_ok=True)
         path = folder / PANEL
         self.rows = [row for row in jsonl.read(path) if row["step"] <= resumed_at] if path.exists() else []
@@ -213,6 +214,10 @@ class Guards(TrainerCallback):
         if loss is None or not math.isfinite(loss) or state.global_step > self.likelihood_until:
             return
         self.high = self.high + 1 if loss > FAR * self.guessing + 1 else 0
+        if self.high:
+            last_good.keep(self.folder, self.fine)
+        else:
+            self.fine = state.global_step
         early = (state.epoch or 0.0) < 1 and loss < IMPOSSIBLE
         self.low = self.low + 1 if loss < 0.98 * self.least_training or early else 0
         said = f"the loss is {loss:.3f} nats a token"

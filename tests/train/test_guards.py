@@ -207,6 +207,22 @@ def test_a_loss_that_cannot_be(dataset, tmp_path, monkeypatch, factor, words):
         verb.train(vit_gpt2(), dataset, settings(), tmp_path)
 
 
+def test_a_loss_that_explodes_leaves_the_last_good_step(dataset, tmp_path, monkeypatch, capsys):
+    real, steps = type(vit_gpt2()).forward, iter(range(100))
+
+    def forward(self, batch, label_smoothing=0.0):
+        loss = real(self, batch, label_smoothing)
+        return loss._replace(nll=loss.nll * 3) if self.training and next(steps) >= 4 else loss
+
+    say(monkeypatch, [GOOD] * 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(vit_gpt2()), "forward", forward)
+        with pytest.raises(TrainingError, match=r"Stopped at step 6.*weights of step 4 are kept"):
+            verb.train(vit_gpt2(), dataset, settings(), tmp_path)
+    assert verb.train(vit_gpt2(), dataset, settings(), tmp_path)["steps"] == 8
+    assert "goes on from step 4, which was good" in capsys.readouterr().err
+
+
 def test_least_loss_of_several_captions():
     """Two captions of an image share its probability: ln 2 each at best; the same caption twice costs nothing."""
     family = vit_gpt2()
