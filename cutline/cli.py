@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from cutline import language_verb, retrieve_verb
+from cutline import bootstrap_verb, language_verb, retrieve_verb
 from cutline.errors import CutlineError
 from cutline.quiet import quiet_libraries
 
@@ -48,7 +48,7 @@ def run(
     out: Out = None,
     set: Set = [],  # noqa: B006 - typer copies it
     tiny: Tiny = False,
-    only: Annotated[str, typer.Option(help="Stages, with commas: prepare,train,caption,score,ablate,report.")] = "",
+    only: Annotated[str, typer.Option(help="Some stages, with commas: prepare,train,caption,score,report …")] = "",
     show_config: Annotated[bool, typer.Option("--show-config", help="Print the resolved recipe and stop.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -311,6 +311,7 @@ def families(debug: Debug = False) -> None:
     print("\n".join(found.names()))
 
 
+app.command(short_help="Caption web images, filter captions by matching, join what is left.")(bootstrap_verb.bootstrap)
 app.command(short_help="Teach a small language model captions, for vision_prefix to open.")(language_verb.language)
 app.add_typer(retrieve_verb.app, short_help="Find images by text and texts by image; evaluate that.")
 

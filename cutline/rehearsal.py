@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cutline import ranks
 from cutline.data.settings import DataSettings
 from cutline.progress import say
 
 if TYPE_CHECKING:
+    from cutline.bootstrap.settings import BootstrapSettings
     from cutline.run import Recipe
 
 
@@ -44,8 +45,26 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
     generate = recipe.generate.model_copy(update={"max_tokens": 12, "beams": min(2, recipe.generate.beams),
                                                   "batch_size": 4, "split": "auto"})  # fmt: skip
     score = recipe.score.rehearsed()
-    changed = {"data": data, "train": train, "generate": generate, "score": score, "ablation": ablation}
+    changed: dict[str, Any] = {"data": data, "train": train, "generate": generate, "score": score, "ablation": ablation}
+    changed |= {"bootstrap": _bootstrap(recipe.bootstrap, folder)}
     return recipe.model_copy(update=changed)
+
+
+def _bootstrap(settings: BootstrapSettings | None, folder: Path) -> BootstrapSettings | None:
+    """A miniature is sure of nothing, so that a half of all is kept, whatever it says."""
+    if settings is None or settings.web is None:
+        return settings
+    web = settings.web.model_copy(update={"limit": 12, "dataset": None})
+    if web.source is None or not Path(web.source).exists():
+        from cutline.data import shapes
+
+        drawn = folder / "web-shapes"
+        if ranks.is_first() and not (drawn / "captions.csv").exists():
+            shapes.draw(drawn, train=12, val=0, test=0, seed=1)
+        web = DataSettings(source=str(drawn), limit=12)
+    generate = settings.generate.model_copy(update={"max_tokens": 12, "batch_size": 4})
+    keep = settings.keep.model_copy(update={"share": 0.5})
+    return settings.model_copy(update={"web": web, "generate": generate, "keep": keep})
 
 
 def _of_miniature(parts: dict[str, str]) -> dict[str, str]:

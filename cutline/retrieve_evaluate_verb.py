@@ -118,9 +118,9 @@ def _of_recipe(
     recipe = recipes.load(path, runs.Recipe, overrides)
     place = runs.default_folder(path, tiny)
     whole = runs.Run(recipe, place, tiny=tiny)
-    settings = whole.recipe.retrieve.model_copy(update=dict(changes))
+    settings = (whole.recipe.retrieve or RetrieveSettings()).model_copy(update=dict(changes))
     if not dataset:
-        whole(("prepare",))
+        whole(("prepare", "bootstrap"))
     data = Dataset.open(dataset) if dataset else whole.dataset()
     trained = place / "model" if (place / "model").is_dir() else None
     if recipe.train and trained is None:

@@ -1,83 +1,43 @@
-"""A recipe as a whole, and the verb that goes through everything that it asks for."""
+"""The verb that goes through everything that a recipe asks for."""
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
-
 from cutline import ranks
-from cutline.ablation.settings import AblationSettings
-from cutline.data.settings import DataSettings
 from cutline.errors import CutlineError, DataError, RecipeError
-from cutline.families.settings import GenerateSettings, ModelSettings
-from cutline.metrics.settings import ScoreSettings
+from cutline.experiment import Preparation as Preparation
+from cutline.experiment import Recipe as Recipe
+from cutline.experiment import default_folder as default_folder
+from cutline.experiment import with_kept as with_kept
 from cutline.progress import bar, say
-from cutline.recipe import Section, to_toml
+from cutline.recipe import to_toml
 from cutline.rehearsal import rehearsal
 from cutline.retrieve.settings import RetrieveSettings
 from cutline.runs import RunFolder, fingerprint
-from cutline.train.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from cutline.ablation.settings import AblationSettings
     from cutline.data.dataset import Dataset
     from cutline.data.prepare import Report
     from cutline.evaluate import Evaluation
     from cutline.families.base import Family
 
-#: In this order; a recipe without [train] has no train stage, one without [ablation] no ablate stage.
-STAGES = ("prepare", "train", "caption", "score", "ablate", "report")
+#: In this order; a recipe without [train] has no train stage, and so with [bootstrap] and [ablation].
+STAGES = ("prepare", "bootstrap", "train", "caption", "score", "ablate", "retrieve", "report")
 
-#: The stages of a recipe that trains for captions, not for retrieval.
-CAPTIONING = ("caption", "score", "ablate", "report")
+#: The stages of a recipe for captions, which one for retrieval hasn't.
+CAPTIONING = ("caption", "score", "ablate")
 
 #: Keys of [model] that also hold for what was trained.
 QUANTIZING = ("quantize", "double_quantize", "compute_dtype")
 
 #: Keys of [train] that change nothing about the result.
 _WITHOUT_EFFECT = {"guards", "log_every", "keep", "workers", "trackers"}
-
-
-class Recipe(Section):
-    """One experiment."""
-
-    about: str = Field("", description="what the experiment is, in a sentence or two; shown in the report")
-    seed: int = Field(0, ge=0, description="of new weights, of the order of training and of dropout")
-    data: DataSettings
-    model: ModelSettings
-    train: TrainSettings | None = None
-    generate: GenerateSettings = GenerateSettings()
-    score: ScoreSettings = ScoreSettings()
-    ablation: AblationSettings | None = None
-    retrieve: RetrieveSettings = RetrieveSettings()
-
-    @model_validator(mode="after")
-    def _nothing_quantised_is_trained(self) -> Recipe:
-        policy = self.train.parts.get("text", "full") if self.train else "frozen"
-        if self.model.quantize in ("nf4", "int8") and policy not in ("frozen", "lora"):
-            raise ValueError(
-                f'[train.parts] text = "{policy}", but [model] quantize = "{self.model.quantize}": what is quantised '
-                'stays frozen or has adapters; say "frozen" or "lora"'
-            )
-        return self
-
-
-class Preparation(Section):
-    """The part of a recipe that preparing needs."""
-
-    data: DataSettings
-
-
-class Captioning(Section):
-    """The part of a recipe that captioning needs."""
-
-    generate: GenerateSettings
 
 
 class Run:
@@ -100,11 +60,7 @@ class Run:
     def __call__(self, stages: Collection[str] = STAGES) -> Evaluation | None:
         """Goes through the stages that the recipe asks for; returns the scores, when they are made."""
         self._check(stages)
-        if self._for_retrieval and set(stages) & set(CAPTIONING):
-            if tuple(stages) != STAGES:
-                raise RecipeError(f"{CAPTIONING[0]}: this recipe trains for retrieval.", "Leave [train.retrieval] out.")
-            say("this recipe trains for retrieval: it ends with the training, whose log has recall on val")
-            stages = [stage for stage in stages if stage not in CAPTIONING]
+        stages = self._of_this_recipe(stages)
         if ranks.count() > 1:
             self._meet()
         with self.folder.locked() if ranks.is_first() else nullcontext():
@@ -120,18 +76,32 @@ class Run:
             evaluation = self._score() if "score" in stages else None
             if "ablate" in stages and self.recipe.ablation:
                 self._ablate(self.recipe.ablation)
+            if "retrieve" in stages:
+                evaluation = self._retrieve()
             if "report" in stages:
                 self._report()
         return evaluation
 
-    @property
-    def _for_retrieval(self) -> bool:
-        return self.recipe.train is not None and self.recipe.train.retrieval is not None
+    def _of_this_recipe(self, stages: Collection[str]) -> Collection[str]:
+        """Without those that captions, or retrieval, would need."""
+        other = CAPTIONING if self.recipe.for_retrieval else ("retrieve",)
+        if (wrong := [stage for stage in other if stage in stages]) and tuple(stages) != STAGES:
+            what, key = ("retrieval", "[train.retrieval]") if self.recipe.for_retrieval else ("captions", "[retrieve]")
+            remedy = f"Leave {key} out." if self.recipe.for_retrieval else f"Add {key}, or [train.retrieval]."
+            raise RecipeError(f"{wrong[0]}: this recipe is for {what}.", remedy)
+        return [stage for stage in stages if stage not in other]
 
     def _before_training(self, stages: Collection[str]) -> None:
         self.folder.describe(to_toml(self.recipe), self.recipe.seed)
         if "prepare" in stages:
             self._prepare()
+        if "bootstrap" in stages and self.recipe.bootstrap:
+            from cutline.bootstrap.stage import bootstrap_stage
+
+            bootstrap_stage(
+                self.folder, self._human(), self.recipe.bootstrap, self.recipe.seed, tiny=self.tiny, begin=self._begin,
+                counted=print_counts,
+            )  # fmt: skip
         if "caption" in stages:
             self.dataset().split(self._split())  # a split that isn't there is known before hours of training
 
@@ -160,7 +130,7 @@ class Run:
             find.lower_is_better(self.recipe.train.metric)  # raises where it is no single score
         if "score" in stages:
             self.recipe.score.check()
-        if {"train", "caption"} & set(stages) and not (self.tiny or self.folder.stage("prepare")):
+        if {"train", "caption", "retrieve"} & set(stages) and not (self.tiny or self.folder.stage("prepare")):
             from cutline.families.open import family_of
 
             family_of(self.recipe.model)  # a model that isn't there is known before hours of preparing
@@ -177,14 +147,14 @@ class Run:
         begun = time.monotonic()
         with bar("preparing") as progress:
             report = prepare(self.recipe.data, self._dataset_folder, progress)
-        dataset = self.dataset()
+        dataset = self._human()
         print_counts(report)
         self.folder.note(data={"folder": str(self._dataset_folder), "fingerprint": dataset.fingerprint})
         self.folder.begin("prepare", dataset.fingerprint, ())
         self.folder.finish("prepare", time.monotonic() - begun)
 
-    def dataset(self) -> Dataset:
-        """The prepared dataset.
+    def _human(self) -> Dataset:
+        """The recipe's own dataset, prepared.
 
         Raises:
             DataError: it isn't prepared yet.
@@ -197,6 +167,18 @@ class Run:
                 "Run it without --only, or with --only prepare,… first.",
             )
         return Dataset.open(self._dataset_folder)
+
+    def dataset(self) -> Dataset:
+        """The prepared dataset; where the recipe bootstraps, with what the filter let through.
+
+        Raises:
+            DataError: it isn't prepared yet.
+        """
+        if not self.recipe.bootstrap:
+            return self._human()
+        from cutline.data.dataset import Dataset
+
+        return Dataset.open(self.folder / "bootstrap/dataset")
 
     # ---- train
 
@@ -247,7 +229,7 @@ class Run:
             captions = [caption for captions in dataset.split(split).column("captions") for caption in captions]
         place = self.folder / ("miniature" if ranks.is_first() else f"miniature-{ranks.rank()}")
         settings = self.recipe.model.model_copy(update=model)
-        task = "embed" if self._for_retrieval else "caption"
+        task = "embed" if self.recipe.for_retrieval else "caption"
         family = open_family(settings, captions, tiny=self.tiny, seed=self.recipe.seed, task=task, place=place)
         spare_threads(family)
         return family
@@ -357,6 +339,28 @@ class Run:
         samples = list(self.dataset().split(self._split()))
         ablate(self.folder, samples, captions, self._captioner, settings, self.recipe.generate, self.recipe.score, step)
 
+    def _retrieve(self) -> Evaluation:
+        from cutline.retrieve.stage import retrieve_stage
+
+        settings, dataset = self.recipe.retrieve or RetrieveSettings(), self.dataset()
+        split, trained = settings.split, self._training_made_from()
+        if split == "auto":
+            split = next((name for name in ("test", "val") if name in dataset.splits()), "")
+        if self.recipe.train and not self.folder.is_finished("train", trained):
+            raise CutlineError(f"{self.folder.path} holds no finished training of this recipe.", "Train first.")
+
+        def open_model() -> Family:
+            from cutline.families.open import open_checkpoint, spare_threads
+
+            if not self.recipe.train:
+                return self.open_family(dtype="float32")
+            family = open_checkpoint(self.folder / "model", "float32", self.recipe.model.device, task="embed")
+            spare_threads(family)
+            return family
+
+        state = fingerprint(trained, settings.model_dump(), split)
+        return retrieve_stage(self.folder, open_model, dataset, split, settings, state, self._begin)
+
     def _report(self) -> None:
         from cutline.report import write
 
@@ -376,24 +380,3 @@ def print_counts(report: Report) -> None:
     if report.problems:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.problems.items())
         say(f"prepare: {report.lost:,} of {report.rows:,} rows lost; problems.jsonl lists: {reasons}")
-
-
-def default_folder(recipe: str | Path, tiny: bool) -> Path:
-    """``runs/<the recipe's name>``; a recipe that is a run's own leads back to that run."""
-    path = Path(recipe)
-    if path.name == "recipe.toml" and (path.parent / "run.json").exists():
-        return path.parent
-    name = re.sub(r"[^\w.-]+", "-", path.stem)
-    return Path("runs") / (f"{name}-tiny" if tiny else name)
-
-
-def with_kept(recipe: Recipe) -> Recipe:
-    """The recipe, with what the checkpoint that it opens keeps of generation where the recipe says nothing."""
-    checkpoint = recipe.model.checkpoint
-    if recipe.train or checkpoint is None:
-        return recipe
-    place = Path(checkpoint) / "cutline.json"
-    kept = json.loads(place.read_text(encoding="utf-8")).get("generate") if place.is_file() else None
-    if not kept:
-        return recipe
-    return recipe.model_copy(update={"generate": recipe.generate.over(GenerateSettings(**kept))})

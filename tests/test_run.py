@@ -55,11 +55,25 @@ def test_every_recipe_is_rehearsed_with_tiny(path, changes, tmp_path, monkeypatc
     """From the data to the report, without its data, its checkpoint, a network or a GPU."""
     monkeypatch.chdir(tmp_path)
     loaded = recipe.load(path, run.Recipe, changes)
-    evaluation = run.Run(loaded, tmp_path / "run", tiny=True)()
-    if loaded.train and loaded.train.retrieval:
-        log = list(jsonl.read(tmp_path / "run/train/log.jsonl"))
-        assert 0 <= log[-1]["val_mean_recall"] <= 1
-        assert "embed" in open_checkpoint(tmp_path / "run", task="embed").can
+    rehearsed = run.Run(loaded, tmp_path / "run", tiny=True)
+    evaluation = rehearsed()
+    if loaded.for_retrieval:
+        assert evaluation is not None
+        assert {"tr_recall_at_1", "ir_recall_at_10"} <= evaluation.scores.keys()
+        assert set(evaluation.baselines) >= {"chance"}
+        page = (tmp_path / "run/report.html").read_text()
+        assert "image → text (TR), recall at 1" in page
+        assert "What is missing" not in page
+        assert page.count("data:image/jpeg") >= 4
+        if loaded.train:
+            log = list(jsonl.read(tmp_path / "run/train/log.jsonl"))
+            assert 0 <= log[-1]["val_mean_recall"] <= 1
+            assert "embed" in open_checkpoint(tmp_path / "run", task="embed").can
+        if loaded.bootstrap:
+            kinds = {kind for sample in rehearsed.dataset() for kind in sample.extra["captions_from"]}
+            assert kinds == {"human", "web", "synthetic"}
+            assert "kept" in (tmp_path / "run/bootstrap/report.html").read_text()
+            assert rehearsed() is not None  # finished, and passed over
         return
     assert evaluation is not None
     assert evaluation.counts["images"] == 12

@@ -21,6 +21,8 @@ from cutline.report.thumbnails import Thumbnail, thumbnail
 #: In the order of a run; stages of other names come after them.
 _STAGES = ("prepare", "train", "caption", "score", "ablate-captions", "ablate")
 
+_NO_CAPTION = "No image has been captioned."
+
 _SIGNS_OF_A_RUN = ("recipe.toml", "run.json", "stages", "predictions.jsonl", "scores.json", "train/log.jsonl")
 
 Found = TypeVar("Found")
@@ -125,7 +127,9 @@ def gather(run: Path, split: str | None) -> Gathered:
     evaluation = _try(missing, run / "scores.json", lambda path: Evaluation.load(path.parent))
     split = split or _split(recipe, stages, found, photographs)
     missing += _unfinished(recipe, stages, log, found, photographs.ids(split))
-    if not (run / "scores.json").is_file():
+    if (run / "retrieval").is_dir():  # such a run captions nothing
+        missing = [sentence for sentence in missing if sentence != _NO_CAPTION]
+    elif not (run / "scores.json").is_file():
         missing.append("The captions have not been scored." if found else "There are no scores.")
     elif evaluation is not None and not evaluation.ids:
         missing.append("There is no per_image.jsonl, so no examples can be chosen by their scores.")
@@ -200,7 +204,7 @@ def _unfinished(
         steps = max((row.get("step", 0) for row in log), default=0)
         said.append(f"Training stopped at step {steps:,}, before its end." if log else "Training has not begun.")
     if not found:
-        said.append("No image has been captioned.")
+        said.append(_NO_CAPTION)
     elif not stages.get("caption", {"finished": True}).get("finished"):
         of = f" of {len(wanted):,}" if wanted else ""
         said.append(f"Captioning is not finished: {len(found):,}{of} images so far.")

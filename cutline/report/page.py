@@ -14,7 +14,7 @@ from cutline.data import steps
 from cutline.data.problem import LOSSES, MENDED
 from cutline.jsonl import write_atomically
 from cutline.records import Score
-from cutline.report import examples, plots, words
+from cutline.report import examples, plots, retrieval_page, words
 from cutline.report.gather import Gathered, gather
 
 _HERE = Path(__file__).parent
@@ -39,7 +39,8 @@ def write(run: str | Path, split: str | None = None) -> Path:
         DataError: there is no such folder, or nothing of a run in it.
     """
     run = Path(run)
-    page = render(gather(run, split))
+    gathered = gather(run, split)
+    page = retrieval_page.render(gathered, run) if retrieval_page.is_one(run) else render(gathered)
     # text from outside may hold half a surrogate pair, which UTF-8 doesn't have
     write_atomically(run / "report.html", page.encode("utf-8", "replace"))
     return run / "report.html"

@@ -3,7 +3,8 @@
 import pytest
 from transformers import AutoTokenizer
 
-from cutline.families.common.vocabulary import MARKERS, byte_bpe, word_level
+from cutline.families.common import tiny
+from cutline.families.common.vocabulary import MARKERS, byte_bpe, word_level, word_pieces
 
 CAPTIONS = [
     "A man's dog (brown) runs , fast .",
@@ -83,3 +84,31 @@ def test_bpe_gives_back_any_text_unchanged():
         ids = tokenizer(text).input_ids
         assert tokenizer.unk_token_id not in ids
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: byte_bpe(CAPTIONS, 320).backend_tokenizer.to_str(),
+        lambda: word_pieces(CAPTIONS, 300),
+        lambda: word_pieces(tiny.example_texts(), 300),
+        lambda: tiny._byte_level_bpe.__wrapped__(tiny.example_texts(), 420),
+        lambda: tiny._sentencepiece_bpe.__wrapped__(tiny.example_texts(), 520, ("<pad>", "<eos>", "<bos>", "<unk>")),
+        lambda: tiny._clip_bpe.__wrapped__(tiny.example_texts(), 700),
+        lambda: tiny._unigram.__wrapped__(tiny.example_texts(), 300),
+    ],
+    ids=["byte_bpe", "word_pieces", "more_word_pieces", "byte_level_bpe", "sentencepiece_bpe", "clip_bpe", "unigram"],
+)
+def test_the_same_texts_always_give_the_same_vocabulary(made):
+    """Processes that train together, and a resumed one, each build it anew; a library's hash table must not decide."""
+    first = made()
+    assert all(made() == first for _ in range(5))
+
+
+def test_word_pieces_spell_what_they_never_saw():
+    vocabulary = word_pieces(CAPTIONS, 300)
+    assert vocabulary["[PAD]"] == 0
+    assert len(vocabulary) <= 300
+    assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
+    assert {"dog", "runs"} <= vocabulary.keys()
+    assert {"z", "##s"} <= vocabulary.keys()

@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cutline.families.base import Batch
-from cutline.families.common.matching import Matching
+from cutline.families.common.matching import WholeMatching
 
 if TYPE_CHECKING:
     from cutline.families.blip_2 import Blip2Matcher
 
 
-class Blip2Matching(Matching):
+class Blip2Matching(WholeMatching):
     """Q: queries, L: tokens of a text, D: width, H: heads, T: positions of the image."""
 
     def __init__(self, family: Blip2Matcher, texts: Sequence[str], tokens_at_once: int = 4096):
@@ -42,24 +42,24 @@ class Blip2Matching(Matching):
         self.lengths = batch["attention_mask"].sum(1)  # [M]
 
     @torch.no_grad()
-    def scores(self, features: Batch, texts: Tensor) -> Tensor:
+    def logits(self, features: Batch, texts: Tensor) -> Tensor:
         texts = texts.to(self.ids.device)
         image = features["features"][0].to(self.qformer.layernorm.weight.dtype)  # [T, C]
         seen: list[tuple[Tensor, Tensor] | None] = []  # of each layer that looks, [1, H, T, D/H]
         for layer in self.layers:
             cross = layer.crossattention.attention if layer.has_cross_attention else None
             seen.append((self._split(cross.key(image[None])), self._split(cross.value(image[None]))) if cross else None)
-        scores = torch.empty(len(texts), device=texts.device)
+        logits = torch.empty(len(texts), 2, device=texts.device)
         lengths = self.lengths[texts]
         for length in torch.unique(lengths).tolist():
             rows = (lengths == length).nonzero()[:, 0]
             at_once = max(1, self.tokens_at_once // (self.model.query_tokens.shape[1] + length))
             for some in torch.split(rows, at_once):
-                scores[some] = self._read(self.ids[texts[some], :length], seen).float()
-        return scores
+                logits[some] = self._read(self.ids[texts[some], :length], seen).float()
+        return logits
 
     def _read(self, ids: Tensor, seen: list[tuple[Tensor, Tensor] | None]) -> Tensor:
-        """[K] logits of K texts [K, L] of one length."""
+        """[K, 2] logits of K texts [K, L] of one length."""
         queries = self.model.query_tokens.shape[1]
         embedded = self.model.embeddings(ids, query_embeds=self.model.query_tokens.expand(len(ids), -1, -1))
         hidden = self.qformer.layernorm(embedded.to(self.qformer.layernorm.weight.dtype))  # [K, Q + L, D]
@@ -80,7 +80,7 @@ class Blip2Matching(Matching):
             about = layer.feed_forward_chunk_query(about)
             hidden = about if last else torch.cat([about, layer.feed_forward_chunk(text)], 1)
         head = self.model.itm_head
-        return head(hidden.to(head.weight.dtype)).mean(1)[:, 1]  # type: ignore[no-any-return]
+        return head(hidden.to(head.weight.dtype)).mean(1)  # type: ignore[no-any-return]
 
     def _split(self, hidden: Tensor) -> Tensor:
         """[B, L, D] → [B, H, L, D/H]"""

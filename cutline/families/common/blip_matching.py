@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cutline.families.base import Batch
-from cutline.families.common.matching import Matching
+from cutline.families.common.matching import WholeMatching
 
 if TYPE_CHECKING:
-    from cutline.families.blip import BlipMatcher
+    from cutline.families.common.blip_roles import BlipReader
 
 
 class _Group(NamedTuple):
@@ -31,10 +31,10 @@ class _Group(NamedTuple):
     length: int
 
 
-class BlipMatching(Matching):
+class BlipMatching(WholeMatching):
     """S: tokens of several texts in a row, D: width, H: heads, T: positions of the image."""
 
-    def __init__(self, family: BlipMatcher, texts: Sequence[str], tokens_at_once: int = 1024, keep_bytes: int = 2**30):
+    def __init__(self, family: BlipReader, texts: Sequence[str], tokens_at_once: int = 1024, keep_bytes: int = 2**30):
         """Prepares M texts.
 
         Args:
@@ -45,6 +45,7 @@ class BlipMatching(Matching):
                 tokens of BLIP-base in float32), else computed anew for each image.
         """
         assert not family.training
+        self.memory = family.memory
         self.encoder, self.itm_head = family.model.text_encoder, family.model.itm_head
         self.layers: list[Any] = list(self.encoder.encoder.layer)
         self.heads = family.model.config.text_config.num_attention_heads
@@ -86,20 +87,20 @@ class BlipMatching(Matching):
         return [*pieces, (first, len(lengths))] if len(lengths) else []
 
     @torch.no_grad()
-    def scores(self, features: Batch, texts: Tensor) -> Tensor:
-        image = features["features"][0]  # [T, C]
+    def logits(self, features: Batch, texts: Tensor) -> Tensor:
+        image = self.memory(features["features"])[0]  # [T, C]
         # of every layer, [1, H, T, D/H]
         keys = [self._split(layer.crossattention.self.key(image))[None] for layer in self.layers]
         values = [self._split(layer.crossattention.self.value(image))[None] for layer in self.layers]
         places, back = self.place[texts.cpu()].sort()
         found = [self._read(places[first:last], keys, values) for first, last in self._pieces(self.lengths[places])]
-        scores = torch.cat(found) if found else image.new_zeros(0)
-        ordered = torch.empty_like(scores)
-        ordered[back.to(scores.device)] = scores
-        return ordered.float()
+        logits = torch.cat(found) if found else image.new_zeros(0, 2)
+        ordered = torch.empty_like(logits)
+        ordered[back.to(logits.device)] = logits
+        return ordered
 
     def _read(self, places: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
-        """[K] logits of texts, given by their places in ascending order, with the image of these keys and values."""
+        """[K, 2] logits of texts, given by their places in ascending order, with the image of these keys and values."""
         groups = _groups(self.lengths[places])
         hidden = self._first_layer(places) if self.first is None else self.first[self._tokens(places)[0]]  # [S, D]
         for number, layer in enumerate(self.layers):
@@ -112,7 +113,7 @@ class BlipMatching(Matching):
             queries = self._split(cross.self.query(hidden))[None]  # [1, H, S, D/H]
             looked = F.scaled_dot_product_attention(queries, keys[number], values[number])[0]
             hidden = layer.feed_forward_chunk(cross.output(self._join(looked), hidden))
-        return self.itm_head(hidden)[:, 1]  # type: ignore[no-any-return]
+        return self.itm_head(hidden)  # type: ignore[no-any-return]
 
     def _self_attention(self, layer: Any, hidden: Tensor, groups: list[_Group], first_only: bool = False) -> Tensor:
         """[S, D] → [S, D], or the first rows of the texts [K, D]; each text attends to itself."""

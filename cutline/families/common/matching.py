@@ -27,21 +27,40 @@ class Matching(ABC):
             texts: int64 [K], places among the texts that it was made with.
         """
 
+    def log_odds(self, features: Batch, texts: Tensor) -> Tensor:
+        """float32 [K], how much likelier "it matches" is than "it doesn't", in nats: what a filter decides by."""
+        raise NotImplementedError
 
-class PlainMatching(Matching):
-    """By ``match``, a batch of padded texts at a time."""
+
+class WholeMatching(Matching):
+    """Matching by both logits of each pair."""
+
+    @abstractmethod
+    def logits(self, features: Batch, texts: Tensor) -> Tensor:
+        """[K, 2] of "it doesn't match" and "it matches"; arguments as ``scores``."""
+
+    def scores(self, features: Batch, texts: Tensor) -> Tensor:
+        return self.logits(features, texts)[:, 1].float()
+
+    def log_odds(self, features: Batch, texts: Tensor) -> Tensor:
+        doesnt, does = self.logits(features, texts).float().unbind(1)
+        return does - doesnt
+
+
+class PlainMatching(WholeMatching):
+    """By ``match_logits``, a batch of padded texts at a time."""
 
     def __init__(self, family: RetrievalFamily, texts: Sequence[str], batch_size: int = 64):
         self.family, self.texts, self.batch_size = family, list(texts), batch_size
 
     @torch.no_grad()
-    def scores(self, features: Batch, texts: Tensor) -> Tensor:
+    def logits(self, features: Batch, texts: Tensor) -> Tensor:
         found = [
-            self.family.match(
+            self.family.match_logits(
                 features,
                 self.family.encode_texts([self.texts[place] for place in places.tolist()]),
                 torch.zeros(len(places), dtype=torch.int64, device=self.family.device),
             )
             for places in torch.split(texts, self.batch_size)
         ]
-        return torch.cat(found) if found else torch.zeros(0, device=self.family.device)
+        return torch.cat(found) if found else torch.zeros(0, 2, device=self.family.device)

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import Qwen2Tokenizer
 
 from cutline.data.shapes import caption, scenes
+from cutline.families.common.vocabulary import cut_words, word_pieces
 
 _SENTENCES = (
     "Describe the image in one sentence.",
@@ -138,18 +139,7 @@ def wordpiece(texts: Sequence[str] = (), size: int = 300) -> dict[str, int]:
 
 @functools.lru_cache(8)
 def _wordpiece(texts: tuple[str, ...], size: int) -> dict[str, int]:
-    markers = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    letters = [chr(code) for code in range(33, 127)]  # any English word can be spelt
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=markers, initial_alphabet=letters, show_progress=False
-        ),
-    )
-    return dict(tokenizer.get_vocab())
+    return word_pieces(texts, size)
 
 
 def clip_bpe(texts: Sequence[str] = (), size: int = 700) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -171,9 +161,10 @@ def _clip_bpe(texts: tuple[str, ...], size: int) -> tuple[dict[str, int], list[t
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
+    last = sorted({word[-1] + "</w>" for word in cut_words(tokenizer, texts)})
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=markers,
+        special_tokens=[*markers, *last],
         initial_alphabet=alphabet,
         end_of_word_suffix="</w>",
         show_progress=False,
@@ -209,4 +200,15 @@ def _unigram(texts: tuple[str, ...], size: int) -> list[tuple[str, float]]:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    pieces = json.loads(tokenizer.to_str())["model"]["vocab"]
+    return [*map(tuple, pieces[:3]), *_in_order(pieces[3:])]
+
+
+def _in_order(pieces: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The same pieces, letters that no text has in alphabetical order: the trainer gives them the lowest scores, steps
+    of 0.0001 apart, in the order of a hash table."""
+    bound = min(score for _, score in pieces) + 1e-4 * len(pieces)
+    unseen = sorted(piece for piece, score in pieces if score < bound and len(piece) == 1)
+    scores = dict(zip(unseen, sorted((dict(pieces)[piece] for piece in unseen), reverse=True), strict=True))
+    found = [(piece, round(scores.get(piece, score), 9)) for piece, score in pieces]
+    return sorted(found, key=lambda one: (-one[1], one[0]))

@@ -1,8 +1,8 @@
 """Tokenizers made from the captions of the training split, for text decoders that start from nothing.
 
-Both kinds have four distinct markers, <bos> 0, <pad> 1, <eos> 2 and <unk> 3, and end every encoded text with <eos>; the
-decoder's start token is the model's to put in front. They are ordinary Hugging Face tokenizers: `save_pretrained` them,
-and `AutoTokenizer` opens them again.
+Words and byte-level pieces have four distinct markers, <bos> 0, <pad> 1, <eos> 2 and <unk> 3, and end every encoded
+text with <eos>; the decoder's start token is the model's to put in front. They are ordinary Hugging Face tokenizers:
+`save_pretrained` them, and `AutoTokenizer` opens them again.
 
 A word that is too rare for the vocabulary becomes <unk> where captions are read. It is never generated: a model that
 uses such a tokenizer names <unk> in `suppress_tokens` of its generation config.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -64,6 +64,39 @@ def byte_bpe(captions: Iterable[str], size: int = 4000) -> PreTrainedTokenizerFa
     )
     tokenizer.train_from_iterator(captions, trainer)
     return _wrap(tokenizer)
+
+
+def word_pieces(captions: Sequence[str], size: int = 4000) -> dict[str, int]:
+    """A lower-case WordPiece vocabulary with BERT's markers, for ``BertTokenizer``; any English word can be spelt.
+
+    Args:
+        captions: what to learn from.
+        size: number of tokens, at most.
+    """
+    markers = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    letters = [chr(code) for code in range(33, 127)]  # any English word can be spelt
+    inner = sorted({f"##{letter}" for word in cut_words(tokenizer, captions) for letter in word[1:]})
+    tokenizer.train_from_iterator(
+        captions,
+        trainers.WordPieceTrainer(
+            vocab_size=size, special_tokens=[*markers, *inner], initial_alphabet=letters, show_progress=False
+        ),
+    )
+    return dict(tokenizer.get_vocab())
+
+
+def cut_words(tokenizer: Tokenizer, texts: Sequence[str]) -> set[str]:
+    """What the trainer cuts texts into before it learns.
+
+    Trainers number a word's inner or last letters in the order of a hash table, which is another at each start, and
+    break ties by these numbers: processes that train together would read the same caption as other tokens. Letters
+    that are given as special tokens have their numbers by their place.
+    """
+    clean, cut = tokenizer.normalizer, tokenizer.pre_tokenizer
+    return {word for text in texts for word, _ in cut.pre_tokenize_str(clean.normalize_str(text))}
 
 
 def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:

@@ -15,22 +15,28 @@ from transformers import BlipConfig, BlipPreTrainedModel, BlipTextModel, BlipVis
 from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
 
 
-class BlipMixture(BlipPreTrainedModel, GenerationMixin):
-    """Heads: ``vision_proj`` and ``text_proj`` (ITC), ``itm_head`` (ITM), ``text_decoder.cls`` (LM); ``temperature`` is
-    what the cosines of the contrastive loss are divided by, 0.07 at first and learnt."""
+class TextRoles:
+    """What a Hugging Face model gets by inheriting it besides.
 
-    def __init__(self, config: BlipConfig):
-        super().__init__(config)
-        text = config.text_config
-        self.vision_model = BlipVisionModel(config.vision_config)
-        self.text_encoder = BlipTextModel(text, add_pooling_layer=False)
-        self.text_decoder = BlipTextLMHeadModel(text)
-        self.vision_proj = nn.Linear(config.vision_config.hidden_size, config.image_text_hidden_size)
-        self.text_proj = nn.Linear(text.hidden_size, config.image_text_hidden_size)
+    Heads: ``vision_proj`` and ``text_proj`` (ITC), ``itm_head`` (ITM), ``text_decoder.cls`` (LM); ``temperature`` is
+    what the cosines of the contrastive loss are divided by, 0.07 at first and learnt.
+    """
+
+    def add_roles(self, text: Any, channels: int, width: int) -> None:
+        """Adds the text transformer and the heads.
+
+        Args:
+            text: a BlipTextConfig.
+            channels: width of what an image's vector is made of.
+            width: of the space that images and texts meet in.
+        """
+        self.text_encoder: Any = BlipTextModel(text, add_pooling_layer=False)
+        self.text_decoder: Any = BlipTextLMHeadModel(text)
+        self.vision_proj = nn.Linear(channels, width)
+        self.text_proj = nn.Linear(text.hidden_size, width)
         self.itm_head = nn.Linear(text.hidden_size, 2)
         self.temperature = nn.Parameter(torch.tensor(0.07))
         self._tied_weights_keys = self._shared()
-        self.post_init()
 
     def _shared(self) -> dict[str, str]:
         """Parameter of the decoder → the encoder's that it is."""
@@ -46,11 +52,20 @@ class BlipMixture(BlipPreTrainedModel, GenerationMixin):
         return shared
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.text_encoder.get_input_embeddings()  # type: ignore[no-any-return]
+        embeddings: nn.Module = self.text_encoder.get_input_embeddings()
+        return embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_encoder.set_input_embeddings(value)
         self.text_decoder.set_input_embeddings(value)
+
+
+class BlipMixture(TextRoles, BlipPreTrainedModel, GenerationMixin):
+    def __init__(self, config: BlipConfig):
+        super().__init__(config)
+        self.vision_model = BlipVisionModel(config.vision_config)
+        self.add_roles(config.text_config, config.vision_config.hidden_size, config.image_text_hidden_size)
+        self.post_init()
 
     def forward(self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
         """The decoder's output, as ``BlipForConditionalGeneration`` has it."""

@@ -1,0 +1,1 @@
+"""Caption bootstrapping (CapFilt): synthetic captions for web images, and a filter over both kinds."""

@@ -1,0 +1,215 @@
+"""Caption bootstrapping: a captioner writes captions for web images, a matcher drops what doesn't fit, the rest joins.
+
+Source: CapFilt, BLIP (Li et al. 2022, arXiv:2201.12086, section 3.3): captions are drawn by nucleus sampling; web and
+synthetic captions that the matching head takes for no pair are dropped; what is left, and human captions, train anew.
+
+    made-by.json         what all this was made from
+    synthetic-<n>.jsonl  predictions, one line an image
+    scores.jsonl         one line an image: each caption with its kind and its log-odds to match
+    captions.jsonl       every caption with what became of it
+    dataset/             the human dataset and the web images that kept a caption
+    report.html          what was kept and dropped, with pictures
+
+Killed at any moment, the same call goes on where it stopped, to the same files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from cutline import jsonl
+from cutline.bootstrap.captions import Candidate, by_image, chosen, counts, from_rows, of_image
+from cutline.bootstrap.merge import Merged, merge
+from cutline.bootstrap.settings import BootstrapSettings
+from cutline.caption import caption
+from cutline.caption_files import PredictionFile, read
+from cutline.data.dataset import Dataset
+from cutline.errors import CutlineError, DataError
+from cutline.families.base import Family
+from cutline.families.common.retrieval import RetrievalFamily
+from cutline.progress import bar
+from cutline.records import Sample
+from cutline.retrieve.embed import chunks, opened
+
+
+@dataclass(frozen=True)
+class Bootstrapped:
+    """What came out.
+
+    Attributes:
+        counts: kind → captions and how many of them were kept.
+        candidates, stays: the captions, and which of them.
+        failed: image → why it has no score.
+        merged: the dataset.
+        uncaptioned: synthetic captions that could not be made.
+    """
+
+    counts: Mapping[str, Mapping[str, int]]
+    candidates: Sequence[Candidate]
+    stays: Sequence[bool]
+    failed: Mapping[str, str]
+    merged: Merged
+    uncaptioned: int = 0
+
+
+def bootstrap(
+    captioner: Family | None,
+    matcher: Family,
+    web: Dataset,
+    human: Dataset | None,
+    settings: BootstrapSettings,
+    folder: Path,
+    made_by: Mapping[str, Any],
+) -> Bootstrapped:
+    """Does one round, or goes on with it.
+
+    Args:
+        captioner: what writes; None where ``settings.captions`` is 0.
+        matcher: the filter.
+        web: images with the captions found beside them, if any.
+        human: what the kept captions join; None: they make a dataset of their own.
+        settings: the ``[bootstrap]`` section.
+        folder: where everything is kept.
+        made_by: what decides about captions and scores, besides what ``settings`` says.
+
+    Raises:
+        CutlineError: the folder holds another round.
+        DataError: no caption is kept.
+    """
+    matcher.needs("match")
+    decides = settings.model_dump(mode="json", include={"captions", "generate"})
+    _note(folder, {**made_by, "web": web.fingerprint, **decides})
+    written = _write(captioner, web, settings, folder, made_by) if settings.captions else []
+    failed = _score(cast("RetrievalFamily", matcher), web, written, folder / "scores.jsonl")
+    candidates = list(from_rows(jsonl.read(folder / "scores.jsonl")))
+    stays = chosen(candidates, settings.keep)
+    rows = (one.to_json(stay) for one, stay in zip(candidates, stays, strict=True))
+    jsonl.write_atomically(folder / "captions.jsonl", "".join(jsonl.dumps(row) + "\n" for row in rows))
+    if not any(stays):
+        raise DataError(
+            f"The filter drops all {len(candidates):,} captions.",
+            "Lower [bootstrap.keep] threshold, or give a share; captions.jsonl has the scores.",
+        )
+    merged = merge(human, web, candidates, stays, folder / "dataset")
+    uncaptioned = sum(row.status == "failed" for rows_of in written for row in rows_of.values())
+    return Bootstrapped(counts(candidates, stays), candidates, stays, failed, merged, uncaptioned)
+
+
+def _note(folder: Path, now: Mapping[str, Any]) -> None:
+    path = folder / "made-by.json"
+    now = json.loads(json.dumps(now))
+    if path.exists():
+        then = json.loads(path.read_text(encoding="utf-8"))
+        if other := [key for key in {**then, **now} if then.get(key) != now.get(key)]:
+            raise CutlineError(
+                f"{folder} holds a round with another {', '.join(other)}.", "Give another --out, or --overwrite."
+            )
+        return
+    jsonl.write_atomically(path, json.dumps(now, indent=2) + "\n")
+
+
+def _write(
+    captioner: Family | None, web: Dataset, settings: BootstrapSettings, folder: Path, made_by: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The synthetic captions, a file for each drawing; each has a seed of its own."""
+    found = []
+    for number in range(settings.captions):
+        generate = settings.generate.model_copy(update={"seed": settings.generate.seed + number})
+        file = PredictionFile(folder / f"synthetic-{number}.jsonl", {**made_by, "generate": generate.model_dump()})
+        done = file.open()
+        if len(done) < len(web):
+            if captioner is None:
+                raise CutlineError("Synthetic captions need a captioner.", "Give one, or set captions = 0.")
+            captioner.needs("caption")
+            with bar("captioning") as progress, jsonl.Appender(file.path) as out:
+                count = len(done)
+                for batch in caption(captioner, web, generate, done=done):
+                    out.write(row.to_json() for row in batch)
+                    count += len(batch)
+                    progress(count, len(web))
+        found.append(read(file.path))
+    return found
+
+
+def _score(family: RetrievalFamily, web: Dataset, written: Sequence[Mapping[str, Any]], path: Path) -> dict[str, str]:
+    """Log-odds of every caption with its image, from what the file holds on; returns what is wrong with images."""
+    samples = list(web)
+    with jsonl.Appender(path) as out, bar("filtering") as progress:
+        known = {row["image"]: row for row in jsonl.read(path)}
+        done = len(known)
+        for chunk in chunks(samples, family):
+            if all(sample.id in known for sample in chunk):
+                continue
+            rows = _scored(family, chunk, written)
+            new = [row for row in rows if row["image"] not in known]
+            out.write(new)
+            done += len(new)
+            progress(done, len(samples))
+            known |= {row["image"]: row for row in new}
+    return {id: row["error"] for id, row in known.items() if row.get("error")}
+
+
+@torch.inference_mode()
+def _scored(
+    family: RetrievalFamily, chunk: Sequence[Sample], written: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """A line for each image: its captions, or what is wrong with it. The image is seen once for all of them."""
+    pixels, wrong = opened(family, chunk)
+    features = iter(family.split_features(family.see(pixels)) if pixels is not None else ())
+    captions = [
+        of_image(sample, [rows[sample.id].caption for rows in written if rows[sample.id].caption is not None])
+        for sample in chunk
+    ]
+    matching = family.matching([text for of in captions for text, _ in of])
+    rows, first = [], 0
+    for place, (sample, of) in enumerate(zip(chunk, captions, strict=True)):
+        row: dict[str, Any] = {"image": sample.id, "captions": []}
+        if place in wrong:
+            row["error"] = wrong[place]
+        else:
+            seen = family.join_features([next(features)])
+            odds = matching.log_odds(seen, torch.arange(first, first + len(of))).tolist() if of else []
+            row["captions"] = [[*one, round(value, 5)] for one, value in zip(of, odds, strict=True)]
+        rows.append(row)
+        first += len(of)
+    return rows
+
+
+def report(found: Bootstrapped, web: Dataset, settings: BootstrapSettings, folder: Path) -> Path:
+    """Writes ``report.html``; returns its path."""
+    from cutline.report import bootstrap_page  # matplotlib is wanted here only
+
+    keep = settings.keep
+    rule = (
+        f"the best {keep.share:.0%} of each kind" if keep.share else f"probability to match at least {keep.threshold}"
+    )
+    captions = {
+        id: [one.to_json(stay) for one, stay in of] for id, of in by_image(found.candidates, found.stays).items()
+    }
+    images = {sample.id: sample.image for sample in web}
+    return bootstrap_page.write(
+        folder / "report.html", folder.resolve().name, rule, found.counts, captions, images, found.failed, words(found)
+    )
+
+
+def words(found: Bootstrapped) -> list[str]:
+    """What was kept, in sentences."""
+    told = [
+        f"{kind}: {of['kept']:,} of {of['captions']:,} captions kept ({of['kept'] / of['captions']:.1%})"
+        for kind, of in found.counts.items()
+    ]
+    merged = found.merged
+    told.append(f"images: {merged.human:,} human, {merged.web:,} of {merged.of:,} web images")
+    if merged.held_out:
+        told.append(f"{merged.held_out:,} web images are pictures of the human val or test split, and were left out")
+    if found.failed or found.uncaptioned:
+        told.append(
+            f"{len(found.failed):,} images could not be scored; {found.uncaptioned:,} synthetic captions are missing"
+        )
+    return told

@@ -1,0 +1,94 @@
+"""Human captions and what the filter let through, as one dataset that every verb reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cutline import jsonl
+from cutline.bootstrap.captions import Candidate, by_image
+from cutline.data.dataset import FORMAT_VERSION, MARKER, SCHEMA, Dataset, write_table
+
+#: Key in a sample's ``extra``: for each of its captions "human", "web" or "synthetic".
+PROVENANCE = "captions_from"
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The dataset, and how many images it has of each origin.
+
+    Attributes:
+        web, of: web images in it, of so many.
+        held_out: web images left out because the human val or test split has the same picture.
+    """
+
+    path: Path
+    human: int
+    web: int
+    of: int
+    held_out: int
+
+
+def merge(
+    human: Dataset | None, web: Dataset, candidates: Sequence[Candidate], stays: Sequence[bool], folder: Path
+) -> Merged:
+    """Writes the merged dataset; its marker last. Image files are linked where the file system can, else copied."""
+    (folder / MARKER).unlink(missing_ok=True)  # from here on it is not whole
+    kept = by_image(candidates, stays)
+    ours = list(_rows(human)) if human is not None else []
+    held = {row["sha256"] for row in ours if row["split"] not in ("", "train")}
+    found = [row for row in _rows(web) if any(stay for _, stay in kept.get(row["id"], ()))]
+    joining = [row for row in found if row["sha256"] not in held]
+    for dataset, rows in ((human, ours), (web, joining)):
+        for row in rows:
+            assert dataset is not None
+            _bring(dataset.path / row["file_name"], folder / row["file_name"])
+    write_table(folder, [*map(_human, ours), *(_web(row, kept[row["id"]]) for row in joining)])
+    whole = Dataset(folder)
+    marker = {"format_version": FORMAT_VERSION, "samples": len(whole), "splits": whole.splits(),
+              "fingerprint": whole.fingerprint}  # fmt: skip
+    jsonl.write_atomically(folder / MARKER, json.dumps(marker, indent=2) + "\n")
+    return Merged(folder, len(ours), len(joining), len(web), len(found) - len(joining))
+
+
+def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    columns = [dataset.column(name) for name in SCHEMA.names]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(SCHEMA.names, values, strict=True))
+
+
+def _human(row: Mapping[str, Any]) -> dict[str, Any]:
+    extra = json.loads(row["extra"])
+    before = extra.get(PROVENANCE, ["human"] * len(row["captions"]))  # of an earlier round
+    return {**row, "extra": json.dumps(extra | {PROVENANCE: before}, ensure_ascii=False)}
+
+
+def _web(row: Mapping[str, Any], captions: Sequence[tuple[Candidate, bool]]) -> dict[str, Any]:
+    of = [one for one, stay in captions if stay]
+    extra = json.loads(row["extra"]) | {PROVENANCE: [one.kind for one in of]}
+    return {
+        **row,
+        "id": f"web/{row['id']}",
+        "group": f"web/{row['group']}",
+        "captions": [one.text for one in of],
+        "split": "train",
+        "extra": json.dumps(extra, ensure_ascii=False),
+    }
+
+
+def _bring(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+    except OSError:  # another file system
+        shutil.copyfile(source, part)
+    os.replace(part, target)

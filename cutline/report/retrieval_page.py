@@ -1,0 +1,110 @@
+"""The report of a run that ends with recall: scores, training curves, and what some texts found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from cutline import jsonl
+from cutline.evaluate import Evaluation
+from cutline.report import plots
+from cutline.report.gather import Gathered
+from cutline.retrieve.stage import FOLDER
+
+_HERE = Path(__file__).parent
+
+#: Texts that are shown with what they found, and how much of it.
+_TEXTS, _HITS = 8, 4
+
+_NAMES = {"tr": "image → text (TR)", "ir": "text → image (IR)"}
+
+
+def is_one(run: Path) -> bool:
+    """Whether a run folder holds an evaluation of retrieval."""
+    return (run / FOLDER / "scores.json").is_file()
+
+
+def render(run: Gathered, folder: Path) -> str:
+    """The page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    found = Evaluation.load(folder / FOLDER)
+    css = (_HERE / "page.css").read_text(encoding="utf-8") + "\n.tablebox { overflow-x: auto; }\n"
+    return environment.get_template("retrieval.html.jinja").render(
+        run=run,
+        css=Markup(css),
+        split=run.stages.get("retrieve", {}).get("split", ""),
+        deck=[text for text in (run.recipe.get("about", ""), verdict(found)) if text],
+        rows=list(_rows(found)),
+        baselines=list(found.baselines),
+        notes=[f"{_NAMES.get(name, name)}: {text}." for name, text in found.notes.items()],
+        curves=list(_curves(run)),
+        cards=list(_cards(run, folder)),
+    )
+
+
+def verdict(found: Evaluation) -> str:
+    """Recall at 1 in both directions, beside chance, in a sentence."""
+    parts = []
+    for direction, words in (("tr", "of the images find one of their captions"), ("ir", "of the captions their image")):
+        score = found.scores.get(f"{direction}_recall_at_1")
+        chance = found.baselines.get("chance", {}).get(f"{direction}_recall_at_1")
+        if score is not None:
+            beside = f"; chance: {chance.value:.2%}" if chance else ""
+            parts.append(f"{score.value:.1%} ({score.low:.1%}–{score.high:.1%}{beside}) {words} first")
+    return " and ".join(parts) + f", among {found.counts['images']:,} images." if parts else ""
+
+
+def _rows(found: Evaluation) -> Iterator[dict[str, Any]]:
+    for name, score in found.scores.items():
+        direction, _, rest = name.partition("_")
+        several = [scores.get(name) for scores in found.baselines.values()]
+        yield {
+            "name": f"{_NAMES.get(direction, direction)}, {rest.replace('_', ' ')}",
+            "value": f"{score.value:.4g}",
+            "interval": f"{score.low:.3g}–{score.high:.3g}",
+            "others": ["" if one is None else f"{one.value:.4g}" for one in several],
+        }
+
+
+def _curves(run: Gathered) -> Iterator[tuple[str, Markup]]:
+    settings = run.recipe.get("train", {}).get("retrieval", {})
+    metric = settings.get("metric", "mean_recall")
+    chosen = run.stages.get("train", {}).get("best_step")
+    if drawn := plots.loss_curve(run.log):
+        yield "Loss by step.", Markup(drawn)
+    if drawn := plots.score_curve(run.log, metric, chosen):
+        yield (
+            f"{metric.replace('_', ' ').capitalize()} on the validation images; the ring is what was kept.",
+            Markup(drawn),
+        )
+
+
+def _cards(run: Gathered, folder: Path) -> Iterator[dict[str, Any]]:
+    """Some texts with the images that they found."""
+    hits = folder / FOLDER / "hits.jsonl"
+    of: dict[str, list[Mapping[str, Any]]] = {}
+    for row in jsonl.read(hits) if hits.is_file() else ():
+        owner, mark, place = row["query"].rpartition("#")
+        if mark and place.isdigit() and int(place) < len(run.photographs.references(owner)):
+            of.setdefault(row["query"], []).append(row)
+    queries = list(of)
+    for number in range(min(_TEXTS, len(queries))):
+        query = queries[number * len(queries) // min(_TEXTS, len(queries))]
+        owner, _, place = query.rpartition("#")
+        best = sorted(of[query], key=lambda row: row["rank"])[:_HITS]
+        text = run.photographs.references(owner)[int(place)]
+        yield {"text": text, "hits": [_hit(run, row, owner) for row in best]}
+
+
+def _hit(run: Gathered, row: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    picture, _ = run.photographs.picture(row["candidate"], 240)
+    itm = "" if row["itm"] is None else f"{row['itm']:.2f}"
+    return {"id": row["candidate"], "rank": row["rank"], "itc": f"{row['itc']:.3f}", "right": row["candidate"] == owner,
+            "picture": picture, "itm": itm}  # fmt: skip
