@@ -66,6 +66,14 @@ class _Gathered(torch.autograd.Function):
         return own
 
 
+def before(count: int, device: torch.device) -> int:
+    """How many rows the processes in front of this one have, each ``count`` of its own."""
+    if not dist.is_initialized():
+        return 0
+    counts = gathered(torch.tensor([count], device=device))
+    return int(counts[: dist.get_rank()].sum())
+
+
 def total(count: int | Tensor, device: torch.device) -> float:
     """A number summed over processes, divided by how many they are: what a process's own sum is divided by, so that
     DDP's mean of gradients is the gradient of the mean over everything."""

@@ -17,7 +17,7 @@ class Pairs(NamedTuple):
     """P pairs, ordered by image.
 
     Attributes:
-        images, texts: int64 [P], places in the batch.
+        images, texts: int64 [P], places among the images, and among the texts, that were drawn from.
         labels: int64 [P], 1 for a true pair.
     """
 
@@ -26,12 +26,14 @@ class Pairs(NamedTuple):
     labels: Tensor
 
     def of_images(self, first: int, last: int) -> Pairs:
-        """The pairs of a range of images."""
+        """The pairs of a range of images, which are counted from its first on."""
         chosen = (self.images >= first) & (self.images < last)
-        return Pairs(self.images[chosen], self.texts[chosen], self.labels[chosen])
+        return Pairs(self.images[chosen] - first, self.texts[chosen], self.labels[chosen])
 
 
-def draw(logits: Tensor, true: Tensor, rows: Tensor) -> Pairs:
+def draw(
+    logits: Tensor, true: Tensor, rows: Tensor, generator: torch.Generator | None = None, share: float = 1.0
+) -> Pairs:
     """Each text with its image, with another's image, and each text's image with another's text.
 
     A text or image to which everything in the batch is true has no negative.
@@ -40,21 +42,27 @@ def draw(logits: Tensor, true: Tensor, rows: Tensor) -> Pairs:
         logits: [N, R] of images with texts, scaled as the contrastive loss scales them.
         true: bool [N, R], true pairs; never drawn.
         rows: int64 [R], the image of each text.
+        generator: of the draws.
+        share: of the texts, drawn anew each time, that have pairs; the others stay candidates.
     """
-    every = torch.arange(len(rows), device=rows.device)
+    asked = torch.arange(len(rows), device=rows.device)
+    if share < 1:
+        count = max(1, round(share * len(rows)))
+        asked = torch.randperm(len(rows), generator=generator, device=rows.device)[:count].sort().values
     # scores of a softmax over all, the true ones taken out: as published
-    to_texts = logits.softmax(1).masked_fill(true, 0)[rows]  # [R, R]
-    to_images = logits.softmax(0).masked_fill(true, 0).T  # [R, N]
+    rows = rows[asked]  # of the A texts asked for
+    to_texts = logits.softmax(1).masked_fill(true, 0)[rows]  # [A, R]
+    to_images = logits.softmax(0).masked_fill(true, 0).T[asked]  # [A, N]
     some_text, some_image = (
-        _possible(weights, ~mask) for weights, mask in ((to_texts, true[rows]), (to_images, true.T))
+        _possible(weights, ~mask) for weights, mask in ((to_texts, true[rows]), (to_images, true.T[asked]))
     )
-    images, texts = [rows], [every]
+    images, texts = [rows], [asked]
     if len(other := (some_text.sum(1) > 0).nonzero()[:, 0]):
         images.append(rows[other])
-        texts.append(torch.multinomial(some_text[other], 1)[:, 0])
+        texts.append(torch.multinomial(some_text[other], 1, generator=generator)[:, 0])
     if len(other := (some_image.sum(1) > 0).nonzero()[:, 0]):
-        images.append(torch.multinomial(some_image[other], 1)[:, 0])
-        texts.append(every[other])
+        images.append(torch.multinomial(some_image[other], 1, generator=generator)[:, 0])
+        texts.append(asked[other])
     labels = torch.zeros(sum(map(len, images)), dtype=torch.int64, device=rows.device)
     labels[: len(rows)] = 1
     order = torch.cat(images).argsort(stable=True)

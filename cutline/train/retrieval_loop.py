@@ -141,11 +141,6 @@ class RetrievalTrainer(CaptionTrainer):
         **arguments: Any,
     ):
         assert settings.retrieval is not None
-        if ranks.count() > 1:
-            raise TrainingError(
-                "Training for retrieval runs in one process: in two, its loss didn't come out as in one.",
-                "Start it without torchrun; chunk gives one card the negatives of a large batch.",
-            )
         if settings.deepspeed or settings.fsdp:
             raise TrainingError(
                 "[train.retrieval] trains with torchrun's processes, each with the whole model.",

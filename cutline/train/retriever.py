@@ -21,8 +21,10 @@ from cutline.errors import TrainingError
 from cutline.families.base import Batch
 from cutline.families.common.loss import IGNORED
 from cutline.families.common.retrieval import RetrievalFamily
-from cutline.train.contrast import gathered, sigmoid_loss, softmax_loss, total
+from cutline.train import together
+from cutline.train.contrast import before, gathered, sigmoid_loss, softmax_loss, total
 from cutline.train.hard_negatives import Pairs, draw
+from cutline.train.lengths import by_length
 from cutline.train.momentum import Slow
 from cutline.train.settings import RetrievalSettings
 
@@ -69,7 +71,8 @@ class Part:
         first, last: its range of images.
         totals: pairs to match and tokens to predict in the whole batch, over all processes.
         keys: of the momentum encoder.
-        pairs: to match, when they are drawn already.
+        pairs: to match, when they are drawn already; images counted from ``first`` on.
+        candidates: the captions of all processes, among which the texts of pairs have their places.
         random: the state in which this range was embedded the first time.
         pull: gradients of the contrastive loss for the vectors of this range, and for scale and offset.
     """
@@ -80,6 +83,7 @@ class Part:
     totals: dict[str, float]
     keys: _Keys | None = None
     pairs: Pairs | None = None
+    candidates: Sequence[str] = ()
     random: _Random | None = None
     pull: tuple[Tensor | None, ...] | None = None
     #: The contrastive loss, reported with the last part.
@@ -165,13 +169,14 @@ class Retriever(nn.Module):
             itc = self._contrast(vectors, batch, keys, scale)
             wanted = [*vectors, *(one for one in scale if one is not None)]
             gradients = torch.autograd.grad(itc, [one for one in wanted if one.requires_grad], allow_unused=True)
-        pairs = self._pairs(vectors, batch) if self.weights["itm"] else None
+        pairs, candidates = self._pairs(vectors, batch) if self.weights["itm"] else (None, [])
         images, texts, *learnt = gradients
         for part in parts:
             first, last = part.texts
             at_end = part is parts[-1]  # the pass in which processes tell one another their gradients
             part.pull = (images[part.first : part.last], texts[first:last], *(learnt if at_end else ()))
             part.pairs = pairs.of_images(part.first, part.last) if pairs else None
+            part.candidates = candidates
             part.itc = itc.detach() if at_end else None
         if pairs:
             parts[0].totals["itm"] = total(len(pairs.labels), self.family.device)  # one dictionary for all parts
@@ -189,7 +194,7 @@ class Retriever(nn.Module):
             itc = self._contrast(vectors, batch, part.keys, self._scale())
             said["itc"], loss = itc.detach(), loss + self.weights["itc"] * itc
             if self.weights["itm"]:
-                part.pairs = self._pairs(vectors, batch)
+                part.pairs, part.candidates = self._pairs(vectors, batch)
                 part.totals["itm"] = total(len(part.pairs.labels), self.family.device)
         else:
             learnt = [one for one in self._scale() if one is not None and one.requires_grad]
@@ -213,7 +218,8 @@ class Retriever(nn.Module):
         seen = {"features": family.looked_at(visual)["features"]}
         first, last = part.texts
         texts = family.encode_texts(part.batch.captions[first:last])
-        return Vectors(family.embed_images(seen), family.embed_texts(texts)), seen
+        vectors = by_length(texts, lambda some, _: family.embed_texts(some))
+        return Vectors(family.embed_images(seen), vectors), seen
 
     def _scale(self) -> tuple[Tensor, Tensor | None]:
         if self.temperature is not None:
@@ -279,19 +285,32 @@ class Retriever(nn.Module):
         (images, image_owners), (texts, text_owners) = made
         return _Keys(images, texts, image_owners, text_owners)
 
-    def _pairs(self, vectors: Vectors, batch: RetrievalBatch) -> Pairs:
+    def _pairs(self, vectors: Vectors, batch: RetrievalBatch) -> tuple[Pairs, list[str]]:
+        """The pairs to match of this process's images, and the captions of all processes.
+
+        They are drawn among the images and captions of all processes, by each of them alike; then each takes the
+        pairs of its own images, so that of the others only captions have to be told.
+        """
         device = self.family.device
+        seed = int(torch.randint(2**62, ()))
+        told = together.gather((batch.captions, seed))
+        generator = torch.Generator(device).manual_seed(told[0][1])
+        first = before(len(batch.places), device)
         with torch.no_grad(), _exact(device):
-            logits = self.family.similarity(vectors.images.detach(), vectors.texts.detach()) * self._scale()[0].float()
-            owners = batch.places.to(device)
-            return draw(logits, owners[:, None] == owners[batch.rows.to(device)], batch.rows.to(device))
+            images, texts = gathered(vectors.images.detach()), gathered(vectors.texts.detach())
+            owners, rows = gathered(batch.places.to(device)), gathered(batch.rows.to(device) + first)
+            logits = self.family.similarity(images, texts) * self._scale()[0].float()
+            drawn = draw(logits, owners[:, None] == owners[rows], rows, generator, self.settings.itm_share)
+        mine = drawn.of_images(first, first + len(batch.places))
+        return mine, [caption for captions, _ in told for caption in captions]
 
     def _match(self, part: Part, features: Batch) -> Tensor:
         """The sum over the part's pairs of the cross-entropy of "it matches"."""
         pairs = part.pairs
         assert pairs is not None
-        texts = self.family.encode_texts([part.batch.captions[place] for place in pairs.texts.tolist()])
-        logits = self.family.match_logits(features, texts, pairs.images - part.first)
+        texts = self.family.encode_texts([part.candidates[place] for place in pairs.texts.tolist()])
+        match = self.family.match_logits
+        logits = by_length(texts, lambda some, places: match(features, some, pairs.images[places]))
         return F.cross_entropy(logits.float(), pairs.labels, reduction="sum")
 
     def _write(self, part: Part, features: Batch) -> Tensor:
@@ -317,11 +336,7 @@ class Retriever(nn.Module):
 def _own_first(mine: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
     """The rows of all processes, this one's in front, and whose they are."""
     every, whose = gathered(mine), gathered(owners)
-    if len(every) == len(mine):
-        return mine, owners
-    counts = gathered(torch.tensor([len(mine)], device=mine.device)).tolist()
-    rank = torch.distributed.get_rank()
-    first = sum(counts[:rank])
+    first = before(len(mine), mine.device)
     rest = torch.ones(len(every), dtype=torch.bool, device=mine.device)
     rest[first : first + len(mine)] = False
     return torch.cat([mine, every[rest]]), torch.cat([owners, whose[rest]])

@@ -60,6 +60,9 @@ class RetrievalSettings(Section):
         "auto",
         description="weight of image-text matching (ITM) with hard negatives; auto: 1 for models that match, else 0",
     )
+    itm_share: float = Field(
+        1.0, gt=0, le=1, description="share of a batch's captions that ITM learns from, drawn anew each time; 1: all"
+    )
     lm: float = Field(0.0, ge=0, description="weight of the captions' likelihood (LM), for models that write, too")
     loss: Literal["auto", "softmax", "sigmoid"] = Field(
         "auto",

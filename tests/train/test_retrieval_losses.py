@@ -10,6 +10,7 @@ from cutline import families
 from cutline.families.open import find
 from cutline.train.contrast import Queue, sigmoid_loss, softmax_loss
 from cutline.train.hard_negatives import draw
+from cutline.train.lengths import by_length
 from cutline.train.retrieval_loop import RetrievalCollator
 from cutline.train.retriever import Retriever
 from cutline.train.settings import RetrievalSettings
@@ -131,7 +132,7 @@ def test_what_is_kept_for_the_gradient_does_not_grow_with_the_batch(dataset):
         batch = RetrievalCollator(retriever.family, None, retriever.settings)(some)["batch"]
         kept[name] = peak(retriever, batch)
     assert kept["many"] < 1.1 * kept["few"]
-    assert kept["many whole"] > 8 * kept["few"]
+    assert kept["many whole"] > 6 * kept["few"]
 
 
 def test_softmax_is_clips_with_one_caption_an_image_and_shares_the_target_among_several():
@@ -181,6 +182,44 @@ def test_hard_negatives_are_never_true_and_mostly_near():
         assert sorted(pairs.texts[pairs.labels == 1].tolist()) == list(range(6))
     near = sum(bool(((p.images == 1) & (p.texts == 3)).any()) for p in drawn)
     assert near > 190
+
+
+def test_a_share_of_the_texts_has_pairs_and_all_may_be_negatives():
+    torch.manual_seed(0)
+    rows = torch.arange(40) // 2
+    true = torch.arange(20)[:, None] == rows
+    asked, negatives = set(), set()
+    for _ in range(20):
+        pairs = draw(torch.zeros(20, 40), true, rows, share=0.25)
+        own = pairs.texts[pairs.labels == 1]
+        assert len(own) == 10
+        assert len(pairs.labels) == 30
+        assert (true[pairs.images, pairs.texts] == pairs.labels.bool()).all()
+        asked |= set(own.tolist())
+        negatives |= set(pairs.texts.tolist()) - set(own.tolist())
+    assert len(asked) == 40
+    assert len(negatives) > 35
+
+
+def test_texts_of_like_length_are_computed_together_and_come_back_in_order():
+    """Without the padding that the longest of all would need."""
+    lengths = torch.tensor([3 + (7 * n) % 19 for n in range(100)])
+    ids = torch.arange(100)[:, None].expand(100, 21)
+    texts = {"input_ids": ids, "attention_mask": (torch.arange(21) < lengths[:, None]).long()}
+    widths = []
+
+    def compute(some, places):
+        widths.append(some["input_ids"].shape[1])
+        assert torch.equal(some["input_ids"][:, 0], places)
+        return torch.stack([places, some["attention_mask"].sum(1)], 1)
+
+    found = by_length(texts, compute)
+    assert torch.equal(found, torch.stack([torch.arange(100), lengths], 1))
+    assert len(widths) == 4
+    assert widths == sorted(widths)
+    assert widths[0] < 10
+    whole = by_length({"input_ids": ids}, lambda some, places: places)  # here padding counts
+    assert torch.equal(whole, torch.arange(100))
 
 
 def test_a_batch_of_one_image_has_no_negatives():

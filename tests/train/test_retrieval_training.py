@@ -9,7 +9,6 @@ from cutline import jsonl, recipe
 from cutline.errors import RecipeError, TrainingError
 from cutline.families.open import find
 from cutline.train import train as verb
-from cutline.train.retrieval_loop import RetrievalTrainer
 from cutline.train.settings import TrainSettings
 from tests.train.test_training import Killed, kill_at, same, weights
 
@@ -90,17 +89,6 @@ def test_a_wrong_key_has_the_nearest_known_one():
     assert "retrieval.chunk?" in str(caught.value.remedy)
     with pytest.raises(RecipeError, match="queue and distill need momentum"):
         recipe.parse({"retrieval": {"queue": 8}}, TrainSettings)
-
-
-def test_several_processes_are_refused(dataset, tmp_path, monkeypatch):
-    """Their loss is not that of one process yet, and a wrong loss must not go unnoticed."""
-    from cutline import ranks
-
-    monkeypatch.setattr(ranks, "count", lambda: 2)
-    family = find("clip").tiny(["a red circle above a blue square"], seed=0)
-    settings = TrainSettings(max_steps=1, batch_size=4, retrieval={})
-    with pytest.raises(TrainingError, match="one process"):
-        RetrievalTrainer(family, settings, list(dataset.split("val")), None)
 
 
 def test_the_usual_training_still_validates_by_likelihood(dataset, tmp_path):
