@@ -5,14 +5,13 @@
 Drawn pictures of two shapes, each "shown" by a person in a town: "Ann Berg shows a red circle above a blue square in
 Oslo". The picture tells the shapes and nothing else. Three datasets differ in the headline that stands in the prompt:
 
-    helps       names the town, the person, and another person
+    helps       names the person and the town, and another person
     irrelevant  names persons and a town that have nothing to do with the picture
     leaks       was made from the caption: person, town and shapes
 
-The context step makes its line of the first two ("[Oslo | PERSON=Ann Berg | PERSON=Bo Lund]"), names being found by a
-list; the third stands in the prompt as it is. On each dataset the same small ViT + GPT-2 learns from scratch with 30 %
-of its contexts left out, and goes through an ordinary recipe with [ablation]. The test shows combinations of shapes
-that training never shows. What is finished is passed over, so the command can be stopped and given again. One thread.
+On each the same small ViT + GPT-2 learns from scratch with 30 % of its contexts left out, and goes through an ordinary
+recipe with [ablation]. The test shows combinations of shapes that training never shows. What is finished is passed
+over, so the command can be stopped and given again. One thread.
 """
 
 from __future__ import annotations
@@ -29,10 +28,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from learning import draw_for_width
-
 from cutline.data import shapes
-from cutline.families.open import find
 from cutline.jsonl import write_atomically
 from cutline.recipe import parse
 from cutline.run import Recipe, Run
@@ -72,39 +68,16 @@ def draw(folder: Path, kind: str, train: int, val: int, test: int, seed: int = 0
     return folder / "captions.csv"
 
 
-def list_of_names(folder: Path) -> Path:
-    """A spaCy pipeline that knows these persons and towns and nobody else."""
-    import spacy
-
-    pipeline = spacy.blank("en")
-    ruler: Any = pipeline.add_pipe("entity_ruler")
-    ruler.add_patterns([{"label": "PERSON", "pattern": name} for name in PEOPLE])
-    ruler.add_patterns([{"label": "GPE", "pattern": name} for name in TOWNS])
-    pipeline.to_disk(folder)
-    return folder
-
-
-def start(source: Path, folder: Path) -> Path:
-    """A small model with random weights, drawn for its width, and all words of the captions and headlines."""
-    if not (folder / "cutline.json").exists():
-        with open(source, newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["split"] == "train"]
-        words = [row["caption"] for row in rows] + [f"[ | context : PERSON = {row['headline']} ]" for row in rows]
-        sizes = {"image_size": 64, "patch_size": 16, "vision_layers": 2, "vision_width": 48, "text_layers": 2}
-        sizes |= {"text_width": 64, "min_count": 1}
-        family = find("vision_prefix").create(sizes | {"vocabulary": "words", "lowercase": False}, words, seed=0)
-        draw_for_width(family.model)
-        family.save(folder)
-    return folder
-
-
-def recipe(source: Path, kind: str, steps: int) -> Recipe:
-    step = {"model": str(list_of_names(source.parent / "names")), "texts": ["headline"]}
-    asked = {"columns": {"context": ["headline"]}} if kind == "leaks" else {"steps": {"context": step}}
+def recipe(source: Path, steps: int) -> Recipe:
+    small = {"image_size": 64, "patch_size": 16, "vision_layers": 2, "vision_width": 48, "text_layers": 2}
     table = {
         "about": "What context is worth, on drawn pictures.",
-        "data": {"source": str(source)} | asked,
-        "model": {"checkpoint": str(start(source, source.parent / "start")), "prompt": "{context}"},
+        "data": {"source": str(source), "columns": {"context": ["headline"]}},
+        "model": {
+            "family": "vision_prefix",
+            "new": small | {"text_width": 64, "vocabulary": "words", "min_count": 1, "lowercase": False},
+            "prompt": "{context}",
+        },
         "train": {
             "drop_context": 0.3,
             "epochs": 1000,
@@ -146,7 +119,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("kinds", nargs="*", help="all three, if none is named")
     arguments.add_argument("--out", type=Path, default=Path("runs/context"))
-    arguments.add_argument("--steps", type=int, default=800, help="training steps of 64 pictures")
+    arguments.add_argument("--steps", type=int, default=500, help="training steps of 64 pictures")
     given = arguments.parse_args()
     print("| headline | with | without | shuffled | oracle | copied | gain over without | gain over shuffled "
           "| names given away | own names in captions | audit | ablation | CPU s |")  # fmt: skip
@@ -156,7 +129,7 @@ def main() -> None:
         source = folder / "drawn/captions.csv"
         if not source.exists():
             draw(source.parent, kind, train=2000, val=100, test=200)
-        Run(recipe(source, kind, given.steps), folder / "run")()
+        Run(recipe(source, given.steps), folder / "run")()
         spent = time.process_time() - begun
         print(row(kind, json.loads((folder / "run/ablation/ablation.json").read_text()), spent), flush=True)
 

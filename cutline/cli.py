@@ -92,6 +92,7 @@ def prepare(
     set: Set = [],  # noqa: B006
     steps: Annotated[str, typer.Option(help="Of the recipe's [data.steps], take these only; with commas.")] = "",
     retry: Annotated[str, typer.Option(metavar="failed", help="Fetch again what failed in an earlier run.")] = "",
+    engine: Annotated[str, typer.Option(help='"threads" here, or "ray" on a cluster.')] = "threads",
     debug: Debug = False,
 ) -> None:
     """Turn captioned images of any format into a dataset that every verb reads.
@@ -102,7 +103,7 @@ def prepare(
     """
     from cutline import prepare_verb
 
-    prepare_verb.run(source, out, set, [name.strip() for name in steps.split(",")] if steps else None, retry)
+    prepare_verb.run(source, out, set, [name.strip() for name in steps.split(",")] if steps else None, retry, engine)
 
 
 @app.command(short_help="Look into a dataset: what is in it, and what will spoil a training.")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from cutline import recipe as recipes
 from cutline.data import steps
-from cutline.data.prepare import manifest, prepare
+from cutline.data.prepare import Engine, manifest, prepare
 from cutline.data.settings import DataSettings
 from cutline.errors import RecipeError
 from cutline.progress import bar, say
 from cutline.run import Preparation, print_counts
 
 
-def run(source: Path, out: Path, overrides: Sequence[str], only: Sequence[str] | None, retry: str) -> None:
+def run(
+    source: Path, out: Path, overrides: Sequence[str], only: Sequence[str] | None, retry: str, engine: str = "threads"
+) -> None:
     """Prepares, and says what came of it.
 
     Args:
@@ -23,12 +25,15 @@ def run(source: Path, out: Path, overrides: Sequence[str], only: Sequence[str] |
         out: folder of the dataset.
         only: names of the steps to take, of those that the recipe asks for; None for all.
         retry: "failed" or "".
+        engine: "threads" or "ray".
 
     Raises:
         CutlineError: as ``prepare``.
     """
     if retry not in ("", "failed"):
         raise RecipeError(f"--retry {retry} is not known.", "--retry failed fetches again what failed.")
+    if engine not in get_args(Engine):
+        raise RecipeError(f"--engine {engine} is not known.", f"Engines: {', '.join(get_args(Engine))}.")
     table = recipes.read_toml(source) if source.suffix == ".toml" else {"data": {"source": str(source)}}
     settings = recipes.parse({"data": table.get("data", {})}, Preparation, overrides, where=str(source)).data
     if only is not None:
@@ -38,7 +43,7 @@ def run(source: Path, out: Path, overrides: Sequence[str], only: Sequence[str] |
             say(f"manifest: {out / 'manifest.jsonl'} ({_told(counts[only[-1]])})")
             return
     with bar("preparing") as progress:
-        report = prepare(settings, out, progress, retry_failed=retry == "failed")
+        report = prepare(settings, out, progress, retry_failed=retry == "failed", engine=cast(Engine, engine))
     print_counts(report)
     for name, counts in report.steps.items():
         say(f"{name}: {_told(counts)}")

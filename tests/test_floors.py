@@ -41,7 +41,20 @@ FLOORS = {
 #: What the lower floors may import from outside, besides the standard library.
 OUTSIDE = {
     0: {"pydantic", "pydantic_core", "tomli_w", "rich"},
-    1: {"pydantic", "rich", "numpy", "pyarrow", "PIL", "regex", "pycurl", "spacy", "py3langid", "datasets", "numba"},
+    1: {
+        "pydantic",
+        "rich",
+        "numpy",
+        "pyarrow",
+        "PIL",
+        "regex",
+        "pycurl",
+        "spacy",
+        "py3langid",
+        "datasets",
+        "numba",
+        "ray",
+    },
 }
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -29,9 +29,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cutline.data.addresses import is_address
 from cutline.data.images import ImageFacts
 from cutline.errors import DataError
 from cutline.records import Sample
+
+if TYPE_CHECKING:
+    from cutline.data.settings import DataSettings
 
 TABLE = "metadata.parquet"
 MARKER = "dataset.json"
@@ -234,6 +238,16 @@ def store_image(folder: Path, facts: ImageFacts, data: bytes) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     temporary.write_bytes(data)
     os.replace(temporary, target)
+
+
+def source_name(image: str, settings: DataSettings) -> str:
+    """What the image is called where it comes from: relative, so that a dataset tells nothing of the machine."""
+    if is_address(image):
+        return image
+    source = Path(str(settings.source))
+    roots = [source if source.is_dir() else source.parent, *([Path(settings.images)] if settings.images else [])]
+    path = Path(image)
+    return next((path.relative_to(root).as_posix() for root in roots if path.is_relative_to(root)), path.name)
 
 
 def as_checked(sample: Sample, facts: ImageFacts, path: Path, source: str) -> Sample:

@@ -44,10 +44,18 @@ class Downloader:
         intake: stores the images.
     """
 
-    def __init__(self, settings: Settings, intake: Intake, workers: int | None = None):
+    def __init__(
+        self,
+        settings: Settings,
+        intake: Intake,
+        workers: int | None = None,
+        ledger: Path | None = None,
+        known: Path | None = None,
+    ):
+        """``ledger``: another place for it than the dataset's folder; ``known``: a ledger that it begins with."""
         self.settings = settings
         self.intake = intake
-        self.ledger = Downloads(intake.folder / NAME)
+        self.ledger = Downloads(ledger or intake.folder / NAME, known)
         self.workers = workers or cores()
         self.requests = 0
         self.bytes = 0

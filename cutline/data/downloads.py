@@ -56,8 +56,10 @@ class Download:
 class Downloads:
     """The ledger, open. One process at a time writes it (the dataset's folder is locked meanwhile)."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, known: Path | None = None):
+        """``known``: another ledger, which is asked for what stands not in this one, and isn't written."""
         self.path = path
+        self._known = Downloads(known) if known is not None and known.exists() else None
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -74,7 +76,7 @@ class Downloads:
             (address,),
         ).fetchone()
         if row is None:
-            return None
+            return self._known.find(address) if self._known else None
         names = Download.__slots__
         values = dict(zip(names, row, strict=True))
         values["facts"] = ImageFacts.from_json(json.loads(row[-1])) if row[-1] else None
@@ -108,6 +110,12 @@ class Downloads:
         """Lets every failed address be tried in this run; returns how many."""
         return self._db.execute("update downloads set state = 'again' where state = 'failed'").rowcount
 
+    def absorb(self, path: Path) -> None:
+        """Takes over all rows of another ledger."""
+        self._db.execute("attach database ? as other", (str(path),))
+        self._db.execute("insert or replace into downloads select * from other.downloads")
+        self._db.execute("detach database other")
+
     def counts(self) -> Counter[str]:
         """Number of addresses by "done", "again", or the reason of the failure."""
         rows = self._db.execute(
@@ -116,6 +124,8 @@ class Downloads:
         return Counter(dict(rows.fetchall()))
 
     def close(self) -> None:
+        if self._known:
+            self._known.close()
         self._db.close()
 
     def __enter__(self) -> Downloads:

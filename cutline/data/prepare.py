@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cutline import jsonl
 from cutline.data import dataset, readers, steps
@@ -37,6 +37,9 @@ from cutline.data.steps.split import stratified, stratum
 from cutline.errors import DataError, RecipeError
 from cutline.records import Sample
 from cutline.runs import fingerprint
+
+#: What the work on images is done with.
+Engine = Literal["threads", "ray"]
 
 #: Called with (images done, images in all) after each image.
 Progress = Callable[[int, int], None]
@@ -79,6 +82,7 @@ def prepare(
     progress: Progress | None = None,
     workers: int | None = None,
     retry_failed: bool = False,
+    engine: Engine = "threads",
 ) -> Report:
     """Makes a dataset of the source that the settings name, or goes on with it; at once when nothing has changed.
 
@@ -86,6 +90,7 @@ def prepare(
         folder: of the dataset: new, empty, or prepared before.
         workers: threads that decode; by default one a core. The result doesn't depend on it.
         retry_failed: fetch again what failed in an earlier run.
+        engine: "ray" spreads the work over a cluster (see ``ray_engine``); the dataset is the same.
 
     Raises:
         RecipeError: an unknown format or column.
@@ -105,7 +110,7 @@ def prepare(
         known = _marker(folder)
         if known and known.get("made_from") == made_from and not retry_failed:
             return _report(known, unchanged=True)
-        marker, decoded = Preparation(settings, source, folder, progress, workers, retry_failed)()
+        marker, decoded = Preparation(settings, source, folder, progress, workers, retry_failed, engine)()
         marker["made_from"] = made_from
         jsonl.write_atomically(folder / dataset.MARKER, json.dumps(marker, indent=2) + "\n")
         return _report(marker, decoded=decoded)
@@ -122,7 +127,9 @@ class Preparation:
         progress: Progress | None = None,
         workers: int | None = None,
         retry_failed: bool = False,
+        engine: Engine = "threads",
     ):
+        self.engine = engine
         self.settings, self.source, self.folder = settings, source, folder
         self.progress, self.workers, self.retry_failed = progress, workers, retry_failed
         self.work = folder / ".work"
@@ -171,11 +178,17 @@ class Preparation:
         with steps.Chain(self.settings.steps, "reading", self.place) as chain:
             source = through(chain, readers.read(self.settings))
             spool = read_source(source, self.settings, self.work / "rows.jsonl", losses)
-            self._tell(chain)
+            self.tell(chain)
         return spool
 
     def _images(self, spool: Spool, kept: list[int], losses: Losses, pictures: Pictures) -> int:
         """Brings, stores and judges the images; writes the rows of those that stay. Returns how many it decoded."""
+        if not self.settings.steps.chosen("images").get("download"):
+            _refuse_addresses(spool, set(kept))
+        if self.engine == "ray":
+            from cutline.data import ray_engine
+
+            return ray_engine.images(self, spool, set(kept), losses, pictures)
         accepted = self.work / "accepted.jsonl"
         accepted.unlink(missing_ok=True)
         places = set(kept)
@@ -185,36 +198,29 @@ class Preparation:
             out = stack.enter_context(jsonl.Appender(accepted))
             chain = stack.enter_context(steps.Chain(self.settings.steps, "checked", self.place))
             checker = Checker(self.intake, ledger, self.workers, downloader.find if downloader else None)
-            step = _counter(self.progress, len(kept))
+            step = self.counter(len(kept))
             for sample, verdict in checker.check(spool.samples(places), step):
                 if isinstance(verdict, Problem):
                     losses.add(replace(verdict, id=sample.id))
                     continue
-                named = _named(sample.image, self.source, self.settings)
+                named = dataset.source_name(sample.image, self.settings)
                 result = chain(dataset.as_checked(sample, verdict, self.intake.path(verdict), named))
                 if isinstance(result, Problem):
                     losses.add(result)
                     continue
                 pictures.add(result, verdict)
                 out.write([dataset.table_row(result, verdict, named)])
-            self._tell(chain)
-            for joins in (getattr(step, "joins", ()) for _, step in chain.steps):
-                pictures.join(joins)
+            self.tell(chain, pictures)
         return checker.decoded
 
     def _download(self, spool: Spool, places: set[int], stack: ExitStack) -> Downloader | None:
         settings = self.settings.steps.chosen("images").get("download")
         if settings is None:
-            if addresses := sum(is_address(sample.image) for sample in spool.samples(places)):
-                raise DataError(
-                    f"{addresses:,} images are addresses on the web, and nothing fetches them.",
-                    "Add [data.steps.download] to the recipe, or --set data.steps.download={}.",
-                )
             return None
         downloader = stack.enter_context(Downloader(settings, self.intake, self.workers))
         if self.retry_failed:
             downloader.ledger.retry_failed()
-        downloader.run(spool.samples(places), _counter(self.progress, len(places)))
+        downloader.run(spool.samples(places), self.counter(len(places)))
         self.told["download"] = dict(downloader.ledger.counts())
         return downloader
 
@@ -248,10 +254,26 @@ class Preparation:
             (self.work / name).unlink()
         return dataset.Dataset(self.folder)
 
-    def _tell(self, chain: steps.Chain) -> None:
+    def tell(self, chain: steps.Chain, pictures: Pictures | None = None) -> None:
+        """Notes what steps did; which samples they found to be alike goes to the pictures."""
         self.told |= {name: dict(counts) for name, counts in chain.counts.items()}
         for name, facts in chain.facts():
             self.told[name] |= facts
+        if pictures is not None:
+            for _, step in chain.steps:
+                pictures.join(getattr(step, "joins", ()))
+
+    def counter(self, total: int) -> Callable[[], None]:
+        """What is called once for each of so many things that are done."""
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            if self.progress:
+                self.progress(done, total)
+
+        return step
 
 
 def manifest(settings: DataSettings, path: Path) -> Mapping[str, Mapping[str, int]]:
@@ -277,16 +299,13 @@ def through(chain: steps.Chain, source: Iterator[Sample | Problem]) -> Iterator[
         yield chain(item) if isinstance(item, Sample) else item
 
 
-def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if progress:
-            progress(done, total)
-
-    return step
+def _refuse_addresses(spool: Spool, places: set[int]) -> None:
+    """Raises a DataError where images are addresses; asked where the recipe has no step that fetches them."""
+    if addresses := sum(is_address(sample.image) for sample in spool.samples(places)):
+        raise DataError(
+            f"{addresses:,} images are addresses on the web, and nothing fetches them.",
+            "Add [data.steps.download] to the recipe, or --set data.steps.download={}.",
+        )
 
 
 def _divide(spool: Spool, settings: DataSettings, losses: Losses) -> str:
@@ -302,15 +321,6 @@ def _divide(spool: Spool, settings: DataSettings, losses: Losses) -> str:
         detail = ", ".join(f"{split}: {count}" for split, count in counts.items())
         losses.add(Problem(id=group, reason="divided_group", detail=detail))
     return "source"
-
-
-def _named(image: str, source: Path, settings: DataSettings) -> str:
-    """What the image is called where it comes from: relative, so that a dataset tells nothing of the machine."""
-    if is_address(image):
-        return image
-    roots = [source if source.is_dir() else source.parent, *([Path(settings.images)] if settings.images else [])]
-    path = Path(image)
-    return next((path.relative_to(root).as_posix() for root in roots if path.is_relative_to(root)), path.name)
 
 
 def _sweep(intake: Intake, pictures: Pictures) -> None:

@@ -7,6 +7,7 @@ A step module has
     REASONS: dict[str, str]                  reason of a drop → what happened, in a few words
     class Settings(Section)                  its part of the recipe, [data.steps.<name>]
     open(settings, place) -> Step            the step: Sample → Sample | Drop
+    ACROSS = True                            where it compares samples with each other, so that it sees all of them
 
 Phases: "reading" – as samples come from the source, before any image is looked at; "images" – the image itself is
 brought and stored; "checked" – the image is whole and in the dataset; "end" – all samples together.

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DESCRIPTION = "samples → the first of each picture"
 PHASE: Literal["checked"] = "checked"
 ORDER = 20
+#: It compares samples with each other.
+ACROSS = True
 REASONS = {
     "same_picture": "an earlier sample has the same picture, byte for byte",
     "near_picture": "an earlier sample has a picture that looks the same",
