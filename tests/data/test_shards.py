@@ -142,6 +142,7 @@ prepare(DataSettings.model_validate_json(sys.argv[1]), sys.argv[2], engine="ray"
 """
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # Ray's own, as it is imported
 def test_on_a_local_cluster_killed_and_started_again(source, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs Ray: pip install 'cutline[ray]'")
     pytest.importorskip("ray.data", reason="needs Ray Data: pip install 'cutline[ray]'")
