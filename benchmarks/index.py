@@ -37,7 +37,7 @@ Search = Callable[[Floats], NDArray[np.int64]]
 
 
 def unit(vectors: Floats) -> Floats:
-    return np.divide(vectors, np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def draw(count: int, width: int, seed: int, *, uniform: bool, centres: int = 2000) -> Floats:
@@ -165,7 +165,7 @@ class Faiss:
         import faiss
 
         faiss.omp_set_num_threads(1)
-        index = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP)
+        index: Any = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP)
         index.nprobe = effort
         return lambda query: np.asarray(index.search(query[None], K)[1][0])
 
@@ -183,7 +183,7 @@ class FaissBytes(Faiss):
         import faiss
 
         faiss.omp_set_num_threads(1)
-        index = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP)
+        index: Any = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP)
         index.nprobe = effort
         vectors = np.load(folder / "vectors.npy", mmap_mode="r")
 

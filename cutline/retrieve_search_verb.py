@@ -25,13 +25,14 @@ from cutline.progress import bar, say
 from cutline.quiet import quiet_libraries
 from cutline.records import Hit
 from cutline.report.thumbnails import thumbnail
+from cutline.retrieve.approximate import FEW, RECALL
 from cutline.retrieve.index import Condition, Index, Kind, update
 from cutline.retrieve.search import search
 
 Found = Sequence[tuple[Hit, int]]
 
 
-def make(model: str, dataset: str, out: Path, split: str, *, prune: bool, device: str) -> int:
+def make(model: str, dataset: str, out: Path, split: str, *, prune: bool, approximate: bool | None, device: str) -> int:
     """Indexes a dataset; returns how many images could not be opened."""
     quiet_libraries()
     data = Dataset.open(dataset)
@@ -39,19 +40,30 @@ def make(model: str, dataset: str, out: Path, split: str, *, prune: bool, device
     family = _opened(model, device)
     begun = time.monotonic()
     with bar("embedding") as progress:
-        change = update(out, family, identity(model), model, samples, prune=prune, progress=progress)
+        change = update(
+            out, family, identity(model), model, samples, prune=prune, approximate=approximate, progress=progress
+        )
     for name, problem in change.failed.items():
         say(f"left out: {name}: {problem}")
     facts = Index.open(out).facts
     say(f"{change.added:,} added, {change.removed:,} removed or replaced, {change.kept:,} kept; "
         f"{time.monotonic() - begun:.0f} s")  # fmt: skip
     say(f"index: {out} ({facts['images']:,} images, {facts['texts']:,} captions)")
+    if "approximate" in facts and not facts["approximate"]:
+        say(f"no approximate structure: up to {FEW:,} images, or captions, are as fast scanned")
+    for kind, about in facts.get("approximate", {}).items():
+        say(
+            f"{'images' if kind == 'image' else 'captions'}: approximate search of {about['probes']:,} of "
+            f"{about['lists']:,} lists finds {about['recall']:.3f} of the ten nearest; search --exact finds all"
+        )
+        if about["recall"] < RECALL:
+            say(f"that is less than {RECALL}: --no-approximate scans instead")
     return len(change.failed)
 
 
 def find(
     place: str, text: str, image: str, kind: str, k: int, filters: Sequence[str], rerank: int,
-    *, json: bool, html: Path | None, device: str,
+    *, exact: bool, json: bool, html: Path | None, device: str,
 ) -> None:  # fmt: skip
     """Searches and prints, or writes a page."""
     if bool(text) == bool(image):
@@ -71,7 +83,9 @@ def find(
             f"{index.facts['checkpoint']} is not what {place} was made with any more.", "Index the dataset again."
         )
     what: Kind = "image" if kind == "images" else "text"
-    found = search(index, family, text=text, image=image, kind=what, k=k, conditions=conditions, rerank=rerank)
+    found = search(
+        index, family, text=text, image=image, kind=what, k=k, conditions=conditions, rerank=rerank, exact=exact
+    )
     if not found:
         say("nothing meets these conditions")
     if html:
@@ -79,7 +93,7 @@ def find(
         say(f"page: {html}")
     elif json:
         for hit, row in found:
-            item = index.items[row]
+            item = index.item(row)
             print(dumps({**hit.to_json(), "image": item["image"], "text": item["text"], "split": item["split"]}))
     else:
         Console().print(_table(index, found))
@@ -98,7 +112,7 @@ def _table(index: Index, found: Found) -> Table:
     table.add_column("id", overflow="fold")
     table.add_column("caption", overflow="fold")
     for hit, row in found:
-        item = index.items[row]
+        item = index.item(row)
         match = "" if hit.itm is None else f"{hit.itm:.2f}"
         table.add_row(str(hit.rank), f"{hit.itc:.4f}", match, item["id"], item["text"])
     return table
@@ -118,7 +132,7 @@ def page(index: Index, found: Found, text: str, image: str, kind: Kind, filters:
         filters=filters,
         facts=index.facts,
         kind="captions" if kind == "text" else "images",
-        cards=[_card(index.items[row], hit) for hit, row in found],
+        cards=[_card(index.item(row), hit) for hit, row in found],
     )
 
 

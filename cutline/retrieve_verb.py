@@ -76,6 +76,12 @@ def index(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the index.")],
     split: Annotated[str, typer.Option(help="Of the dataset; all by default.")] = "",
     prune: Annotated[bool, typer.Option("--prune", help="Take out what the dataset doesn't have any more.")] = False,
+    approximate: Annotated[
+        bool | None,
+        typer.Option(
+            "--approximate/--no-approximate", help="Search large indices faster, with FAISS; kept once asked."
+        ),
+    ] = None,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
@@ -86,7 +92,7 @@ def index(
     """
     from cutline import retrieve_search_verb
 
-    if retrieve_search_verb.make(model, dataset, out, split, prune=prune, device=device):
+    if retrieve_search_verb.make(model, dataset, out, split, prune=prune, approximate=approximate, device=device):
         raise typer.Exit(1)
 
 
@@ -102,6 +108,7 @@ def search(
         typer.Option("--filter", metavar="FIELD=VALUE", help="Also != >= <= ~ (contains); several must all hold."),
     ] = [],  # noqa: B006
     rerank: Annotated[int, typer.Option(min=0, help="Rank so many of the nearest anew by the matching head.")] = 0,
+    exact: Annotated[bool, typer.Option("--exact", help="Scan even where the index is approximate.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page with pictures.")] = None,
     device: Device = "auto",
@@ -110,4 +117,6 @@ def search(
     """Search an index: a text for images, an image for images or captions."""
     from cutline import retrieve_search_verb
 
-    retrieve_search_verb.find(index, text, image, kind, k, filter, rerank, json=json, html=html, device=device)
+    retrieve_search_verb.find(
+        index, text, image, kind, k, filter, rerank, exact=exact, json=json, html=html, device=device
+    )

@@ -3,10 +3,12 @@
     index.json            what it was made by, and which of the files below count; replaced last
     items-<n>.parquet     a row for each image and each caption
     vectors-<n>.npy       their unit vectors, in the same order
+    image-<n>.faiss, text-<n>.faiss   with ``approximate``: see cutline/retrieve/approximate.py
     embedding/            images embedded by an indexing that isn't finished
 
-A search is an exact scan of the vectors, so it misses nothing, whatever is filtered; docs/decisions.md has the
-measurements that speak for it. A killed indexing leaves the old index as it was and goes on where it stopped.
+A search is an exact scan of the vectors, so it misses nothing, whatever is filtered, unless an approximate structure
+was asked for; docs/decisions.md has the measurements that speak for each. A killed indexing leaves the old index as it
+was and goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +31,7 @@ from cutline.families.common.retrieval import RetrievalFamily
 from cutline.jsonl import write_atomically
 from cutline.progress import Progress
 from cutline.records import Sample
+from cutline.retrieve.approximate import FEW, Approximate, library, make
 from cutline.retrieve.embed import embed_images, embed_texts
 from cutline.runs import fingerprint
 
@@ -48,6 +52,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+#: Fields that are columns; all others are in "about".
+PLAIN = ("split", "id", "text", "image")
+
 #: Rows scanned at a time: their scores and no copy of their vectors are in memory.
 BLOCK = 65_536
 
@@ -67,7 +74,7 @@ class Index:
 
     path: Path
     facts: dict[str, Any]
-    items: list[dict[str, Any]]
+    table: pa.Table
     vectors: Floats
 
     @classmethod
@@ -82,25 +89,67 @@ class Index:
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
         if facts.get("version") != FORMAT_VERSION:
             raise DataError(f"{path} is an index of version {facts.get('version')}.", "Index the dataset again.")
-        items = pq.read_table(path / facts["items"]).to_pylist()
-        return cls(path, facts, items, np.load(path / facts["vectors"], mmap_mode="r"))
+        table = pq.read_table(path / facts["items"])
+        return cls(path, facts, table, np.load(path / facts["vectors"], mmap_mode="r"))
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """All rows; of a large index better ask ``item`` for the few that are wanted."""
+        return list(self.table.to_pylist())
+
+    def item(self, row: int) -> dict[str, Any]:
+        return dict(self.table.slice(row, 1).to_pylist()[0])
+
+    @cached_property
+    def kinds(self) -> NDArray[np.str_]:
+        """[R] kinds of the rows."""
+        return np.asarray(self.table["kind"].to_numpy(zero_copy_only=False), dtype=str)
+
+    @cached_property
+    def approximations(self) -> dict[str, Approximate]:
+        """By kind."""
+        return {
+            kind: Approximate.open(self.path / about["file"], self.vectors, about["probes"])
+            for kind, about in self.facts.get("approximate", {}).items()
+        }
 
     def where(self, kind: Kind, conditions: Sequence[Condition] = ()) -> NDArray[np.int64]:
-        """The rows of a kind that meet all conditions."""
-        rows = [
-            row
-            for row, item in enumerate(self.items)
-            if item["kind"] == kind and all(condition(item) for condition in conditions)
-        ]
-        return np.array(rows, np.int64)
+        """The rows of a kind that meet all conditions, ascending.
 
-    def nearest(self, query: Floats, rows: NDArray[np.int64], k: int) -> list[tuple[int, float]]:
+        Raises:
+            DataError: no row of that kind has the field that a condition is about.
+        """
+        rows = np.flatnonzero(self.kinds == kind)
+        for condition in conditions:
+            values = self._values(condition.name, rows)
+            if all(value is None for value in values) and condition.name not in (fields := self._fields(kind)):
+                raise DataError(
+                    f"No {'caption' if kind == 'text' else 'image'} in {self.path} has {condition.name!r}.",
+                    f"There are {', '.join(fields)}.",
+                )
+            rows = rows[[condition.met_by(value) for value in values]]
+        return rows
+
+    def _values(self, field: str, rows: NDArray[np.int64]) -> list[Any]:
+        found = self.table[field if field in PLAIN else "about"].take(rows).to_pylist()
+        return found if field in PLAIN else [json.loads(about).get(field) for about in found]
+
+    def _fields(self, kind: Kind) -> list[str]:
+        about = self.table["about"].take(np.flatnonzero(self.kinds == kind)).to_pylist()
+        return [*PLAIN, *sorted({name for one in about for name in json.loads(one)})]
+
+    def nearest(
+        self, query: Floats, rows: NDArray[np.int64], k: int, *, exact: bool = False
+    ) -> list[tuple[int, float]]:
         """The k best of some rows of one kind: (row, cosine), best first; of equal ones the earlier row first.
 
         Args:
             query: [E], or [Q, E] where images have several vectors; of two such images like is held against like.
             rows: ascending.
+            exact: scan all of them, even where there is an approximate structure; few are always scanned.
         """
+        if not exact and len(rows) > FEW and self.kinds[rows[0]] in self.approximations:
+            return self.approximations[self.kinds[rows[0]]].nearest(query, k, rows)
         scores = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), BLOCK):
             some = rows[start : start + BLOCK]
@@ -108,7 +157,7 @@ class Index:
             block = self.vectors[some[0] : some[-1] + 1] if whole else self.vectors[some]
             if block.ndim == 2:
                 scores[start : start + BLOCK] = block @ query
-            elif self.items[rows[0]]["kind"] == "text":
+            elif self.kinds[rows[0]] == "text":
                 scores[start : start + BLOCK] = (block[:, 0] @ np.atleast_2d(query).T).max(axis=1)
             elif query.ndim == 1:
                 scores[start : start + BLOCK] = (block @ query).max(axis=1)
@@ -127,7 +176,7 @@ class Condition:
     """``field=value``, ``!=``, ``>=``, ``<=``, ``~`` (contains) on an item's split, id, text, context or extra.
 
     Numbers are compared as numbers, everything else as text, so that dates as YYYY-MM-DD come in their order. An item
-    that has no such field meets no condition.
+    that has no such field meets no condition on it.
     """
 
     def __init__(self, text: str):
@@ -138,9 +187,8 @@ class Condition:
                 return
         raise RecipeError(f"--filter {text} is no condition.", "For example --filter split=test, --filter 'date>=2016'")
 
-    def __call__(self, item: Mapping[str, Any]) -> bool:
-        plain = self.name in ("split", "id", "text", "image")
-        value = item[self.name] if plain else json.loads(item["about"]).get(self.name)
+    def met_by(self, value: Any) -> bool:
+        """Whether a value of the field, None where an item has none, meets the condition."""
         if value is None:
             return False
         if self.sign == "~":
@@ -168,6 +216,7 @@ def update(
     samples: Sequence[Sample],
     *,
     prune: bool = False,
+    approximate: bool | None = None,
     text_batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Change:
@@ -178,18 +227,24 @@ def update(
         checkpoint: its name, for searches to open it.
         samples: images with their captions; images that can't be opened are left out and named.
         prune: take out what isn't among the samples any more.
+        approximate: whether large indices get an approximate structure; None: if this one has had it asked for.
 
     Raises:
         DataError: the index is another model's.
+        CutlineError: what makes the approximate structure is not installed.
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     old = Index.open(path) if (path / FACTS).is_file() else None
     if old and old.facts["made_by"] != made_by:
         raise DataError(f"{path} was made with {old.facts['checkpoint']}.", "Give another -o for another model.")
+    if approximate is None:
+        approximate = bool(old and "approximate" in old.facts)
+    if approximate:
+        library()
     wanted = {(row["kind"], row["id"]): row for sample in samples for row in _rows(sample)}
-    place_of = {(item["kind"], item["id"]): row for row, item in enumerate(old.items)} if old else {}
-    before = {name: old.items[row] for name, row in place_of.items()} if old else {}
+    before = {(item["kind"], item["id"]): item for item in old.items} if old else {}
+    place_of = {name: row for row, name in enumerate(before)}
     fresh = [row for name, row in wanted.items() if before.get(name, {}).get("key") != row["key"]]
     # a kept row takes its new place, text and fields; what isn't wanted stays unless it is to be pruned
     changed = {(row["kind"], row["id"]) for row in fresh}
@@ -213,7 +268,7 @@ def update(
     rows = [wanted.get(name, before[name]) for name in kept] + images + texts
     if not rows:
         raise DataError("There is nothing to index.", "Not one image could be opened, and there is no caption.")
-    _write(path, rows, parts, {"made_by": made_by, "checkpoint": checkpoint}, old)
+    _write(path, rows, parts, {"made_by": made_by, "checkpoint": checkpoint}, old, approximate)
     shutil.rmtree(path / "embedding", ignore_errors=True)
     return Change(len(images) + len(texts), len(before) - len(kept), len(kept), failed)
 
@@ -232,7 +287,12 @@ def _rows(sample: Sample) -> list[dict[str, Any]]:
 
 
 def _write(
-    path: Path, rows: list[dict[str, Any]], parts: list[Floats], facts: Mapping[str, Any], old: Index | None
+    path: Path,
+    rows: list[dict[str, Any]],
+    parts: list[Floats],
+    facts: Mapping[str, Any],
+    old: Index | None,
+    approximate: bool,
 ) -> None:
     """New files first, then the facts that name them, then the old files go."""
     several = max((part.shape[1] for part in parts if part.ndim == 3), default=0)
@@ -248,11 +308,34 @@ def _write(
     vectors.flush()
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path / names["items"], compression="zstd")
     kinds = [row["kind"] for row in rows]
+    if approximate:
+        names_of_kinds = _approximations(path, number, np.array(kinds), vectors)
+        facts = {**facts, "approximate": names_of_kinds}
     whole = {
         "version": FORMAT_VERSION, "number": number, **names, **facts,
         "images": kinds.count("image"), "texts": kinds.count("text"), "width": int(vectors.shape[-1]),
     }  # fmt: skip
     write_atomically(path / FACTS, json.dumps(whole, indent=2) + "\n")
-    for place in (*path.glob("items-*.parquet"), *path.glob("vectors-*.npy")):
-        if place.name not in names.values():
-            place.unlink()
+    kept = {*names.values(), *(about["file"] for about in whole.get("approximate", {}).values())}
+    for pattern in ("items-*.parquet", "vectors-*.npy", "*.faiss"):
+        for place in path.glob(pattern):
+            if place.name not in kept:
+                place.unlink()
+
+
+def _approximations(path: Path, number: int, kinds: NDArray[np.str_], vectors: Floats) -> dict[str, Any]:
+    """Kind → its structure's file and what is known of it, for each kind that has rows enough."""
+    if vectors.ndim > 2:
+        raise DataError(
+            "This model gives an image several vectors, which an approximate index can't hold.",
+            "Leave --approximate out.",
+        )
+    made = {}
+    places = {kind: np.flatnonzero(kinds == kind) for kind in ("image", "text")}
+    for kind, rows in places.items():
+        if len(rows) > FEW:
+            # captions ask for images, images for both; captions are never asked for by captions
+            asking = {"image": places["image"]} if kind == "text" else places
+            file = f"{kind}-{number}.faiss"
+            made[kind] = {"file": file, **make(path / file, vectors, rows, asking)._asdict()}
+    return made

@@ -25,12 +25,14 @@ def search(
     k: int = 10,
     conditions: Sequence[Condition] = (),
     rerank: int = 0,
+    exact: bool = False,
 ) -> list[tuple[Hit, int]]:
     """The k best items of a kind for a text or an image, each with its row in the index.
 
     Args:
         text, image: one of them; an image by its path.
         rerank: how many of the nearest are ranked anew by cosine + matching logit; 0: none.
+        exact: scan the vectors even where the index has an approximate structure.
 
     Raises:
         ImageProblem: the query's image can't be opened.
@@ -45,7 +47,7 @@ def search(
             query = family.embed_images(seen)[0].float().cpu().numpy()
         else:
             query = embed_texts(family, [text], 1)[0].numpy()
-    found = index.nearest(np.asarray(query, np.float32), index.where(kind, conditions), max(k, rerank))
+    found = index.nearest(np.asarray(query, np.float32), index.where(kind, conditions), max(k, rerank), exact=exact)
     logits: list[float | None] = [None] * len(found)
     if rerank and found:
         logits = _matched(index, family, [row for row, _ in found], text, seen, kind)
@@ -53,7 +55,7 @@ def search(
     name = image or text
     return [
         (
-            Hit(query=name, candidate=index.items[found[place][0]]["id"], rank=rank, itc=found[place][1],
+            Hit(query=name, candidate=index.item(found[place][0])["id"], rank=rank, itc=found[place][1],
                 itm=logits[place]),
             found[place][0],
         )
@@ -70,10 +72,10 @@ def _matched(
         scores: list[float | None] = []
         for row in rows:
             with torch.inference_mode():
-                features = family.see(family.pixels([open_image(index.items[row]["image"])]))
+                features = family.see(family.pixels([open_image(index.item(row)["image"])]))
             scores.append(float(matching.scores(features, torch.zeros(1, dtype=torch.int64))[0]))
         return scores
     if seen and kind == "text":
-        matching = family.matching([index.items[row]["text"] for row in rows])
+        matching = family.matching([index.item(row)["text"] for row in rows])
         return [float(score) for score in matching.scores(seen, torch.arange(len(rows)))]
     return [None] * len(rows)

@@ -13,10 +13,11 @@ import torch
 from cutline.cli import main
 from cutline.data.prepare import prepare
 from cutline.data.settings import DataSettings
-from cutline.errors import DataError, RecipeError
+from cutline.errors import CutlineError, DataError, RecipeError
 from cutline.families.blip import BlipMatcher
 from cutline.families.blip_2 import Blip2Matcher
 from cutline.records import Sample
+from cutline.retrieve import approximate
 from cutline.retrieve.index import Condition, Index, update
 from cutline.retrieve.search import search
 from tests.conftest import drawing
@@ -105,7 +106,6 @@ def test_reranking_adds_the_matching_logit(blip, index, samples):
         (["likes<=3"], {0, 1, 2, 3}),
         (["likes>=10"], {10, 11}),  # as numbers
         (["text~NUMBER 1"], {1, 10, 11}),
-        (["nothing=1"], set()),
     ],
 )
 def test_filters(blip, index, conditions, wanted):
@@ -181,6 +181,77 @@ def test_an_image_that_cannot_be_opened_is_named(blip, samples, tmp_path):
     assert Index.open(tmp_path / "index").facts["images"] == 1
     with pytest.raises(DataError, match="is no index"):
         Index.open(tmp_path)
+
+
+def test_an_unknown_field_is_said_with_those_there_are(index):
+    with pytest.raises(DataError, match="has 'sektion'") as error:
+        index.where("image", [Condition("sektion=arts")])
+    assert "section" in str(error.value.remedy)
+    assert len(index.where("image", [Condition("split=nowhere")])) == 0
+
+
+def clustered(count, width, seed):
+    chance, world = np.random.default_rng(seed), np.random.default_rng(0)
+    middle = world.standard_normal((50, width), np.float32)
+    made = middle[chance.integers(50, size=count)] + 0.5 * chance.standard_normal((count, width), np.float32)
+    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_an_approximate_structure_finds_what_a_scan_finds(tmp_path):
+    pytest.importorskip("faiss")
+    vectors = clustered(6000, 32, 1)
+    rows = np.flatnonzero(np.arange(6000) % 3 > 0)  # others are captions, say
+    tuned = approximate.make(tmp_path / "x.faiss", vectors, rows, {"image": rows, "text": np.arange(0, 6000, 3)})
+    assert tuned.recall >= approximate.RECALL
+    assert 4 < tuned.probes < tuned.lists == 63
+    found = approximate.Approximate.open(tmp_path / "x.faiss", vectors, tuned.probes)
+    for wanted in (rows, rows[::2], rows[rows < 900]):  # all; filtered; filtered to few
+        right = 0
+        for query in clustered(50, 32, 2):
+            scores = vectors[wanted] @ query
+            truth = wanted[np.argsort(-scores)[:10]]
+            got = found.nearest(query, 10, wanted)
+            assert {row for row, _ in got} <= set(wanted.tolist())
+            assert [score for _, score in got] == sorted((score for _, score in got), reverse=True)
+            np.testing.assert_allclose([score for _, score in got], [vectors[row] @ query for row, _ in got], atol=1e-6)
+            right += len(set(truth.tolist()) & {row for row, _ in got})
+        assert right / 500 >= 0.98
+    assert (tmp_path / "x.faiss").stat().st_size < 0.5 * vectors.nbytes
+
+
+def test_an_approximate_index_is_kept_up_to_date(blip, samples, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr("cutline.retrieve.index.FEW", 5)
+    used = []
+    plain = approximate.Approximate.nearest
+    monkeypatch.setattr(
+        approximate.Approximate, "nearest", lambda self, *given, **more: used.append(1) or plain(self, *given, **more)
+    )
+    update(tmp_path, blip, "m", "c", samples[:10], approximate=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "image-1.faiss", "index.json", "items-1.parquet", "text-1.faiss", "vectors-1.npy",
+    ]  # fmt: skip
+    update(tmp_path, blip, "m", "c", samples[4:], prune=True)  # asked for once is enough
+    index = Index.open(tmp_path)
+    assert set(index.approximations) == {"image", "text"}
+    used.clear()
+    for query in ({"text": "a red square"}, {"image": samples[7].image}, {"image": samples[7].image, "kind": "text"}):
+        for conditions in ((), (Condition("section=sports"),)):
+            asked = {**query, "conditions": conditions, "k": 5}
+            found, exact = search(index, blip, **asked), search(index, blip, exact=True, **asked)
+            assert ids(found) == ids(exact)
+            assert not {"i0", "i1", "i2", "i3"} & {name.split("#")[0] for name in ids(found)}
+    assert len(used) == 4  # four images that are in sports are few, and scanned
+    update(tmp_path, blip, "m", "c", samples[4:], approximate=False)
+    assert not Index.open(tmp_path).approximations
+    assert not list(tmp_path.glob("*.faiss"))
+
+
+def test_without_faiss_the_extra_is_named(blip, samples, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(CutlineError, match="needs FAISS"):
+        update(tmp_path / "index", blip, "m", "c", samples[:2], approximate=True)
+    assert not (tmp_path / "index/index.json").exists()
 
 
 def test_from_the_command_line(samples, tmp_path, monkeypatch, capsys):
