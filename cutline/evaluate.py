@@ -290,7 +290,9 @@ def table(evaluation: Evaluation) -> Table:
     found = Table(title=f"{evaluation.counts.get('images', 0):,} images", title_justify="left")
     found.add_column("score", no_wrap=True)
     found.add_column("value", justify="right", no_wrap=True)
-    found.add_column("95 % interval", justify="right", no_wrap=True)
+    drawn = any(one.low != one.high for one in evaluation.scores.values())  # without resamples there are no intervals
+    if drawn:
+        found.add_column("95 % interval", justify="right", no_wrap=True)
     for name in evaluation.baselines:
         found.add_column(name, justify="right")
     for name, mine in evaluation.scores.items():
@@ -298,7 +300,7 @@ def table(evaluation: Evaluation) -> Table:
         found.add_row(
             name,
             f"{mine.value:.4f}",
-            f"{mine.low:.3f}–{mine.high:.3f}",
+            *([f"{mine.low:.3f}–{mine.high:.3f}"] if drawn else []),
             *(f"{other.value:.4f}" if other else "" for other in others),
         )
     return found

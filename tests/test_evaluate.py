@@ -45,6 +45,7 @@ def test_baselines_stand_beside_the_scores() -> None:
     assert set(found.differences) == {CONSTANT, SHUFFLED, CONTEXT}  # the human one has other references
     assert "length" not in found.differences[CONSTANT]
     assert table(found).row_count == len(found.scores)
+    assert "95 % interval" in [column.header for column in table(found).columns]
 
 
 def test_what_an_oracle_helped_to_write_says_so_with_every_score(

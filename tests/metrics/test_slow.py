@@ -111,6 +111,20 @@ def test_ngram_metrics_equal_slow_ones(seed: int, monkeypatch: pytest.MonkeyPatc
         assert found[name].value == pytest.approx(float(np.mean(values)), abs=1e-9)
 
 
+def test_many_references_and_words_are_counted_whole() -> None:
+    """More than the 255 that fit into the byte that is used where there are fewer."""
+    references = {"a": [f"x y{number % 7} z" for number in range(300)], "b": [" ".join(["w"] * 300 + ["v"])]}
+    candidates = {"a": "x y3 z z", "b": " ".join(["w"] * 280 + ["u"])}
+    metrics = ("bleu", "rouge_l", "cider", "cider_original")
+    found = score(candidates, references, metrics, resamples=0, tokenizer=Pretokenized())
+    pairs = [(candidates[name].split(), [text.split() for text in texts]) for name, texts in references.items()]
+    assert [found[f"bleu{k}"].value for k in (1, 2, 3, 4)] == pytest.approx(slow_bleu(pairs), rel=1e-9)
+    np.testing.assert_allclose(found["cider"].per_image, slow_cider(pairs, True), atol=1e-9)
+    np.testing.assert_allclose(found["cider_original"].per_image, slow_cider(pairs, False), atol=1e-9)
+    rouge = [slow_rouge(candidates[name], texts) for name, texts in references.items()]
+    np.testing.assert_allclose(found["rouge_l"].per_image, rouge, atol=1e-12)
+
+
 def test_constant_caption_is_the_best_of_all() -> None:
     random = np.random.default_rng(3)
     words = ["a", "dog", "cat", "runs", "sits", "on", "the", "grass", "street"]
