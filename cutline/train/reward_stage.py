@@ -1,9 +1,7 @@
-"""The last stage of a training, whose steps are rewarded: begins with a fresh optimiser, ends between two weights.
+"""Weights between those that likelihood found and those that reward made of them, which are validated and kept.
 
-Adam's moments still know likelihood's larger gradients, with which rewarded steps would be far too short; so they are
-forgotten. And rewarded steps make greedy captions better but beam search's hardly; with weights between those of
-likelihood and those of reward both are better. Source: Wortsman et al. 2022, arXiv:2109.01903, for models before and
-after fine-tuning; Ramé et al. 2024, arXiv:2406.16768, for rewards.
+Rewarded steps easily go too far: greedy captions still get better when beam search's get worse. Source: Wortsman et al.
+2022, arXiv:2109.01903, for models before and after fine-tuning; Ramé et al. 2024, arXiv:2406.16768, for rewards.
 """
 
 from __future__ import annotations
@@ -37,11 +35,9 @@ class RewardStage(TrainerCallback):
         self._share, self._begin = share, begin
         self._before: dict[str, Tensor] = {}
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == self._begin:
-            optimizer.state.clear()
-            if self._share < 1:
-                self._before = self._now()
+            self._before = self._now()
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

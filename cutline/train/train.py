@@ -338,7 +338,7 @@ def _critic(
 
 
 def _reward_stage(family: Family, settings: TrainSettings, examples: Examples) -> RewardStage | None:
-    if settings.reward_after is None:
+    if settings.reward_after is None or settings.reward_share == 1:
         return None
     return RewardStage(family, settings.reward_share, _first_critical_step(examples, settings))
 
