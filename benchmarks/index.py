@@ -194,7 +194,38 @@ class FaissBytes(Faiss):
         return search
 
 
+class Cutline:
+    """What ``cutline retrieve index --approximate`` makes, which chooses its effort itself."""
+
+    packages = ("faiss-cpu",)
+    efforts: tuple[int, ...] = (0,)
+
+    def build(self, vectors: Floats, folder: Path) -> None:
+        from cutline.retrieve.approximate import make
+
+        texts = beyond_a_gap(draw(QUERIES, vectors.shape[1], 4, uniform=False))
+        whole = np.lib.format.open_memmap(
+            folder / "vectors.npy", "w+", np.float32, (len(vectors) + len(texts), vectors.shape[1])
+        )
+        whole[: len(vectors)], whole[len(vectors) :] = vectors, texts
+        rows = np.arange(len(whole))
+        images, captions = rows[: len(vectors)], rows[len(vectors) :]
+        tuned = make(folder / "index.faiss", whole, images, {"image": images, "text": captions})
+        print(json.dumps({"engine": "cutline", **tuned._asdict()}), flush=True)
+        (folder / "tuned.json").write_text(json.dumps([tuned.probes, len(images)]))
+
+    def open(self, folder: Path, effort: int) -> Search:
+        from cutline.retrieve.approximate import Approximate
+
+        probes, count = json.loads((folder / "tuned.json").read_text())
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+        index = Approximate.open(folder / "index.faiss", vectors, probes)
+        rows = np.arange(count)
+        return lambda query: np.array([row for row, _ in index.nearest(query, K, rows)])
+
+
 ENGINES: dict[str, Any] = {
+    "cutline": Cutline,
     "numpy": Numpy, "faiss": Faiss, "faiss-bytes": FaissBytes, "lancedb": Lance, "usearch": Usearch,
 }  # fmt: skip
 

@@ -101,9 +101,10 @@ class Index:
         return dict(self.table.slice(row, 1).to_pylist()[0])
 
     @cached_property
-    def kinds(self) -> NDArray[np.str_]:
-        """[R] kinds of the rows."""
-        return np.asarray(self.table["kind"].to_numpy(zero_copy_only=False), dtype=str)
+    def rows_of(self) -> dict[str, NDArray[np.int64]]:
+        """Kind → its rows, ascending."""
+        kinds = np.asarray(self.table["kind"].to_numpy(zero_copy_only=False), dtype=str)
+        return {kind: np.flatnonzero(kinds == kind) for kind in ("image", "text")}
 
     @cached_property
     def approximations(self) -> dict[str, Approximate]:
@@ -119,7 +120,7 @@ class Index:
         Raises:
             DataError: no row of that kind has the field that a condition is about.
         """
-        rows = np.flatnonzero(self.kinds == kind)
+        rows = self.rows_of[kind]
         for condition in conditions:
             values = self._values(condition.name, rows)
             if all(value is None for value in values) and condition.name not in (fields := self._fields(kind)):
@@ -135,7 +136,7 @@ class Index:
         return found if field in PLAIN else [json.loads(about).get(field) for about in found]
 
     def _fields(self, kind: Kind) -> list[str]:
-        about = self.table["about"].take(np.flatnonzero(self.kinds == kind)).to_pylist()
+        about = self.table["about"].take(self.rows_of[kind]).to_pylist()
         return [*PLAIN, *sorted({name for one in about for name in json.loads(one)})]
 
     def nearest(
@@ -148,8 +149,11 @@ class Index:
             rows: ascending.
             exact: scan all of them, even where there is an approximate structure; few are always scanned.
         """
-        if not exact and len(rows) > FEW and self.kinds[rows[0]] in self.approximations:
-            return self.approximations[self.kinds[rows[0]]].nearest(query, k, rows)
+        if not len(rows):
+            return []
+        kind = self.table["kind"][int(rows[0])].as_py()
+        if not exact and len(rows) > FEW and kind in self.approximations:
+            return self.approximations[kind].nearest(query, k, rows)
         scores = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), BLOCK):
             some = rows[start : start + BLOCK]
@@ -157,15 +161,13 @@ class Index:
             block = self.vectors[some[0] : some[-1] + 1] if whole else self.vectors[some]
             if block.ndim == 2:
                 scores[start : start + BLOCK] = block @ query
-            elif self.kinds[rows[0]] == "text":
+            elif kind == "text":
                 scores[start : start + BLOCK] = (block[:, 0] @ np.atleast_2d(query).T).max(axis=1)
             elif query.ndim == 1:
                 scores[start : start + BLOCK] = (block @ query).max(axis=1)
             else:
                 scores[start : start + BLOCK] = np.einsum("rqe,qe->r", block, query) / len(query)
         k = min(k, len(rows))
-        if not k:
-            return []
         least = np.partition(scores, len(scores) - k)[len(scores) - k]
         found = np.flatnonzero(scores >= least)
         found = found[np.argsort(-scores[found], kind="stable")][:k]
