@@ -39,6 +39,12 @@ class Recipe(Section):
         return self.train.retrieval is not None if self.train else self.retrieve is not None
 
     @model_validator(mode="after")
+    def _has_context(self) -> Recipe:
+        if self.ablation and self.model.prompt is not None and "{context}" not in self.model.prompt:
+            raise ValueError("[ablation] asks what context is worth, and [model] prompt has no {context}")
+        return self
+
+    @model_validator(mode="after")
     def _nothing_quantised_is_trained(self) -> Recipe:
         policy = self.train.parts.get("text", "full") if self.train else "frozen"
         if self.model.quantize in ("nf4", "int8") and policy not in ("frozen", "lora"):

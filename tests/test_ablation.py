@@ -179,15 +179,11 @@ def test_a_run_ablates_goes_on_after_a_kill_and_passes_over_what_is_finished(ask
     assert json.loads((broken / "ablation/ablation.json").read_text()) == result
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [({"data": "no columns"}, "no image has context"), ({"model": "no prompt"}, "the prompt has no context")],
-)
-def test_what_can_not_be_ablated_is_said(asked, tmp_path, changes, words):
-    plain = asked()
-    if "data" in changes:
-        plain = asked(data={"source": plain.data.source})
-    else:
-        plain = asked(model={"checkpoint": plain.model.checkpoint, "prompt": "Describe."})
-    with pytest.raises(CutlineError, match=words):
-        run.Run(plain, tmp_path)(("prepare", "caption", "ablate"))
+def test_what_can_not_be_ablated_is_said(asked, tmp_path):
+    whole = asked()
+    with pytest.raises(CutlineError, match="no image has context"):
+        run.Run(asked(data={"source": whole.data.source}), tmp_path / "a")(("prepare", "caption", "ablate"))
+    with pytest.raises(CutlineError, match=r"\[model\] prompt has no {context}"):
+        asked(model={"checkpoint": whole.model.checkpoint, "prompt": "Describe."})  # before anything is done
+    with pytest.raises(CutlineError, match="the prompt has no context"):  # the checkpoint's own
+        run.Run(asked(model={"checkpoint": whole.model.checkpoint}), tmp_path / "b")(("prepare", "caption", "ablate"))

@@ -53,6 +53,7 @@ OUTSIDE = {
         "py3langid",
         "datasets",
         "numba",
+        "tokenizers",
         "ray",
     },
 }

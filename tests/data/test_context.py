@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from cutline import recipe
 from cutline.data.dataset import Dataset
@@ -122,6 +123,25 @@ def test_rendering_leaves_out_what_is_absent_and_keeps_the_budget() -> None:
     assert context.render("{person} ({location}) | at {date}", {"person": ["A"], "date": ["2020"]}, 99) == "at 2020"
     with pytest.raises(RecipeError, match="is no field"):
         recipe.parse({"template": "[{place}]"}, context.Settings)
+
+
+def test_the_budget_is_counted_by_the_tokenizer_that_is_named(tmp_path: Path) -> None:
+    letters = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    letters.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")  # a token a letter
+    letters.save(str(tmp_path / "tokenizer.json"))
+    sample = Sample(id="1", image="", extra={"headline": "The Olympics open on 27 July 2012"})
+    whole = "[2012-07-27 | EVENT=Olympics]"
+
+    def line(**how: object) -> str | None:
+        settings = context.Settings.model_validate({"model": "", "texts": ["headline"]} | how)
+        return context.open(settings)(sample).context.get("context")
+
+    assert line(max_tokens=len(whole) - 1) == whole  # as estimated
+    assert line(max_tokens=len(whole), tokenizer=str(tmp_path)) == whole
+    assert line(max_tokens=len(whole) - 1, tokenizer=str(tmp_path)) == "[2012-07-27]"
+    assert line(max_tokens=11, tokenizer=str(tmp_path)) is None
+    with pytest.raises(RecipeError, match=r"tokenizer = .* can't be opened"):
+        line(tokenizer=str(tmp_path / "absent"))
 
 
 def test_mixed_up_labels_are_settled() -> None:

@@ -8,14 +8,16 @@ made from it is called an oracle.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from cutline.data.steps import Place
 from cutline.data.steps.rewrite import ORIGINAL
+from cutline.errors import RecipeError
 from cutline.recipe import Section
 from cutline.records import Sample
 
@@ -57,7 +59,11 @@ class Settings(Section):
         description="of the line; parts between | whose field is absent are left out. Fields: " + ", ".join(FIELDS),
     )
     max_tokens: int = Field(
-        default=48, ge=1, description="longest line, in tokens as estimated (4 letters each); parts go from the end"
+        default=48, ge=1, description="longest line, in tokens of tokenizer, or as estimated; parts go from its end"
+    )
+    tokenizer: str = Field(
+        default="",
+        description='folder or hub name of the model whose tokenizer counts; "" estimates: 4 letters a token',
     )
     persons: int = Field(default=2, ge=0, description="at most so many people")
     max_chars: int = Field(default=5000, ge=1, description="so much of each text is read, in characters")
@@ -106,15 +112,15 @@ class ContextStep:
     def __init__(self, settings: Settings, recogniser: Any):
         self.settings = settings
         self.recogniser = recogniser
+        self._length = counter(settings.tokenizer) if settings.tokenizer else tokens
         self._counts: dict[str, int] = {}
 
     def __call__(self, sample: Sample) -> Sample:
         found = self.fields(sample)
         for name in found:
             self._counts[name] = self._counts.get(name, 0) + 1
-        line = render(
-            self.settings.template, {name: one.values for name, one in found.items()}, self.settings.max_tokens
-        )
+        values = {name: one.values for name, one in found.items()}
+        line = render(self.settings.template, values, self.settings.max_tokens, self._length)
         sources = {name: {"value": "; ".join(one.values), "source": one.source} for name, one in found.items()}
         if not line:
             return sample
@@ -195,8 +201,12 @@ def _of_addresses(addresses: Sequence[tuple[str, str]]) -> dict[str, Found]:
     return found
 
 
-def render(template: str, values: Mapping[str, Sequence[str]], max_tokens: int) -> str:
+def render(
+    template: str, values: Mapping[str, Sequence[str]], max_tokens: int, length: Callable[[str], int] | None = None
+) -> str:
     """The line: a part for each value, absent fields left out, cut at its end to the budget; "" when nothing is known.
+
+    ``length`` counts a text's tokens; estimated where it isn't given.
 
     "[{section} | PERSON={person}]", {"person": ("Ann", "Bo")} → "[PERSON=Ann | PERSON=Bo]"
     """
@@ -211,9 +221,29 @@ def render(template: str, values: Mapping[str, Sequence[str]], max_tokens: int) 
             parts += [part.strip().replace(f"{{{names[0]}}}", value) for value in values[names[0]]]
         else:
             parts.append(part.strip().format(**{name: ", ".join(values[name]) for name in names}))
-    while parts and tokens(line := f"{opening}{' | '.join(parts)}{closing}") > max_tokens:
+    length = length or tokens
+    while parts and length(line := f"{opening}{' | '.join(parts)}{closing}") > max_tokens:
         parts.pop()
     return line if parts else ""
+
+
+def counter(name: str) -> Callable[[str], int]:
+    """Counts tokens as a model's own tokenizer does, special ones left out.
+
+    Raises:
+        RecipeError: there is no tokenizer of that name.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        path = Path(name) / "tokenizer.json"
+        found = Tokenizer.from_file(str(path)) if Path(name).is_dir() else Tokenizer.from_pretrained(name)
+    except Exception as error:  # of the hub, of the file, of its JSON: the library raises bare Exceptions
+        raise RecipeError(
+            f"[data.steps.context] tokenizer = {name!r} can't be opened: {' '.join(str(error).split())[:150]}.",
+            "Give a folder with a tokenizer.json, or a model's name on the hub; without the key tokens are estimated.",
+        ) from error
+    return lambda text: len(found.encode(text, add_special_tokens=False).ids)
 
 
 def tokens(text: str) -> int:
