@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -145,9 +145,9 @@ class Preparation:
             spool = self._read(losses)
             lost_in_reading = losses.rows
             split_by = _divide(spool, self.settings, losses)
-            kept = list(range(len(spool)))
+            kept: Collection[int] = range(len(spool))
             if self.settings.limit is not None:
-                kept = splitting.draw(spool.ids, spool.splits, self.settings.limit, self.settings.seed)
+                kept = frozenset(splitting.draw(spool.ids, spool.splits, self.settings.limit, self.settings.seed))
             decoded = self._images(spool, kept, losses, pictures)
             if split_by == "source":
                 for problem in pictures.divided():
@@ -181,24 +181,23 @@ class Preparation:
             self.tell(chain)
         return spool
 
-    def _images(self, spool: Spool, kept: list[int], losses: Losses, pictures: Pictures) -> int:
+    def _images(self, spool: Spool, places: Collection[int], losses: Losses, pictures: Pictures) -> int:
         """Brings, stores and judges the images; writes the rows of those that stay. Returns how many it decoded."""
         if not self.settings.steps.chosen("images").get("download"):
-            _refuse_addresses(spool, set(kept))
+            _refuse_addresses(spool, places)
         if self.engine == "ray":
             from cutline.data import ray_engine
 
-            return ray_engine.images(self, spool, set(kept), losses, pictures)
+            return ray_engine.images(self, spool, places, losses, pictures)
         accepted = self.work / "accepted.jsonl"
         accepted.unlink(missing_ok=True)
-        places = set(kept)
         with ExitStack() as stack:
             downloader = self._download(spool, places, stack)
             ledger = stack.enter_context(Ledger(self.work / "checked.jsonl", self.intake.made))
             out = stack.enter_context(jsonl.Appender(accepted))
             chain = stack.enter_context(steps.Chain(self.settings.steps, "checked", self.place))
             checker = Checker(self.intake, ledger, self.workers, downloader.find if downloader else None)
-            step = self.counter(len(kept))
+            step = self.counter(len(places))
             for sample, verdict in checker.check(spool.samples(places), step):
                 if isinstance(verdict, Problem):
                     losses.add(replace(verdict, id=sample.id))
@@ -213,7 +212,7 @@ class Preparation:
             self.tell(chain, pictures)
         return checker.decoded
 
-    def _download(self, spool: Spool, places: set[int], stack: ExitStack) -> Downloader | None:
+    def _download(self, spool: Spool, places: Collection[int], stack: ExitStack) -> Downloader | None:
         settings = self.settings.steps.chosen("images").get("download")
         if settings is None:
             return None
@@ -299,7 +298,7 @@ def through(chain: steps.Chain, source: Iterator[Sample | Problem]) -> Iterator[
         yield chain(item) if isinstance(item, Sample) else item
 
 
-def _refuse_addresses(spool: Spool, places: set[int]) -> None:
+def _refuse_addresses(spool: Spool, places: Collection[int]) -> None:
     """Raises a DataError where images are addresses; asked where the recipe has no step that fetches them."""
     if addresses := sum(is_address(sample.image) for sample in spool.samples(places)):
         raise DataError(

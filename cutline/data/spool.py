@@ -83,7 +83,7 @@ class Spool:
         """The samples at these places, with their final splits and groups."""
         for place, row in enumerate(jsonl.read(self.path)):
             if place in places:
-                row["captions"] = tuple(row["captions"])
+                row |= {"id": self.ids[place], "captions": tuple(row["captions"])}  # one string each, whoever keeps it
                 yield replace(Sample(**row), split=self.splits[place], group=self.groups[place])
 
 
@@ -111,7 +111,7 @@ def read_source(source: Iterator[Sample | Problem], settings: DataSettings, path
             # the same few names again and again: one string each
             split = canonical(sample.split, settings.rename_splits)
             spool.splits.append(names.setdefault(split, split))
-            spool.groups.append(sample.group or sample.id)
+            spool.groups.append(sample.id if sample.group in ("", sample.id) else sample.group)
             out.write(line)
     return spool
 
