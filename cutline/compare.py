@@ -12,7 +12,7 @@ import numpy as np
 from cutline.errors import ScoreError
 from cutline.metrics import significance
 from cutline.metrics.base import Candidates, Factory, Floats, References
-from cutline.metrics.scorer import Caption, Options, Scorer
+from cutline.metrics.scorer import Caption, Options, Scorer, missing_warning
 from cutline.metrics.tokenize import Tokenizer
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def compare(
     tokenizer: Tokenizer | None = None,
     options: Options | None = None,
     images: Mapping[str, str | Path] | None = None,
+    training: Sequence[str] = (),
+    contexts: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compares systems with the first of them.
 
@@ -122,6 +124,8 @@ def compare(
         systems: name → predictions, two at least; the rest as for :func:`cutline.metrics.scorer.score`.
         most: how many images that gained, and that lost, most to list for each pair of systems.
         by: the score that decides about those; the first one where it is not computed.
+        training: the captions of the training images, for what asks whether a caption is new.
+        contexts: image id → the text that stood in the prompt, for what asks whether a caption echoes it.
 
     Raises:
         ScoreError: fewer than two systems, no resamples, or what :func:`cutline.metrics.scorer.score` raises.
@@ -130,7 +134,7 @@ def compare(
         raise ScoreError("There is nothing to compare.", "Give the predictions of two systems or more.")
     if resamples < 1:
         raise ScoreError(f"A test needs resamples, not {resamples}.", "Give at least 1; 1000 is usual.")
-    known = References(references, tokenizer, images=images)
+    known = References(references, tokenizer, training, contexts, images)
     scorer = Scorer(known, metrics, groups=groups, resamples=resamples, seed=seed, options=options)
     first, *others = systems
     candidates = {name: scorer.candidates(found, allow_missing) for name, found in systems.items()}
@@ -145,6 +149,11 @@ def compare(
             sign = -1.0 if deciding in scorer.lower_is_better else 1.0
             moved.extend(_moved(scorer, (first, name), candidates, deciding, sign * changes[deciding], sign, most))
     warnings = scorer.warnings()
+    for name, made in systems.items():
+        warnings += [f"{name}: {text}" for text in missing_warning(len(known) - len(made), len(known))]
+    for name in others:
+        told = {row.metric for row in differences if row.b == name}
+        warnings += [f"{name}: {text}" for text in scorer.left_out(told)]
     tests = len(differences)
     if tests > 1:
         warnings.append(f"{tests} tests were made: about one in twenty of equal systems' would fall below p = 0.05.")

@@ -51,6 +51,8 @@ def run(
         allow_missing=allow_missing,
         options=settings.options,
         images=found.images,
+        training=[text for texts in found.training for text in texts],
+        contexts=found.contexts or None,
     )
     if found.oracle:
         comparison = replace(comparison, warnings=(ORACLE, *comparison.warnings))

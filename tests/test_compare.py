@@ -47,6 +47,16 @@ def test_every_system_is_compared_with_the_first() -> None:
     assert any("2 tests" in text for text in found.warnings)
 
 
+def test_what_is_missing_and_what_is_left_out_is_said() -> None:
+    systems = {"a": dict(list(RIGHT.items())[2:]), "b": dict.fromkeys(RIGHT, "a thing")}
+    found = compare(systems, REFERENCES, ["bleu4", "novelty"], resamples=20, allow_missing=True)
+    assert [row.metric for row in found.differences] == ["bleu4"]
+    assert "a: 2 of 80 images have no prediction and were scored as empty." in found.warnings
+    assert any(text.startswith("b: novel was left out: the training captions") for text in found.warnings)
+    known = compare(systems, REFERENCES, ["novelty"], resamples=20, allow_missing=True, training=["A thing!"])
+    assert [(row.value_a, row.value_b) for row in known.differences] == [(78 / 80, 0)]
+
+
 def test_groups_are_tested_together() -> None:
     # all of a group's images change together: one group is one observation
     groups = {name: int(name) % 4 for name in REFERENCES}

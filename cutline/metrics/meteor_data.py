@@ -92,7 +92,7 @@ def is_available() -> bool:
 
 @cache
 def load() -> MeteorData:
-    """Reads the data; builds the index of paraphrases the first time (about a minute).
+    """Reads the data; builds the index of paraphrases the first time (docs/metrics.md says how long that takes).
 
     Raises:
         ScoreError: pycocoevalcap is not installed, or came without its data.

@@ -5,7 +5,7 @@ paraphrase) are collected; a beam search over the reference's words picks those 
 chunks. The order in which equal alternatives are preferred is METEOR 1.5's, found by asking it (docs/metrics.md).
 
 Everything here is plain loops over arrays. With numba installed they are compiled (and kept compiled in the user's
-cache folder); without it the same code runs as it stands, with the same result, a few hundred times slower.
+cache folder); without it the same code runs as it stands, with the same result, about 40 times slower.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The share of captions that are no training caption, token by token. Left out where the training captions are unknown.
+"""The share of images whose caption is no training caption, token by token; no caption is not a new one.
+
+Left out where the training captions are unknown.
 
 Nearly all of people's captions are new; a captioner that repeats its training set can score well and say little.
 """
@@ -17,6 +19,7 @@ SCORES = ("novel",)
 
 class Novelty(MeanMetric):
     scores = SCORES
+    version = 2  # 1 counted an empty caption as new
     compares = False
     unknown: ClassVar[Mapping[str, str]] = {
         "novel": "the training captions are not known (score against a dataset, or a file, that has a train split)"
@@ -26,4 +29,4 @@ class Novelty(MeanMetric):
         known = self.references.training_tokens
         if not known:
             return np.full((len(candidates.captions), 1), np.nan)
-        return np.array([[tokens not in known] for tokens in candidates.tokens], np.float64)
+        return np.array([[bool(tokens) and tokens not in known] for tokens in candidates.tokens], np.float64)

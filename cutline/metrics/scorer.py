@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +234,7 @@ class Scorer:
                     )
         return scores
 
-    def left_out(self, scores: Mapping[str, Score]) -> list[str]:
+    def left_out(self, scores: Container[str]) -> list[str]:
         """Which scores can't be known, and why; of the usual ones none is missed (``unfinished`` of plain texts)."""
         if self.chosen == DEFAULT:
             return []

@@ -68,6 +68,10 @@ def test_novelty_and_echo_need_to_know_what_was_there() -> None:
         settings=ScoreSettings(metrics=("novelty", "prompt_echo"), resamples=0),
     ).scores
     assert found["novel"].value == pytest.approx(2 / 3)
+    empty = evaluate(
+        predictions | {"c": ""}, references, ["a dog"], settings=ScoreSettings(metrics=("novelty",), resamples=0)
+    )
+    assert empty.scores["novel"].value == pytest.approx(1 / 3)
     assert found["prompt_echo"].value == pytest.approx(1 / 2)
 
 
