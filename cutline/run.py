@@ -169,12 +169,12 @@ class Run:
         return Dataset.open(self._dataset_folder)
 
     def dataset(self) -> Dataset:
-        """The prepared dataset; where the recipe bootstraps, with what the filter let through.
+        """The prepared dataset; where the recipe bootstraps and that is done, with what the filter let through.
 
         Raises:
             DataError: it isn't prepared yet.
         """
-        if not self.recipe.bootstrap:
+        if not self.recipe.bootstrap or not self.folder.stage("bootstrap").get("finished"):
             return self._human()
         from cutline.data.dataset import Dataset
 
@@ -189,6 +189,8 @@ class Run:
 
     def _train(self) -> None:
         assert self.recipe.train is not None
+        if self.recipe.bootstrap and not self.folder.stage("bootstrap").get("finished"):
+            raise CutlineError(f"{self.folder.path} has not bootstrapped yet.", "Run it without --only first.")
         made_from = self._training_made_from()
         if self.folder.is_finished("train", made_from):
             say("train: finished before")

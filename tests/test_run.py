@@ -17,6 +17,7 @@ import pytest
 from cutline import jsonl, recipe, run
 from cutline.caption_files import read
 from cutline.data import shapes
+from cutline.errors import RecipeError
 from cutline.evaluate import Evaluation
 from cutline.families.open import open_checkpoint
 from cutline.metrics.baselines import CONTEXT
@@ -217,3 +218,30 @@ def test_demo_recipe_is_the_one_that_the_package_ships():
     made = demo.recipe(Path("somewhere"))
     assert made.data.source == "somewhere"
     assert made.train is not None
+
+
+def test_captions_and_retrieval_have_each_their_own_stages(drawn, tmp_path):
+    captions = small(drawn)
+    with pytest.raises(RecipeError, match="retrieve: this recipe is for captions"):
+        run.Run(captions, tmp_path / "captions")(("retrieve",))
+    table = {"data": {"source": str(drawn)}, "model": {"family": "clip", "checkpoint": "openai/clip"}, "retrieve": {}}
+    recall = recipe.parse(table, run.Recipe)
+    assert recall.for_retrieval
+    with pytest.raises(RecipeError, match="score: this recipe is for retrieval"):
+        run.Run(recall, tmp_path / "recall", tiny=True)(("prepare", "score"))
+    assert not captions.for_retrieval
+
+
+def test_a_run_for_retrieval_is_passed_over_or_done_again(drawn, tmp_path, capsys):
+    table = {"data": {"source": str(drawn)}, "model": {"family": "clip", "checkpoint": "openai/clip"},
+             "retrieve": {"k_test": 4}}  # fmt: skip
+    first = run.Run(recipe.parse(table, run.Recipe), tmp_path, tiny=True)()
+    again = run.Run(recipe.parse(table, run.Recipe), tmp_path, tiny=True)()
+    assert first is not None
+    assert again is not None
+    assert "retrieve: finished before" in capsys.readouterr().err
+    assert {name: one.value for name, one in again.scores.items()} == {n: o.value for n, o in first.scores.items()}
+    run.Run(recipe.parse(table | {"retrieve": {"k_test": 3}}, run.Recipe), tmp_path, tiny=True)()
+    assert "what it had made before is now in" in capsys.readouterr().err
+    assert len(list((tmp_path / "superseded").iterdir())) == 1
+    assert json.loads((tmp_path / "run.json").read_text())["looks_at_test"] == 2

@@ -92,7 +92,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "wrong choice": ("good --set train.schedule=cosin", "must be one of 'cosine'", 'Did you mean "cosine"?'),
     "out of range": ("good --set train.lr=-1", "train.lr = -1: must be above 0", "peak learning rate"),
     "malformed --set": ("good --set train.lr", "--set train.lr is not of the form", "For example --set train.epochs=3"),
-    "unknown stage": ("good --only prepare,trian", "There is no stage 'trian'", "Stages: prepare, train,"),
+    "unknown stage": ("good --only prepare,trian", "There is no stage 'trian'", "Stages: prepare, bootstrap, train,"),
     "caption before training": ("good --only caption", "holds no prepared dataset", "--only prepare,"),
     "training what is quantised": ("good --set model.quantize=nf4", "what is quantised stays frozen", "Mend"),
     "source absent": ("good --set data.source=goood", "There is no goood", "Did you mean good?"),

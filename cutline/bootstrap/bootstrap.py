@@ -193,8 +193,10 @@ def report(found: Bootstrapped, web: Dataset, settings: BootstrapSettings, folde
         id: [one.to_json(stay) for one, stay in of] for id, of in by_image(found.candidates, found.stays).items()
     }
     images = {sample.id: sample.image for sample in web}
+    place = folder.resolve()
+    name = place.parent.name if place.name == "bootstrap" else place.name  # in a run: the run's
     return bootstrap_page.write(
-        folder / "report.html", folder.resolve().name, rule, found.counts, captions, images, found.failed, words(found)
+        folder / "report.html", name, rule, found.counts, captions, images, found.failed, words(found)
     )
 
 

@@ -79,8 +79,9 @@ def _module(name: str) -> ModuleType:
 
 def _find(module: ModuleType, subject: Subject, debug: bool) -> Finding:
     """What a probe finds; a model that stops with an error has failed it."""
-    if module.STAGE != "data" and subject.train and subject.train.retrieval:
-        return not_applicable("it is about captions, and this recipe trains for retrieval")
+    for_retrieval = (subject.train and subject.train.retrieval) or "caption" not in subject.family.can
+    if module.STAGE != "data" and for_retrieval:
+        return not_applicable("it is about captions, and this recipe is for retrieval")
     try:
         found: Finding = module.probe(subject)
     except CutlineError as error:

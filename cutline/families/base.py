@@ -264,7 +264,8 @@ class Family(Outlined, nn.Module, ABC):
 
     def join_features(self, features: Sequence[Batch]) -> Batch:
         """The inverse of ``split_features``."""
-        return {"features": torch.stack([one["features"] for one in features]).to(self.dtype)}
+        # each by itself: under bfloat16's autocast a CPU can't stack the float16 of a cache
+        return {"features": torch.stack([one["features"].to(self.dtype) for one in features])}
 
     def vision_fingerprint(self) -> str:
         """A hash that changes with anything that changes features: weights, buffers, image processing, dtype, code."""

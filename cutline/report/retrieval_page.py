@@ -43,7 +43,7 @@ def render(run: Gathered, folder: Path) -> str:
         deck=[text for text in (run.recipe.get("about", ""), verdict(found)) if text],
         rows=list(_rows(found)),
         baselines=list(found.baselines),
-        notes=[f"{_NAMES.get(name, name)}: {text}." for name, text in found.notes.items()],
+        notes=[f"{_NAMES.get(name.partition('_')[0], name)}: {text}." for name, text in found.notes.items()],
         curves=list(_curves(run)),
         cards=list(_cards(run, folder)),
     )

@@ -96,3 +96,10 @@ def test_the_usual_training_still_validates_by_likelihood(dataset, tmp_path):
     plain = TrainSettings(max_steps=2, evaluate_every=2, batch_size=6, warmup=0, log_every=1, val_max_tokens=4)
     verb.train(family, dataset, plain, tmp_path)
     assert any("val_loss" in row for row in jsonl.read(tmp_path / "log.jsonl"))
+
+
+def test_features_kept_in_sixteen_bits_are_validated_in_bfloat16(dataset, tmp_path):
+    """On a CPU, whose autocast can't stack float16."""
+    chosen = settings(parts={"vision": "frozen"}, precision="bfloat16", max_steps=2)
+    facts = verb.train(find("vision_mixture").tiny(), dataset, chosen, tmp_path)
+    assert facts["steps"] == 2
