@@ -81,16 +81,19 @@ class Index:
     def open(cls, path: str | Path) -> Index:
         """
         Raises:
-            DataError: there is no index, or one of another version.
+            DataError: there is no index, or one of another version, or files of it are lost or cut.
         """
         path = Path(path)
         if not (path / FACTS).is_file():
             raise DataError(f"{path} is no index.", "Make one: cutline retrieve index MODEL DATASET -o INDEX")
-        facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
-        if facts.get("version") != FORMAT_VERSION:
-            raise DataError(f"{path} is an index of version {facts.get('version')}.", "Index the dataset again.")
-        table = pq.read_table(path / facts["items"])
-        return cls(path, facts, table, np.load(path / facts["vectors"], mmap_mode="r"))
+        try:
+            facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
+            if facts.get("version") != FORMAT_VERSION:
+                raise DataError(f"{path} is an index of version {facts.get('version')}.", "Index the dataset again.")
+            table = pq.read_table(path / facts["items"])
+            return cls(path, facts, table, np.load(path / facts["vectors"], mmap_mode="r"))
+        except (AttributeError, KeyError, OSError, ValueError) as error:  # pyarrow's errors are OSError and ValueError
+            raise DataError(f"{path} is damaged: {error}", "Move it away, and index the dataset again.") from error
 
     @property
     def items(self) -> list[dict[str, Any]]:

@@ -190,6 +190,18 @@ def test_an_unknown_field_is_said_with_those_there_are(index):
     assert len(index.where("image", [Condition("split=nowhere")])) == 0
 
 
+@pytest.mark.parametrize("name", ["index.json", "items-1.parquet", "vectors-1.npy"])
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_damaged_index_is_said_to_be(blip, samples, tmp_path, name, cut):
+    update(tmp_path, blip, "m", "c", samples[:2])
+    if cut:
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
+    else:
+        (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=r"is damaged|is no index"):
+        Index.open(tmp_path)
+
+
 def clustered(count, width, seed):
     chance, world = np.random.default_rng(seed), np.random.default_rng(0)
     middle = world.standard_normal((50, width), np.float32)
