@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -169,17 +170,18 @@ def test_other_bounds_need_no_model(done, web, human):
                 return torch.device("cpu")
             raise AssertionError(name)
 
+    unused: Any = Unused()
     changed = settings(keep={"threshold": 0.0})
-    again = bootstrap(Unused(), Unused(), web, human, changed, folder, {"models": "tiny"})
+    again = bootstrap(unused, unused, web, human, changed, folder, {"models": "tiny"})
     assert all(again.stays)
     assert (folder / "scores.jsonl").read_bytes() == before
     assert again.merged.held_out == 1
-    back = bootstrap(Unused(), Unused(), web, human, settings(), folder, {"models": "tiny"})
+    back = bootstrap(unused, unused, web, human, settings(), folder, {"models": "tiny"})
     assert back.stays == found.stays
     with pytest.raises(CutlineError, match="another models"):
-        bootstrap(Unused(), Unused(), web, human, settings(), folder, {"models": "others"})
+        bootstrap(unused, unused, web, human, settings(), folder, {"models": "others"})
     with pytest.raises(CutlineError, match="another generate"):
-        bootstrap(Unused(), Unused(), web, human, settings(generate={"top_p": 0.5}), folder, {"models": "tiny"})
+        bootstrap(unused, unused, web, human, settings(generate={"top_p": 0.5}), folder, {"models": "tiny"})
 
 
 def test_the_page_shows_what_was_kept_and_dropped(done, web):
