@@ -212,7 +212,8 @@ class Subject:
     def parts(self) -> list[PartSummary]:
         """Opens the parts as the recipe says, once, and says what was opened."""
         assert self.train is not None
-        return open_parts(self.family, self.train.parts, self.train.lora)
+        settings = self.train
+        return open_parts(self.family, settings.parts, settings.lora, for_captions=not settings.retrieval)
 
 
 def labels_of(batch: Batch) -> list[list[int]]:

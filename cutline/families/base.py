@@ -83,6 +83,8 @@ class Family(Outlined, nn.Module, ABC):
     can: ClassVar[frozenset[str]]
     #: Parameters that no forward pass here uses; they are never trained.
     unused: str = r"(?!)"
+    #: Parameters that only embedding and matching use; a training for captions leaves them.
+    unused_by_captions: ClassVar[str] = r"(?!)"
     default_prompt: ClassVar[str] = ""
     #: Stretches of the text before the caption that attend to all of themselves, forwards too: "prompt", "image".
     bidirectional: ClassVar[frozenset[str]] = frozenset()

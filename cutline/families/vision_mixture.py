@@ -56,6 +56,10 @@ class VisionMixtureFamily(BlipWriter, BlipReader):
     can = frozenset({"caption", "embed", "match"})
     # poolers of towers that have one; nothing reads them
     unused = r"vision_tower\.(?:.*\.)?pooler\."
+    # the encoder of texts has its own self-attention; all else of it the decoder has, too
+    unused_by_captions = (
+        r"temperature|text_encoder\.encoder\.layer\.\d+\.attention\.|(?:vision_proj|text_proj|itm_head)\."
+    )
 
     def __init__(self, model: Any, image_processor: Any, tokenizer: Any, prompt: str | None = None):
         super().__init__(model, image_processor, tokenizer, prompt)

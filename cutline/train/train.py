@@ -99,12 +99,12 @@ def _align(
     )
     if (folder / WEIGHTS).exists():
         say("train: aligned before")
-        open_parts(family, stage.parts, stage.lora)
+        open_parts(family, stage.parts, stage.lora, for_captions=not stage.retrieval)
         load_trained(family, folder)
     else:
         say("train: first stage, alignment")
         _stage(family, data, stage, folder, seed, cache_root, choose=False)
-        open_parts(family, stage.parts, stage.lora)
+        open_parts(family, stage.parts, stage.lora, for_captions=not stage.retrieval)
         if ranks.is_first():
             save_trained(family, folder)
             shutil.rmtree(folder / CHECKPOINTS)
@@ -127,7 +127,7 @@ def _stage(
     set_seed(seed)
     if precision_of(settings, family.device) == "float32":
         family.float()  # what is quantised stays as it is
-    parts = open_parts(family, settings.parts, settings.lora)
+    parts = open_parts(family, settings.parts, settings.lora, for_captions=not settings.retrieval)
     if ranks.is_first():
         show_parts(parts)
     check_rates(family, settings.part_lr)

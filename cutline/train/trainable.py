@@ -50,13 +50,16 @@ def partition(family: Family) -> dict[str, list[tuple[str, nn.Parameter]]]:
     return found
 
 
-def open_parts(family: Family, policies: Mapping[str, str], lora: LoraSettings | None = None) -> list[PartSummary]:
+def open_parts(
+    family: Family, policies: Mapping[str, str], lora: LoraSettings | None = None, *, for_captions: bool = False
+) -> list[PartSummary]:
     """Freezes and opens parameters as ``[train.parts]`` says; trainable ones are kept in float32.
 
     Args:
         family: its parameters' ``requires_grad`` is set; parts called "lora" get adapters.
         policies: part → "frozen", "full", "last:N" or "lora"; "full" where a part isn't named.
         lora: the shape of adapters.
+        for_captions: leave out what a training for captions has no use for.
 
     Returns:
         A line for each part.
@@ -70,7 +73,7 @@ def open_parts(family: Family, policies: Mapping[str, str], lora: LoraSettings |
     if adapted:
         lora = lora or LoraSettings()
         adapters.add(family, _targets(family, adapted, lora), lora)
-    unused = re.compile(family.unused)
+    unused = re.compile(f"{family.unused}|{family.unused_by_captions}" if for_captions else family.unused)
     lines = []
     for part, parameters in partition(family).items():
         policy = policies.get(part, "full")
