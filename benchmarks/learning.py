@@ -36,7 +36,14 @@ from cutline.run import Recipe, Run
 
 #: Training steps of 64 pictures; families that learn more slowly have more.
 STEPS = 400
-MORE = {"blip": 1000, "blip_2": 2000, "cnn_rnn": 600, "gemma3": 1300, "vision_encoder_decoder": 1300}
+MORE = {
+    "blip": 1000,
+    "blip_2": 2000,
+    "cnn_rnn": 600,
+    "gemma3": 1300,
+    "vision_encoder_decoder": 1300,
+    "vision_mixture": 600,
+}
 
 #: An attention LSTM learns better with its own spread.
 OWN_SPREAD = {"cnn_rnn"}
