@@ -30,7 +30,7 @@ from cutline.families.base import Batch, Family
 from cutline.families.common.blip_2_matching import Blip2Matching
 from cutline.families.common.blip_texts import clean
 from cutline.families.common.chat import ChatFamily
-from cutline.families.common.matching import Matching
+from cutline.families.common.matching import WholeMatching
 from cutline.families.common.retrieval import RetrievalFamily, unit
 from cutline.families.common.seq2seq import Seq2SeqFamily, place
 from cutline.families.common.tiny import byte_level_bpe, unigram, wordpiece
@@ -274,7 +274,7 @@ class Blip2Matcher(Blip2, RetrievalFamily):
         head = self.model.itm_head
         return head(hidden[:, : queries.shape[1]].to(head.weight.dtype)).mean(1)  # type: ignore[no-any-return]
 
-    def matching(self, texts: Sequence[str]) -> Matching:
+    def matching(self, texts: Sequence[str]) -> WholeMatching:
         return Blip2Matching(self, texts)
 
 

@@ -24,6 +24,7 @@ from torch.nn import functional
 from cutline.data.readers import read
 from cutline.data.settings import DataSettings
 from cutline.errors import DataError, TrainingError
+from cutline.families.common.loss import IGNORED
 from cutline.families.common.small_gpt2 import small_gpt2
 from cutline.families.common.vocabulary import MARKERS, word_level
 from cutline.progress import bar, say
@@ -31,8 +32,6 @@ from cutline.records import Sample
 
 #: Suffixes of plain text; everything else is a source for a reader.
 TEXT = (".txt", ".gz")
-
-IGNORED = -100
 
 #: Held-out texts, evenly spread over all of them, that the loss is measured on; more take time and say no more.
 MEASURED = 5000

@@ -16,7 +16,7 @@ from cutline.families.base import Batch, Family
 from cutline.families.common.blip_matching import BlipMatching
 from cutline.families.common.blip_texts import clean
 from cutline.families.common.chat import ChatFamily
-from cutline.families.common.matching import Matching
+from cutline.families.common.matching import WholeMatching
 from cutline.families.common.retrieval import RetrievalFamily, unit
 
 
@@ -131,5 +131,5 @@ class BlipReader(BlipRole, RetrievalFamily):
         kept = zip(batch["input_ids"].tolist(), batch["attention_mask"].sum(1).tolist(), strict=True)
         return [ids[:length] for ids, length in kept]
 
-    def matching(self, texts: Sequence[str]) -> Matching:
+    def matching(self, texts: Sequence[str]) -> WholeMatching:
         return BlipMatching(self, texts)

@@ -27,10 +27,6 @@ class Matching(ABC):
             texts: int64 [K], places among the texts that it was made with.
         """
 
-    def log_odds(self, features: Batch, texts: Tensor) -> Tensor:
-        """float32 [K], how much likelier "it matches" is than "it doesn't", in nats: what a filter decides by."""
-        raise NotImplementedError
-
 
 class WholeMatching(Matching):
     """Matching by both logits of each pair."""
@@ -43,6 +39,7 @@ class WholeMatching(Matching):
         return self.logits(features, texts)[:, 1].float()
 
     def log_odds(self, features: Batch, texts: Tensor) -> Tensor:
+        """float32 [K], how much likelier "it matches" is than "it doesn't", in nats: what a filter decides by."""
         doesnt, does = self.logits(features, texts).float().unbind(1)
         return does - doesnt
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cutline.families.base import Batch, Family
-from cutline.families.common.matching import Matching, PlainMatching
+from cutline.families.common.matching import PlainMatching, WholeMatching
 
 
 class RetrievalFamily(Family):
@@ -69,7 +69,7 @@ class RetrievalFamily(Family):
         as ``match_logits``."""
         return self.match_logits(features, texts, images)[:, 1].float()
 
-    def matching(self, texts: Sequence[str]) -> Matching:
+    def matching(self, texts: Sequence[str]) -> WholeMatching:
         """What scores these texts with one image after another, in the fastest way that the family has."""
         self.needs("match")
         return PlainMatching(self, texts)
