@@ -4,9 +4,11 @@
     python benchmarks/prepare.py --memory 1000000
 
 The server is nginx (apt install nginx-light) with photographs enlarged to 2048 px, over http and over https with a
-certificate made for the occasion. CPU seconds are those of a tool's whole process tree, start included. The plain way
-is requests in 32 threads and Pillow at full resolution. Quality is the PSNR of the results against the photograph
-decoded whole and scaled by Lanczos. img2dataset has other needs, hence an environment of its own.
+certificate made for the occasion. All tools trust the same bundle, this machine's certificate authorities (or
+certifi's) and that certificate, since on the web a TLS context has a whole bundle to load, too. CPU seconds are those
+of a tool's whole process tree, start included. The plain way is requests in 32 threads and Pillow at full resolution.
+Quality is the PSNR of the results against the photograph decoded whole and scaled by Lanczos. img2dataset has other
+needs, hence an environment of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import math
 import os
 import resource
 import shutil
+import ssl
 import statistics
 import subprocess
 import sys
@@ -109,13 +112,26 @@ def photographs(source: Path, folder: Path, number: int) -> None:
         Image.fromarray(values).save(folder / f"{index:06d}.jpg", quality=80)
 
 
+def authorities() -> str:
+    """What this machine trusts, or else what certifi does: about 140 certificates."""
+    system = ssl.get_default_verify_paths().cafile
+    if system is None:
+        import certifi
+
+        system = certifi.where()
+    return Path(system).read_text(encoding="utf-8")
+
+
 @contextmanager
 def server(folder: Path) -> Iterator[None]:
+    """nginx on the folder's www; beside it ``bundle.pem``, by which the tools know it."""
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", folder / "key.pem",
          "-out", folder / "cert.pem", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
         check=True, capture_output=True,
     )  # fmt: skip
+    bundle = authorities() + "\n" + (folder / "cert.pem").read_text()
+    (folder / "bundle.pem").write_text(bundle, encoding="utf-8")
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder))
     folder.chmod(0o755)
     process = subprocess.Popen(
@@ -129,10 +145,10 @@ def server(folder: Path) -> Iterator[None]:
         process.wait()
 
 
-def measure(python: str, script: str, table: Path, out: Path, certificate: Path) -> dict[str, Any]:
+def measure(python: str, script: str, table: Path, out: Path, bundle: Path) -> dict[str, Any]:
     """Runs one tool; CPU seconds of its process tree, wall seconds, images that came out."""
     environment = os.environ | {
-        "SSL_CERT_FILE": str(certificate), "REQUESTS_CA_BUNDLE": str(certificate), "PYTHONPATH": str(ROOT),
+        "SSL_CERT_FILE": str(bundle), "REQUESTS_CA_BUNDLE": str(bundle), "PYTHONPATH": str(ROOT),
         "NO_ALBUMENTATIONS_UPDATE": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     file = out.with_suffix(".py")
@@ -185,7 +201,7 @@ def compare(args: argparse.Namespace) -> None:
             for repeat in range(args.repeats):  # in turn, so that other work on the machine hits all alike
                 for name, (python, script) in tools.items():
                     out = folder / f"{scheme}-{name}-{repeat}"
-                    found = measure(python, script, table, out, folder / "cert.pem")
+                    found = measure(python, script, table, out, folder / "bundle.pem")
                     if repeat == 0:
                         found["psnr"] = quality(out / "images" if name == "cutline" else out, folder / "www", 12)
                     shutil.rmtree(out)

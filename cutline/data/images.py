@@ -308,13 +308,12 @@ def _to_rgb(stored: Image.Image) -> Image.Image:
         picture = _eight_bits(picture)
     elif picture.has_transparency_data:
         picture = _over_white(picture)
-    elif picture.mode == "RGB":
-        picture = picture.copy()  # a plain picture, which holds on to no file
-    else:
+    elif picture.mode != "RGB":
         picture = picture.convert("RGB")
     if turned in _UPRIGHT:
-        picture = picture.transpose(_UPRIGHT[turned])
-    return picture
+        return picture.transpose(_UPRIGHT[turned])
+    # a picture that holds on to no file; a JPEG's has let go of it, and copying costs a tenth of its decoding
+    return picture.copy() if picture is stored and stored.format != "JPEG" else picture
 
 
 def orientation(stored: Image.Image) -> int:

@@ -33,6 +33,8 @@ def test_unusual_files_show_the_picture_upright_and_in_its_colours(tmp_path: Pat
     assert near(image.getpixel((20, 16)), RED), image.getpixel((20, 16))
     for place in ((76, 16), (20, 50), (76, 50)):
         assert near(image.getpixel(place), BLUE), (place, image.getpixel(place))
+    assert getattr(image, "fp", None) is None  # thousands may wait to be seen: none keeps its file or its bytes
+    assert not hasattr(image, "_fp")
 
 
 @pytest.mark.parametrize("name", BROKEN)
