@@ -26,15 +26,6 @@ _NO_PERSON = re.compile(
 )
 _TITLES = re.compile(r"^(?:Mr|Mrs|Ms|Miss|Dr|Prof|Sir|Sen|Rep|Gov|Gen|Lt|Col|Capt|Sgt|Rev|Judge|Justice|President)\.? ")
 
-_NAMES = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"
-_MONTHS = {name: number for number, name in enumerate(_NAMES.split(), 1)}
-_MONTH = f"{_NAMES.replace(' ', '|')})[a-z]{{0,6}}"
-_TEXT_DATE = re.compile(
-    r"\b(?P<iso>(?:19|20)\d\d-[01]\d-[0-3]\d)\b"
-    rf"|\b(?P<month>{_MONTH}\.? (?P<day>\d{{1,2}})(?:st|nd|rd|th)?,? (?P<year>(?:19|20)\d\d)\b"
-    rf"|\b(?P<day2>\d{{1,2}}) (?P<month2>{_MONTH}\.?,? (?P<year2>(?:19|20)\d\d)\b"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Named:
@@ -54,18 +45,6 @@ def _events() -> re.Pattern[str]:
 def listed_events(text: str) -> list[Named]:
     """Events of the list in ``steps/context.toml``."""
     return [Named(found[0].strip(), "event", found.start()) for found in _events().finditer(text)]
-
-
-def date_in(text: str) -> str:
-    """The first whole date in a text, as YYYY-MM-DD; "" for none."""
-    for found in _TEXT_DATE.finditer(text):
-        parts = found.groupdict()
-        if parts["iso"]:
-            return str(parts["iso"])
-        month, day, year = (parts[name] or parts[f"{name}2"] for name in ("month", "day", "year"))
-        if 1 <= int(day) <= 31:
-            return f"{year}-{_MONTHS[month]:02d}-{int(day):02d}"
-    return ""
 
 
 class Recogniser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
 from pathlib import Path
@@ -12,8 +13,10 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from cutline import recipe
 from cutline.data.dataset import Dataset
-from cutline.data.named_entities import Named, date_in, listed_events, ranked
+from cutline.data.dates import date_in, date_of
+from cutline.data.named_entities import Named, listed_events, ranked
 from cutline.data.news_address import NewsAddress, parse
+from cutline.data.own_captions import without_captions
 from cutline.data.photo_notes import photo_notes
 from cutline.data.settings import DataSettings
 from cutline.data.steps import context
@@ -88,27 +91,95 @@ def test_dates_come_from_addresses_then_notes_then_texts(model: str) -> None:
     assert line(settings, sample(article="Nothing.")) == ""
     place = context.Settings(model=model, template="{location}")
     assert line(place, sample(photo_notes=notes, article=ARTICLE)) == "Paris, France"
-    assert [date_in(text) for text in ("On 3 March 2019,", "2017-02-28", "Dec 1, 1999", "May 99, 2000", "1 of 2")] == [
-        "2019-03-03", "2017-02-28", "1999-12-01", "", "",
+    dated = {"pub_date": "2021-08-30T12:00:00Z", "article": "On May 5, 2012."}
+    assert line(settings, sample(photo_notes=notes, **dated)) == "2020-01-02"
+    assert line(settings, sample(**dated)) == "2021-08-30"
+    assert line(settings, sample(**dated | {"pub_date": "soon"})) == "2012-05-05"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2021-08-29", "at 2021-08-29T12:33:00Z", "2021/8/29", "2021.08.29", "29.08.2021", "29.8.2021.", "8/29/2021",
+     "29/8/2021", "Aug. 29, 2021", "AUG. 29, 2021", "August 29 2021", "aug 29,2021", "Sunday, August 29th, 2021",
+     "Aug. 29 , 2021", "29 August 2021", "29. August 2021", "the 29th of August, 2021", "29-Aug-2021",
+     "in May 2020 and on Aug. 29, 2021",
+     "2021-02-31, or rather 2021-08-29", "on 8/9/2021, or 8/29/2021"],
+)  # fmt: skip
+def test_dates_in_many_hands(text: str) -> None:
+    assert date_in(text) == "2021-08-29"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["May 99, 2000", "1 of 2", "Feb. 30, 2020", "Feb 29, 2021", "2021-13-01", "2021-02-31", "August 2021", "8/9/2021",
+     "Marching 12 2020", "Marcus 3, 2011", "Mayor 12, 2020", "0000-00-00", "12021-08-29", "May 5, 20201", "5.1.2.2021"],
+)  # fmt: skip
+def test_what_is_no_whole_date(text: str) -> None:
+    assert date_in(text) == ""
+
+
+def test_dates_of_metadata() -> None:
+    day = datetime.datetime(2021, 8, 29, 23, 59)
+    values = [
+        "20210829", "20210829T120000", 1630281540, 1630281540000, "1630281540", {"$date": 1630281540000},
+        {"$date": {"$numberLong": "1630281540000"}}, {"$date": "2021-08-29T23:59:00Z"}, day,
+        day.date(), day.isoformat(),
     ]  # fmt: skip
+    assert [date_of(value) for value in values] == ["2021-08-29"] * len(values)
+    assert [date_of(value) for value in (None, True, "", "soon", 7, {}, "20211345", [])] == [""] * 8
 
 
 def test_the_caption_is_no_source_unless_that_is_said(model: str) -> None:
     def parsed(**settings: object) -> context.Settings:
         return recipe.parse(settings, context.Settings)
 
-    for name in ("caption", "captions", "caption_1", "Caption"):
+    for name in ("caption", "captions", "caption_1", "Caption", "caption 2"):
         with pytest.raises(RecipeError, match="only oracle = true"):
             parsed(texts=[name])
-    settings = context.Settings(model=model, template="{person} {location}")
-    copied = sample(headline="Ann Lee in  Lake Orion.")  # the caption under another name
-    assert line(settings, copied) == ""
+        with pytest.raises(RecipeError, match=r"only oracle = true .*only in texts"):
+            parsed(dates=[name], oracle=True)
     step = context.open(parsed(model=model, texts=["caption"], oracle=True))
     found = step(sample())
     assert found.context["context"] == "[Lake Orion | PERSON=Ann Lee]"
     assert {one["source"] for one in found.extra["context_sources"].values()} == {"oracle (caption)"}
     assert step.facts()["oracle"] == 1
     step.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Ann Lee in  Lake Orion.", "Ann Lee IN LAKE ORION", "Caption: Ann Lee in Lake Orion",
+     "Ann Lee in Lake&nbsp;Orion (photo)", "<p><b>Ann&#32;Lee</b> in Lake Orion.</p>",
+     "Joe said so. Ann Lee in Lake Orion. He went.", "\u201cAnn Lee\u201d in Lake Orion"],
+)  # fmt: skip
+def test_a_column_that_repeats_the_caption_gives_nothing_away(text: str, model: str) -> None:
+    settings = context.Settings(model=model, template="{person} | {location}")
+    assert line(settings, sample(headline=text)) == ""
+    assert line(settings, sample(headline=text, article="Kabul Khan spoke.")) == "Kabul Khan"
+    assert line(context.Settings(model=model, template="{person}", oracle=True), sample(headline=text)) == "Ann Lee"
+    oracle = context.open(context.Settings(model=model, oracle=True))
+    assert context.is_oracle(oracle(sample(headline=text)))
+    oracle.close()
+
+
+def test_captions_are_cut_out_of_texts() -> None:
+    caption = "Mr. Biden met the families of the dead."
+    assert without_captions("Mr Biden met the families", [caption]) == ""  # a piece of it
+    assert without_captions("The families", [caption]) == "The families"
+    assert without_captions("Dover. Mr. Biden met the families of the dead. It rained.", [caption]).split() == [
+        "Dover.", ".", "It", "rained.",
+    ]  # fmt: skip
+    assert without_captions("Snowfall", ["snow"]) == "Snowfall"
+    assert without_captions("Snow!", ["snow"]) == ""
+    assert without_captions("AT&amp;T <i>fell</i>", ["", "…"]).split() == ["AT&T", "fell"]
+
+
+def test_sections_from_addresses_then_columns_and_vague_ones_last() -> None:
+    settings = context.Settings(model="", template="{section}")
+    vague = "https://static01.nyt.com/images/2024/02/08/multimedia/ND-1-zgvf/ND-1-zgvf-superJumbo.jpg"
+    assert line(settings, sample(source=vague)) == "multimedia"
+    assert line(settings, sample(source=vague, section="Food")) == "Food"
+    assert line(settings, sample(source=vague, section="Food", url="https://x.org/2024/02/08/us/y.html")) == "us"
 
 
 def test_rendering_leaves_out_what_is_absent_and_keeps_the_budget() -> None:
@@ -158,6 +229,10 @@ def test_events_of_the_list() -> None:
     assert [event.text for event in listed_events(text)] == [
         "2016 Summer Olympics in Rio", "World Cup", "G-7 summit", "U.S. Open", "Hurricane Sandy",
     ]  # fmt: skip
+    text = "A 2016 presidential election, the Asian Games, the Beijing Olympics, an APEC summit, the Easter egg hunt."
+    assert [event.text for event in listed_events(text)] == [
+        "2016 presidential election", "Asian Games", "Beijing Olympics", "APEC summit",
+    ]  # fmt: skip
     assert listed_events("He opened the summit of a mountain in the open.") == []
 
 
@@ -171,6 +246,18 @@ def test_events_of_the_list() -> None:
         ("https://static01.nyt.com/images/2012/01/01/us/a.jpg?quality=75", "us", "2012-01-01"),
         ("https://www.theguardian.com/world/2021/aug/30/slug", "world", "2021-08-30"),
         ("https://www.nytimes.com/interactive/2021/03/05/us/x.html", "us", "2021-03-05"),
+        ("https://www.nytimes.com/1865/04/15/archives/slug.html", "archives", "1865-04-15"),
+        ("https://www.nytimes.com/es/2016/05/10/slug/", "", "2016-05-10"),
+        ("https://www.cnn.com/2021/08/30/world/slug-here/index.html", "world", "2021-08-30"),
+        ("https://www.theguardian.com/us-news/live/2021/aug/30/slug", "us-news", "2021-08-30"),
+        ("https://www.washingtonpost.com/sports/2021/08/30/a-slug/", "sports", "2021-08-30"),
+        ("https://x.org/world-news/what-he-said-and-why/2021/08/30/1.html", "world-news", "2021-08-30"),
+        ("http://nyt.com/images/2015/03/08/fashion/weddings/V/08V-popup.jpg", "fashion/weddings", "2015-03-08"),
+        ("http://nyt.com/images/2013/01/20/sports/ncaafootball/20foo-popup.jpg", "sports/ncaafootball", "2013-01-20"),
+        ("https://static01.nyt.com/images/2015/03/08/08VOWS/08VOWS-articleLarge.jpg", "", "2015-03-08"),
+        ("https://static01.nyt.com/images/2015/02/31/us/x/x-articleLarge.jpg", "", ""),
+        ("https://static01.nyt.com/images/2012/02/29/us/x/x-articleLarge.jpg", "us", "2012-02-29"),
+        ("https://www.nytimes.com/2015/03/world/slug.html", "", ""),
         ("https://example.org/2012/13/01/us/a.html", "", ""),
         ("https://example.org/photos/1.jpg", "", ""),
         ("http://[broken", "", ""),

@@ -29,6 +29,9 @@ BEST = "https://static01.nyt.com/images/2012/01/01/arts/design/x-y/x-y-superJumb
         ("https://static01.nyt.com/images/2012/01/01/arts/design/x-y/x-y-videoSixteenByNineJumbo1600.jpg", ""),
         ("https://static01.nyt.com/images/2012/01/01/arts/design/x-y/x-y-mobileMasterAt3x.jpg", ""),
         ("https://static01.nytimes.com/images/2012/01/01/arts/design/x-y/x-y-jumbo.jpg", ""),
+        ("HTTP://Static01.NYT.com:80//images/2012/01/01/arts/design/x-y/x-y-wide.jpg", ""),
+        ("https://www.nytimes.com/images/2012/01/01/arts/design/x-y/x-y-threeByTwoSmallAt2X-v2-v3.jpg", "-v2-v3"),
+        ("https://cdn1.nyt.com/images/2012/01/01/arts/design/x-y/x-y-watch308.jpg", ""),
     ],
 )
 def test_the_times(address: str, version: str) -> None:
@@ -52,6 +55,10 @@ def test_the_times(address: str, version: str) -> None:
         ),
         ("https://example.org/images/a-articleLarge.jpg", "https://example.org/images/a-articleLarge.jpg"),
         ("https://static01.nyt.com/images/2012/01/01/us/x-y.jpg", "https://static01.nyt.com/images/2012/01/01/us/x-y.jpg"),
+        ("https://static01.nyt.com/images/jumbo-deBlasio.JPG", "https://static01.nyt.com/images/jumbo-deBlasio.JPG"),
+        ("https://static01.nyt.com/images/an-iPhone.jpg", "https://static01.nyt.com/images/an-iPhone.jpg"),
+        ("https://static01.nyt.com/images/A-popup.JPG", "https://static01.nyt.com/images/A-superJumbo.JPG"),
+        ("https://static01.nyt.com.x.org/images/A-popup.jpg", "https://static01.nyt.com.x.org/images/A-popup.jpg"),
     ],
 )  # fmt: skip
 def test_other_sites_and_what_is_left_alone(address: str, best: str) -> None:

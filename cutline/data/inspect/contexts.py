@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import regex
 
+from cutline.data.dates import date_in
 from cutline.data.inspect.captions import words_of
-from cutline.data.named_entities import date_in
 from cutline.data.steps.context import ORACLE, SOURCES
 from cutline.records import Sample
 

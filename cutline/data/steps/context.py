@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from cutline.data.own_captions import readable, without_captions
 from cutline.data.steps import Place
 from cutline.data.steps.rewrite import ORIGINAL
 from cutline.errors import RecipeError
@@ -32,6 +33,8 @@ FIELDS = ("section", "location", "date", "person", "org", "event")
 #: Where a sample keeps field → {value, source}, beside the rendered line in its context.
 SOURCES = "context_sources"
 
+#: Columns that hold what a model is to write.
+_CAPTION = re.compile(r"captions?([ _-]?\d+)?", re.IGNORECASE)
 
 #: What a source that is made from the caption begins with.
 ORACLE = "oracle"
@@ -48,6 +51,14 @@ class Settings(Section):
     addresses: list[str] = Field(
         default=["article_url", "web_url", "url", "link"],
         description="columns with the article's address; the image's own is read, too",
+    )
+    dates: list[str] = Field(
+        default=["pub_date", "publication_date", "published", "published_at", "date_published", "datetime", "date"],
+        description="columns that may hold a date; read where neither an address nor the photograph has one",
+    )
+    sections: list[str] = Field(
+        default=["section", "section_name", "news_desk"],
+        description="columns that may hold the section; read where no address says it",
     )
     model: str = Field(
         default="en_core_web_sm",
@@ -74,11 +85,13 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _reads_no_caption(self) -> Settings:
-        forbidden = [name for name in self.texts if re.fullmatch(r"captions?(_?\d+)?", name.lower())]
-        if forbidden and not self.oracle:
-            raise ValueError(
-                f"texts names {forbidden[0]!r}, the text that a model is to write; only oracle = true allows that"
-            )
+        for key in ("texts", "addresses", "dates", "sections"):
+            forbidden = [name for name in getattr(self, key) if _CAPTION.fullmatch(name.strip())]
+            if forbidden and not (self.oracle and key == "texts"):
+                raise ValueError(
+                    f"{key} names {forbidden[0]!r}, the text that a model is to write; only oracle = true allows that"
+                    + (", and only in texts" if key != "texts" else "")
+                )
         unknown = set(re.findall(r"\{(\w*)\}", self.template)) - set(FIELDS)
         if unknown:
             raise ValueError(f"the template's {{{unknown.pop()}}} is no field; fields: {', '.join(FIELDS)}")
@@ -135,25 +148,35 @@ class ContextStep:
 
     def fields(self, sample: Sample) -> dict[str, Found]:
         """Field → its values and source; absent fields are left out."""
-        from cutline.data.named_entities import date_in, ranked
+        from cutline.data.dates import date_in, date_of
+        from cutline.data.named_entities import ranked
 
         addresses = self._addresses(sample)
         notes: Mapping[str, str] = sample.extra.get("photo_notes") or {}
         texts = self._texts(sample)
-        found: dict[str, Found] = _of_addresses(addresses)
+        found: dict[str, Found] = {}
+        if section := _section(addresses, [(name, _field(sample, name)) for name in self.settings.sections]):
+            found["section"] = section
+        if date := _date_of(addresses):
+            found["date"] = date
         if "date" not in found and notes.get("date"):
             found["date"] = Found((notes["date"],), "photo notes")
+        for name in self.settings.dates:
+            if "date" not in found and (day := date_of(_field(sample, name))):
+                found["date"] = Found((day,), name)
         place = ", ".join(notes[name] for name in ("city", "state", "country") if notes.get(name))
         if place:
             found["location"] = Found((place,), "photo notes")
         for source, text in texts:
-            if "date" not in found and (date := date_in(text)):
-                found["date"] = Found((date,), source)
+            if "date" not in found and (day := date_in(text)):
+                found["date"] = Found((day,), source)
             names = ranked(self.recogniser.names(text))
             most = {"location": 1, "org": 1, "event": 1, "person": self.settings.persons}
             for kind, values in names.items():
                 if kind not in found and most[kind]:
                     found[kind] = Found(tuple(values[: most[kind]]), source)
+        if self.settings.oracle:  # the caption may stand in any text
+            return {name: Found(one.values, f"{ORACLE} ({one.source})") for name, one in found.items()}
         return found
 
     def _addresses(self, sample: Sample) -> list[tuple[str, str]]:
@@ -165,13 +188,14 @@ class ContextStep:
     def _texts(self, sample: Sample) -> list[tuple[str, str]]:
         texts = []
         for name in self.settings.texts:
-            if re.fullmatch(r"captions?(_?\d+)?", name.lower()):
+            if _CAPTION.fullmatch(name.strip()):
                 value: Any = " ".join(sample.captions)
-                source = f"{ORACLE} (caption)"
+                source = "caption"
             else:
                 value, source = _field(sample, name), name
-            text = " ".join(value) if isinstance(value, list) else str(value or "")
-            if text.strip() and (self.settings.oracle or not _is_caption(text, sample.captions)):
+            text = " ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+            text = readable(text) if self.settings.oracle else without_captions(text, sample.captions)
+            if text.strip():
                 texts.append((source, text[: self.settings.max_chars]))
         return texts
 
@@ -180,25 +204,22 @@ def _field(sample: Sample, name: str) -> Any:
     return sample.context.get(name) or sample.extra.get(name)
 
 
-def _is_caption(text: str, captions: Sequence[str]) -> bool:
-    """A column that repeats the caption under another name gives it away all the same."""
-    return " ".join(text.split()) in captions
+def _date_of(addresses: Sequence[tuple[str, str]]) -> Found | None:
+    """The date from the image's address before the article's."""
+    from cutline.data.news_address import parse
+
+    return next((Found((date,), source) for source, one in addresses if (date := parse(one).date)), None)
 
 
-def _of_addresses(addresses: Sequence[tuple[str, str]]) -> dict[str, Found]:
-    """Date from the image's address before the article's; section the other way round, and none that says nothing."""
+def _section(addresses: Sequence[tuple[str, str]], columns: Sequence[tuple[str, Any]]) -> Found | None:
+    """The section from the article's address before the image's, then from columns; one that says little comes last."""
     from cutline.data.news_address import VAGUE, parse
 
-    read = [(source, parse(address)) for source, address in addresses]
-    found = {}
-    dated = [(source, one.date) for source, one in read if one.date]
-    if dated:
-        found["date"] = Found((dated[0][1],), dated[0][0])
-    sections = [(source, one.section) for source, one in reversed(read) if one.section]
-    telling = [(source, section) for source, section in sections if section.partition("/")[0] not in VAGUE]
-    if telling:
-        found["section"] = Found((telling[0][1],), telling[0][0])
-    return found
+    named = [(source, parse(one).section) for source, one in reversed(addresses)]
+    named += [(name, " ".join(value.split())) for name, value in columns if isinstance(value, str)]
+    said = [Found((section,), source) for source, section in named if section]
+    telling = [one for one in said if one.values[0].lower().partition("/")[0] not in VAGUE]
+    return next(iter([*telling, *said]), None)
 
 
 def render(
