@@ -114,12 +114,9 @@ def photographs(source: Path, folder: Path, number: int) -> None:
 
 def authorities() -> str:
     """What this machine trusts, or else what certifi does: about 140 certificates."""
-    system = ssl.get_default_verify_paths().cafile
-    if system is None:
-        import certifi
+    import certifi
 
-        system = certifi.where()
-    return Path(system).read_text(encoding="utf-8")
+    return Path(ssl.get_default_verify_paths().cafile or certifi.where()).read_text(encoding="utf-8")
 
 
 @contextmanager

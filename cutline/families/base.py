@@ -36,6 +36,7 @@ Batch = dict[str, Tensor]
 
 #: File in a checkpoint that holds what Hugging Face's files have no place for.
 POLICY_FILE = "cutline.json"
+_WORDS = {"caption": "write captions", "embed": "embed images and texts", "match": "match images with texts"}
 
 
 class Loss(NamedTuple):
@@ -76,11 +77,14 @@ class Family(Outlined, nn.Module, ABC):
         origin: the checkpoint that was opened (an absolute path or a hub name); None for new models.
         quantized: "nf4" or "int8" where the text part is, else None.
         trained: names of parameters in ``model`` that differ from the origin's.
+        untaught: tasks of ``can`` whose weights are still as they were drawn, since no training has been for them.
     """
 
     #: What the model can do: "caption", "embed", "match". Where a family's checkpoints differ, its base class says all
     #: of it, and opens and builds the class that a checkpoint or a task needs.
     can: ClassVar[frozenset[str]]
+    #: What of it a new model (``[model.new]``) begins without having learnt, where that may be told apart.
+    new_to: ClassVar[frozenset[str]] = frozenset()
     #: Parameters that no forward pass here uses; they are never trained.
     unused: str = r"(?!)"
     #: Parameters that only embedding and matching use; a training for captions leaves them.
@@ -98,6 +102,7 @@ class Family(Outlined, nn.Module, ABC):
         self.tokenizer = tokenizer
         self.prompt = self.default_prompt if prompt is None else prompt
         self.policy = ImagePolicy()
+        self.untaught = frozenset[str]()
         self.generation: GenerateSettings | None = None
         self.origin: str | None = None
         self.quantized = quantize.finish(model)
@@ -164,17 +169,19 @@ class Family(Outlined, nn.Module, ABC):
     def name(cls) -> str:
         return cls.__module__.rpartition(".")[2]
 
-    def needs(self, task: str) -> None:
-        """Raises a CheckpointError unless the model can do a task."""
+    def needs(self, task: str, learnt: bool = True) -> None:
+        """Raises a CheckpointError unless the model can do a task, or with ``learnt`` False could learn it."""
         if task not in self.can:
             raise self._unable(task)
+        if learnt and task in self.untaught:
+            problem = f"This {self.name()} model was never trained to {_WORDS[task]}: its weights for it are random."
+            remedy = "Train it for that, too ([train.retrieval]: itc to embed, itm to match, lm to write captions)."
+            raise CheckpointError(problem, remedy)
 
     def _unable(self, task: str) -> CheckpointError:
-        words = {"caption": "write captions", "embed": "embed images and texts", "match": "match images with texts"}
-        able = " and ".join(words[one] for one in sorted(self.can))
-        return CheckpointError(
-            f"This {self.name()} model can't {words[task]}; it can {able}.", "Give a checkpoint that was made for it."
-        )
+        able = " and ".join(_WORDS[one] for one in sorted(self.can))
+        problem = f"This {self.name()} model can't {_WORDS[task]}; it can {able}."
+        return CheckpointError(problem, "Give a checkpoint that was made for it.")
 
     def save(self, folder: str | Path) -> None:
         """Writes a checkpoint; ``cutline.json`` last.
@@ -200,12 +207,14 @@ class Family(Outlined, nn.Module, ABC):
 
     def save_policy(self, folder: str | Path) -> None:
         """Writes ``cutline.json``: prompt, image policy and generation settings, and a light checkpoint's base."""
-        kept = {
+        kept: dict[str, Any] = {
             "family": self.name(),
             "prompt": self.prompt,
             "image": self.policy.model_dump(exclude_none=True),
             "generate": self.generation.model_dump() if self.generation else None,
         }
+        if self.untaught:
+            kept["untaught"] = sorted(self.untaught)
         if self.is_light:
             kept |= {"base": self.origin, "quantize": self.quantized or "none"}
         write_atomically(Path(folder) / POLICY_FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
@@ -218,6 +227,7 @@ class Family(Outlined, nn.Module, ABC):
             self.prompt = kept["prompt"]
             self.policy = ImagePolicy(**kept["image"])
             self.generation = GenerateSettings(**kept["generate"]) if kept["generate"] else None
+            self.untaught = frozenset(kept.get("untaught", ()))
 
     def configure(self, settings: ModelSettings) -> None:
         """Applies a recipe's prompt and image policy."""

@@ -144,6 +144,7 @@ class BlipMixtureFamily(BlipCaptioner, BlipMatcher):
     """Captions, embeds and matches; what caption bootstrapping trains."""
 
     can = frozenset({"caption", "embed", "match"})
+    new_to = frozenset({"caption"})
     architecture = BlipMixture
 
     def __init__(self, model: Any, image_processor: Any, tokenizer: Any, prompt: str | None = None):

@@ -151,7 +151,9 @@ def open_family(
         family = kind.create(settings.new, captions, seed)
     else:
         family = _load(kind, str(settings.checkpoint), dtype, settings, device)
-    family.needs(task)
+    family.needs(task, learnt=False)
+    if settings.new is not None:
+        family.untaught = family.new_to
     if not tiny:
         before = (family.prompt, family.policy)
         family.configure(settings)
@@ -178,7 +180,9 @@ def open_checkpoint(
     elif (folder / "recipe.toml").is_file() and not (folder / POLICY_FILE).is_file():
         raise CheckpointError(f"The run in {folder} has no model yet.", f"Finish it: cutline run {folder}/recipe.toml")
     wanted = {"checkpoint": str(checkpoint), "dtype": dtype, "device": device} | model
-    return open_family(parse(wanted, ModelSettings, where="the model"), task=task)
+    family = open_family(parse(wanted, ModelSettings, where="the model"), task=task)
+    family.needs(task)
+    return family
 
 
 def _load(kind: type[Family], checkpoint: str, dtype: torch.dtype, settings: ModelSettings, device: Any) -> Family:

@@ -54,6 +54,7 @@ class New(Section):
 
 class VisionMixtureFamily(BlipWriter, BlipReader):
     can = frozenset({"caption", "embed", "match"})
+    new_to = can
     # poolers of towers that have one; nothing reads them
     unused = r"vision_tower\.(?:.*\.)?pooler\."
     # the encoder of texts has its own self-attention; all else of it the decoder has, too

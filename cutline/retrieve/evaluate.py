@@ -73,7 +73,9 @@ def evaluate(
     images, gallery = images[kept], gallery.without(failed)
     texts = embed_texts(embedder, gallery.texts, settings.text_batch_size)
     stages = _stages(gallery, images, texts, settings, embedder)
-    matched = "match" in family.can if settings.match is None else settings.match
+    matched = "match" in family.can - family.untaught if settings.match is None else settings.match
+    if settings.match is None and "match" in family.untaught:
+        say("this model was never trained to match: embeddings alone rank")
     verified = None
     if matched:
         family.needs("match")

@@ -117,8 +117,7 @@ class Retriever(nn.Module):
         self.family = family
         self.settings = settings
         self.kind = family.contrast if settings.loss == "auto" else settings.loss
-        wanted = settings.itm if settings.itm != "auto" else float("match" in family.can)
-        self.weights = {"itc": settings.itc, "itm": float(wanted), "lm": settings.lm}
+        self.weights = settings.weights(family.can)
         for name, task, words in (("itm", "match", "match pairs"), ("lm", "caption", "write captions")):
             if self.weights[name] and task not in family.can:
                 raise TrainingError(

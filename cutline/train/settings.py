@@ -107,6 +107,16 @@ class RetrievalSettings(Section):
             raise ValueError("itc, itm and lm are all 0; there is nothing to learn")
         return self
 
+    def weights(self, can: frozenset[str]) -> dict[str, float]:
+        """The weights of the losses for a model that can do these tasks."""
+        itm = float("match" in can) if self.itm == "auto" else self.itm
+        return {"itc": self.itc, "itm": itm, "lm": self.lm}
+
+    def teaches(self, can: frozenset[str]) -> frozenset[str]:
+        """The tasks that a model which can do these learns."""
+        tasks = {"itc": "embed", "itm": "match", "lm": "caption"}
+        return frozenset(tasks[name] for name, weight in self.weights(can).items() if weight)
+
 
 class TrainSettings(Section):
     parts: dict[str, str] = Field(

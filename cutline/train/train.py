@@ -128,6 +128,7 @@ def _stage(
     if precision_of(settings, family.device) == "float32":
         family.float()  # what is quantised stays as it is
     parts = open_parts(family, settings.parts, settings.lora, for_captions=not settings.retrieval)
+    family.untaught -= settings.retrieval.teaches(family.can) if settings.retrieval else {"caption"}
     if ranks.is_first():
         show_parts(parts)
     check_rates(family, settings.part_lr)

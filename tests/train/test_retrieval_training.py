@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 
 from cutline import jsonl, recipe
-from cutline.errors import RecipeError, TrainingError
-from cutline.families.open import find
+from cutline.errors import CheckpointError, RecipeError, TrainingError
+from cutline.families.common.retrieval import RetrievalFamily
+from cutline.families.open import find, open_checkpoint, open_family
+from cutline.families.settings import ModelSettings
+from cutline.retrieve.evaluate import evaluate
+from cutline.retrieve.settings import RetrieveSettings
 from cutline.train import train as verb
 from cutline.train.settings import TrainSettings
 from tests.train.test_training import Killed, kill_at, same, weights
@@ -103,3 +109,21 @@ def test_features_kept_in_sixteen_bits_are_validated_in_bfloat16(dataset, tmp_pa
     chosen = settings(parts={"vision": "frozen"}, precision="bfloat16", max_steps=2)
     facts = verb.train(find("vision_mixture").tiny(), dataset, chosen, tmp_path)
     assert facts["steps"] == 2
+
+
+def test_what_a_new_model_was_never_trained_for_is_refused(dataset, tmp_path):
+    """Its matching head is random; to rank by it would only spoil what embeddings found."""
+    asked = ModelSettings(family="vision_mixture", new={"encoder": "a ResNet"}, dtype="float32", device="cpu")
+    family = open_family(asked, ["a red circle above a blue square"], tiny=True, task="embed")
+    verb.train(family, dataset, settings({"itm": 0.0}, max_steps=2), tmp_path / "training")
+    family.save(tmp_path / "model")
+    opened = cast(RetrievalFamily, open_checkpoint(tmp_path / "model", "float32", "cpu", task="embed"))
+    for task in ("match", "caption"):
+        with pytest.raises(CheckpointError, match="never trained to"):
+            opened.needs(task)
+    found = evaluate(opened, list(dataset.split("val")), RetrieveSettings(resamples=0), tmp_path / "retrieval", {})
+    assert "embeddings alone" not in found.baselines  # they are what ranks
+    with pytest.raises(CheckpointError, match="never trained to match"):
+        evaluate(opened, list(dataset.split("val")), RetrieveSettings(match=True), tmp_path / "matched", {})
+    verb.train(opened, dataset, settings({"itm": 1.0}, max_steps=2), tmp_path / "more")
+    opened.needs("match")
