@@ -8,28 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import jinja2
-from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from cutline import report
 from cutline.caption_verb import identity
 from cutline.data.dataset import Dataset
-from cutline.data.images import ImageProblem
 from cutline.errors import CutlineError
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import open_checkpoint, spare_threads
 from cutline.jsonl import dumps, write_atomically
 from cutline.progress import bar, say
 from cutline.quiet import quiet_libraries
-from cutline.records import Hit
-from cutline.report.thumbnails import thumbnail
+from cutline.report import search_page
+from cutline.report.names import short_names
 from cutline.retrieve.approximate import FEW, RECALL
 from cutline.retrieve.index import Condition, Index, Kind, update
-from cutline.retrieve.search import search
-
-Found = Sequence[tuple[Hit, int]]
+from cutline.retrieve.search import Found, search
 
 
 def make(model: str, dataset: str, out: Path, split: str, *, prune: bool, approximate: bool | None, device: str) -> int:
@@ -89,13 +84,15 @@ def find(
     if not found:
         say("nothing meets these conditions")
     if html:
-        write_atomically(html, page(index, found, text, image, what, filters).encode("utf-8", "replace"))
+        asked: dict[str, Any] = {"text": text, "image": image, "kind": what, "conditions": conditions}
+        page = search_page.render(index, found, rerank=rerank, **asked)
+        # text from outside may hold half a surrogate pair, which UTF-8 doesn't have
+        write_atomically(html, page.encode("utf-8", "replace"))
         say(f"page: {html}")
     elif json:
-        for hit, row in found:
-            item = index.item(row)
-            print(dumps({**hit.to_json(), "image": item["image"], "text": item["text"], "split": item["split"]}))
-    else:
+        for one in found:
+            print(dumps(_line(index, one)))
+    elif found:
         Console().print(_table(index, found))
 
 
@@ -105,49 +102,35 @@ def _opened(model: str, device: str) -> RetrievalFamily:
     return cast("RetrievalFamily", family)
 
 
-def _table(index: Index, found: Found) -> Table:
+def _table(index: Index, found: Sequence[Found]) -> Table:
+    """With columns only for what differs: no matching logits and no splits where there are none."""
+    items = [index.item(one.row) for one in found]
+    matched, divided = any(one.hit.itm is not None for one in found), any(item["split"] for item in items)
     table = Table()
-    for name in ("rank", "cosine", "match"):
+    for name in ("rank", "cosine", *(["match"] if matched else [])):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("id", overflow="fold")
+    if divided:
+        table.add_column("split")
     table.add_column("caption", overflow="fold")
-    for hit, row in found:
-        item = index.item(row)
-        match = "" if hit.itm is None else f"{hit.itm:.2f}"
-        table.add_row(str(hit.rank), f"{hit.itc:.4f}", match, item["id"], item["text"])
+    for one, item, name in zip(found, items, short_names([one.hit.candidate for one in found]), strict=True):
+        match = [] if not matched else ["" if one.hit.itm is None else f"{one.hit.itm:.2f}"]
+        cells = [str(one.hit.rank), f"{one.hit.itc:.4f}", *match, name, *([item["split"]] if divided else [])]
+        # as Text: a caption may hold what rich takes for markup
+        table.add_row(*(Text(cell) for cell in (*cells, one.captions[0] if one.captions else "")))
     return table
 
 
-def page(index: Index, found: Found, text: str, image: str, kind: Kind, filters: Sequence[str]) -> str:
-    """The results as one HTML file with pictures, which needs nothing else."""
-    here = Path(report.__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "retrieve"), autoescape=True,
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("search.html.jinja").render(
-        css=Markup((here / "page.css").read_text(encoding="utf-8")),
-        query=text or Path(image).name,
-        asked=_picture(image) if image else None,
-        filters=filters,
-        facts=index.facts,
-        kind="captions" if kind == "text" else "images",
-        cards=[_card(index.item(row), hit) for hit, row in found],
-    )
-
-
-def _card(item: dict[str, Any], hit: Hit) -> dict[str, Any]:
-    about = {key: value for key, value in standard_json.loads(item["about"]).items() if isinstance(value, str)}
-    return {
-        **_picture(item["image"]),
-        "text": item["text"], "id": item["id"], "rank": hit.rank, "cosine": f"{hit.itc:.3f}",
-        "match": None if hit.itm is None else f"{hit.itm:.2f}", "split": item["split"],
-        "about": [value for key, value in about.items() if key in ("date", "section", "location")],
-    }  # fmt: skip
-
-
-def _picture(path: str) -> dict[str, Any]:
-    try:
-        return {"picture": thumbnail(path), "why_none": ""}
-    except ImageProblem as problem:
-        return {"picture": None, "why_none": problem.problem}
+def _line(index: Index, one: Found) -> dict[str, Any]:
+    """All that is known of an item, for programs."""
+    item = index.item(one.row)
+    text = one.captions[0] if one.captions else ""
+    about = standard_json.loads(item["about"])
+    told = {
+        "image": item["image"],
+        "text": text,
+        "captions": list(one.captions),
+        "split": item["split"],
+        "about": about,
+    }
+    return {**one.hit.to_json(), **told}

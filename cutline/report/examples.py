@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cutline.records import Prediction
 from cutline.report.gather import Gathered
-from cutline.report.thumbnails import Thumbnail
+from cutline.report.thumbnails import Thumbnail, frame
 from cutline.report.words import count, label, number
 
 SIDE_PX = 320
@@ -124,10 +123,8 @@ def galleries(run: Gathered, main: str | None) -> list[Gallery]:
 
 
 def aspect(galleries: Sequence[Gallery]) -> float:
-    """Width / height of the box that every photograph stands in: that of the middle one, within reason."""
-    pictures = [card.picture for gallery in galleries for card in gallery.cards if card.picture]
-    middle = statistics.median([picture.width / picture.height for picture in pictures] or [4 / 3])
-    return round(min(max(middle, 0.75), 1.6), 3)
+    """Width / height of the box that every photograph stands in."""
+    return frame([card.picture for gallery in galleries for card in gallery.cards if card.picture])
 
 
 def _captions(run: Gathered) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +43,12 @@ def thumbnail(path: str | Path, side_px: int = 320) -> Thumbnail:
     picture.save(out, "JPEG", quality=95 if tiny else 80, subsampling=0 if tiny else 2, optimize=True)
     encoded = base64.b64encode(out.getvalue()).decode("ascii")
     return Thumbnail(f"data:image/jpeg;base64,{encoded}", *picture.size)
+
+
+def frame(pictures: Sequence[Thumbnail]) -> float:
+    """Width / height of the box that every picture of a page stands in: that of the middle one, within reason."""
+    middle = statistics.median([picture.width / picture.height for picture in pictures] or [4 / 3])
+    return round(min(max(middle, 0.75), 1.6), 3)
 
 
 def thumbnail_uri(path: str | Path, side_px: int = 320) -> str:

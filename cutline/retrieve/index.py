@@ -192,6 +192,9 @@ class Condition:
                 return
         raise RecipeError(f"--filter {text} is no condition.", "For example --filter split=test, --filter 'date>=2016'")
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.sign} {self.value}"
+
     def met_by(self, value: Any) -> bool:
         """Whether a value of the field, None where an item has none, meets the condition."""
         if value is None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from cutline.data.images import open_image
@@ -12,7 +15,20 @@ from cutline.families.base import Batch
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.records import Hit
 from cutline.retrieve.embed import embed_texts
-from cutline.retrieve.index import Condition, Index, Kind
+from cutline.retrieve.index import Condition, Floats, Index, Kind
+
+
+class Found(NamedTuple):
+    """One item that was found.
+
+    Attributes:
+        row: its row in the index.
+        captions: of an image all, the nearest to what was asked first; of a caption itself.
+    """
+
+    hit: Hit
+    row: int
+    captions: tuple[str, ...]
 
 
 def search(
@@ -26,8 +42,8 @@ def search(
     conditions: Sequence[Condition] = (),
     rerank: int = 0,
     exact: bool = False,
-) -> list[tuple[Hit, int]]:
-    """The k best items of a kind for a text or an image, each with its row in the index.
+) -> list[Found]:
+    """The k best items of a kind for a text or an image, best first.
 
     Args:
         text, image: one of them; an image by its path.
@@ -47,20 +63,40 @@ def search(
             query = family.embed_images(seen)[0].float().cpu().numpy()
         else:
             query = embed_texts(family, [text], 1)[0].numpy()
-    found = index.nearest(np.asarray(query, np.float32), index.where(kind, conditions), max(k, rerank), exact=exact)
+    asked = np.asarray(query, np.float32)
+    found = index.nearest(asked, index.where(kind, conditions), max(k, rerank), exact=exact)
     logits: list[float | None] = [None] * len(found)
     if rerank and found:
         logits = _matched(index, family, [row for row, _ in found], text, seen, kind)
     order = sorted(range(len(found)), key=lambda place: -(found[place][1] + (logits[place] or 0.0)))[:k]
-    name = image or text
-    return [
-        (
-            Hit(query=name, candidate=index.item(found[place][0])["id"], rank=rank, itc=found[place][1],
-                itm=logits[place]),
-            found[place][0],
+    captions = _captions(index, [found[place][0] for place in order], asked)
+    made = []
+    for rank, place in enumerate(order, 1):
+        row, cosine = found[place]
+        hit = Hit(query=image or text, candidate=index.item(row)["id"], rank=rank, itc=cosine, itm=logits[place])
+        made.append(Found(hit, row, captions[row]))
+    return made
+
+
+def _captions(index: Index, rows: Sequence[int], query: Floats) -> dict[int, tuple[str, ...]]:
+    """Row → what ``Found.captions`` holds."""
+    items = {row: index.item(row) for row in rows}
+    paths = pa.array({item["image"] for item in items.values() if item["kind"] == "image"}, pa.string())
+    same = pc.and_(pc.equal(index.table["kind"], "text"), pc.is_in(index.table["image"], value_set=paths))
+    of_image: dict[str, list[int]] = {}
+    for row in np.flatnonzero(same.to_numpy()).tolist():
+        of_image.setdefault(index.item(row)["id"].rpartition("#")[0], []).append(row)
+    made: dict[int, tuple[str, ...]] = {}
+    for row, item in items.items():
+        if item["kind"] == "text":
+            made[row] = (item["text"],)
+            continue
+        texts = np.array(of_image.get(item["id"], []), np.int64)
+        nearest = index.nearest(query, texts, len(texts), exact=True)
+        made[row] = (
+            tuple(index.item(text)["text"] for text, _ in nearest) if item["kind"] == "image" else (item["text"],)
         )
-        for rank, place in enumerate(order, 1)
-    ]  # fmt: skip
+    return made
 
 
 def _matched(

@@ -53,7 +53,7 @@ def index(blip, samples, tmp_path_factory):
 
 
 def ids(found):
-    return [hit.candidate for hit, _ in found]
+    return [one.hit.candidate for one in found]
 
 
 @pytest.mark.parametrize("kind", [BlipMatcher, Blip2Matcher])
@@ -70,15 +70,15 @@ def test_the_nearest_are_those_of_a_plain_ranking(kind, samples, tmp_path):
         texts = torch.cat([family.embed_texts(family.encode_texts([caption])) for caption in captions])
     wanted = family.similarity(images, text)[:, 0]
     found = search(index, family, text="a red square", k=5)
-    assert [hit.rank for hit, _ in found] == [1, 2, 3, 4, 5]
-    np.testing.assert_allclose([hit.itc for hit, _ in found], wanted.topk(5).values, atol=1e-5)
+    assert [hit.rank for hit, *_ in found] == [1, 2, 3, 4, 5]
+    np.testing.assert_allclose([hit.itc for hit, *_ in found], wanted.topk(5).values, atol=1e-5)
     assert found[0][0].candidate == f"i{int(wanted.argmax())}"
     found = search(index, family, image=samples[7].image, k=3)
     assert found[0][0].candidate == "i7"
     assert found[0][0].itc == pytest.approx(1, abs=1e-5)
     found = search(index, family, image=samples[7].image, kind="text", k=3)
     best = family.similarity(images[7:8], texts)[0].topk(3).values
-    np.testing.assert_allclose([hit.itc for hit, _ in found], best, atol=1e-5)
+    np.testing.assert_allclose([hit.itc for hit, *_ in found], best, atol=1e-5)
 
 
 def test_reranking_adds_the_matching_logit(blip, index, samples):
@@ -90,10 +90,26 @@ def test_reranking_adds_the_matching_logit(blip, index, samples):
             cosine = blip.similarity(blip.embed_images(seen), blip.embed_texts(blip.encode_texts(["a red square"])))
             match = blip.match(seen, blip.encode_texts(["a red square"]), torch.zeros(1, dtype=torch.int64))
         scores.append(float(cosine) + float(match))
-    got = [hit.itc + (hit.itm or 0.0) for hit, _ in found]
+    got = [hit.itc + (hit.itm or 0.0) for hit, *_ in found]
     np.testing.assert_allclose(got, sorted(scores, reverse=True)[:4], atol=1e-4)
     texts = search(index, blip, image=samples[2].image, kind="text", k=3, rerank=6)
-    assert all(hit.itm is not None for hit, _ in texts)
+    assert all(hit.itm is not None for hit, *_ in texts)
+
+
+def test_an_images_captions_come_with_the_nearest_to_the_question_first(blip, index, samples):
+    for asked in ({"text": "a drawing number 3"}, {"image": samples[3].image}):
+        one = search(index, blip, **asked)[0]
+        mine = next(sample for sample in samples if sample.id == one.hit.candidate)
+        assert sorted(one.captions) == sorted(mine.captions)
+        with torch.no_grad():
+            if "text" in asked:
+                query = blip.embed_texts(blip.encode_texts([asked["text"]]))
+            else:
+                query = blip.embed_images(blip.see(blip.pixels([drawing(3)])))
+            cosines = blip.embed_texts(blip.encode_texts(list(one.captions))) @ query[0]
+        assert cosines[0] >= cosines[1]
+    found = search(index, blip, image=samples[3].image, kind="text")
+    assert all(len(one.captions) == 1 for one in found)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +163,7 @@ def test_adding_changing_and_removing(blip, samples, tmp_path, monkeypatch):
     update(fresh, blip, "m", "c", [moved, changed, *samples[6:10]])
     one, other = (search(Index.open(path), blip, text="a red square", k=20) for path in (tmp_path, fresh))
     assert sorted(ids(one)) == sorted(ids(other))
-    np.testing.assert_allclose([hit.itc for hit, _ in one], [hit.itc for hit, _ in other], atol=1e-5)
+    np.testing.assert_allclose([hit.itc for hit, *_ in one], [hit.itc for hit, *_ in other], atol=1e-5)
     with pytest.raises(DataError, match="was made with c"):
         update(tmp_path, blip, "another", "d", samples)
 
@@ -287,10 +303,19 @@ def test_from_the_command_line(samples, tmp_path, monkeypatch, capsys):
     found = [json.loads(line) for line in printed.splitlines()]
     assert [row["rank"] for row in found] == [1, 2, 3]
     assert {row["split"] for row in found} == {"test"}
+    assert all(row["text"] == row["captions"][0] and len(row["captions"]) == 2 for row in found)
+    assert all(len(row["about"]["sha256"]) == 64 for row in found)
+    code, printed, _ = cutline("search", place, "a red square", "-k", "1")
+    assert "square" in printed or "drawing" in printed
+    assert "/" not in printed  # ids, not paths
     page = tmp_path / "page.html"
     code, _, _ = cutline("search", place, "--image", samples[0].image, "--for", "texts", "--html", str(page))
     assert code == 0
-    assert page.read_text().count("data:image/jpeg;base64") == 11
+    written = page.read_text()
+    assert written.count("data:image/jpeg;base64") == 11
+    assert str(samples[0].image) not in written.split("</header>")[0]  # no path in the title
+    assert 'src="http' not in written  # it needs nothing else
+    assert "href=" not in written
     code, _, said = cutline("search", place)
     assert code == 2
     assert "needs a text or an image" in said
