@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
 #: NAT64 (RFC 6052): the last 32 bits are an IPv4 address, which may be a private one.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+#: For the inside of protocols and clouds (RFC 6890), though Python 3.11 takes most of it for public.
+_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")
 
 
 class BadAddress(ValueError):
@@ -40,14 +44,17 @@ def normal(address: str) -> str:
         place += f":{port}"
     if "@" in parts.netloc:
         place = f"{parts.netloc.rpartition('@')[0]}@{place}"
-    clean = SplitResult(
-        parts.scheme,
-        place,
-        quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._"),
-        quote(parts.query, safe="/%:@!$&'()*+,;=~-._?[]|"),
-        "",
-    )
-    return urlunsplit(clean)
+    try:
+        path, query = _encoded(parts.path or "/", ""), _encoded(parts.query, "?[]|")
+    except UnicodeError as error:
+        raise BadAddress(f"{address[:200]!a} has broken letters in it") from error
+    return urlunsplit(SplitResult(parts.scheme, place, path, query, ""))
+
+
+def _encoded(text: str, more: str) -> str:
+    """What is encoded already stays; a % that encodes nothing is encoded itself, and so are bytes that are no UTF-8."""
+    text = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text)
+    return quote(text, safe="/%:@!$&'()*+,;=~-._" + more, errors="surrogateescape")
 
 
 def joined(base: str, location: str) -> str:
@@ -88,4 +95,6 @@ def is_public(ip: str) -> bool:
             return is_public(str(inner))
         if found.is_site_local:
             return False
+    if found in _PROTOCOLS:
+        return False
     return found.is_global and not found.is_multicast and not found.is_reserved and not found.is_unspecified

@@ -66,8 +66,12 @@ class Downloads:
             self._db.execute("pragma journal_mode = wal")
             self._db.execute("pragma synchronous = normal")  # a killed program loses nothing by it
             self._db.execute(_TABLE)
+            columns = {row[1] for row in self._db.execute("pragma table_info(downloads)")}
         except sqlite3.DatabaseError as error:
             raise DataError(f"{path} is damaged: {error}.", "Delete it; all is then fetched again.") from error
+        if not columns >= {*Download.__slots__, "time"}:
+            self._db.close()
+            raise DataError(f"{path} was written by another version of Cutline.", "Delete it; all is fetched again.")
 
     def find(self, address: str) -> Download | None:
         row = self._db.execute(

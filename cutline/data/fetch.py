@@ -203,6 +203,7 @@ class Fetcher:
             self._offer(name)
 
     def _judge(self, transfer: Transfer, job: _Job, name: str, code: int, message: str) -> None:
+        code = 0 if transfer.told else code
         if not code and transfer.status in REDIRECTS and transfer.location:
             self._follow(job, transfer)
             return

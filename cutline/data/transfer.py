@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import email.utils
+import re
 import socket
 import ssl
 import time
@@ -30,6 +32,12 @@ PASSING = {
     "timeout": True,
     "tls": False,
 }
+
+#: X-Robots-Tag directives that have a colon themselves.
+_WITH_VALUES = ("max-snippet", "max-image-preview", "max-video-preview", "unavailable_after")
+
+#: Bytes of an error's or redirect's page that are read, so that the connection can be kept.
+_LONGEST_PAGE = 1 << 20
 
 REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -76,9 +84,21 @@ class Transfer:
         location: where a redirect leads.
         retry_after: seconds that the server asks to wait.
         fault: reason and detail of what was broken off here; None when nothing was.
+        told: the status says it all, and the rest of an error's long page wasn't waited for.
     """
 
-    __slots__ = ("_curl", "_manners", "body", "fault", "location", "retry_after", "sockets", "status")
+    __slots__ = (
+        "_curl",
+        "_manners",
+        "_unread",
+        "body",
+        "fault",
+        "location",
+        "retry_after",
+        "sockets",
+        "status",
+        "told",
+    )
 
     def __init__(self, curl: Any, handle: Any, target: str, manners: Manners):
         self._curl, self._manners = curl, manners
@@ -88,6 +108,8 @@ class Transfer:
         self.sockets: list[socket.socket] = []
         self.retry_after: float | None = None
         self.fault: tuple[str, str] | None = None
+        self.told = False
+        self._unread = 0
         handle.setopt(curl.URL, target)
         handle.setopt(curl.HEADERFUNCTION, self.header)
         handle.setopt(curl.WRITEFUNCTION, self.block)
@@ -116,21 +138,29 @@ class Transfer:
         name, _, value = line.partition(b":")
         name = name.strip().lower()
         if name == b"location":
-            self.location = value.strip().decode("utf-8", errors="replace")
+            self.location = value.strip().decode("utf-8", errors="surrogateescape")
         elif name == b"retry-after":
             self.retry_after = seconds(value.strip().decode("latin-1"))
-        elif name == b"x-robots-tag" and self.status == 200:
-            if found := opted_out(value.decode("latin-1"), self._manners.opt_out, self._manners.user_agent):
-                self.fault = ("opted_out", f"X-Robots-Tag: {found}")
-                return -1
-        elif name == b"content-length" and value.strip().isdigit() and int(value) > self._manners.max_bytes:
-            self.fault = ("too_large", f"{int(value):,} bytes are more than max_bytes")
-            return -1
+        elif self.status == 200:
+            return self._header_of_image(name, value.strip())
         return None
 
+    def _header_of_image(self, name: bytes, value: bytes) -> int | None:
+        directives = self._manners.opt_out
+        if name == b"x-robots-tag":
+            if found := opted_out(value.decode("latin-1"), directives, self._manners.user_agent):
+                self.fault = ("opted_out", f"X-Robots-Tag: {found}")
+        elif name == b"tdm-reservation" and value == b"1" and "tdm-reservation" in directives:
+            self.fault = ("opted_out", "TDM-Reservation: 1")
+        elif name == b"content-length" and value.isdigit() and int(value[:20]) > self._manners.max_bytes:
+            self.fault = ("too_large", f"{int(value[:20]):,} bytes are more than max_bytes")
+        return -1 if self.fault else None
+
     def block(self, data: bytes) -> int | None:
-        if self.status != 200:
-            return None  # an error's page is of no use, but reading it keeps the connection
+        if self.status != 200:  # an error's page is of no use, but reading it keeps the connection
+            self._unread += len(data)
+            self.told = self._unread > _LONGEST_PAGE
+            return -1 if self.told else None
         self.body += data
         if len(self.body) > self._manners.max_bytes:
             self.fault = ("too_large", f"more than {self._manners.max_bytes:,} bytes")
@@ -139,23 +169,30 @@ class Transfer:
 
 
 def opted_out(value: str, directives: list[str], user_agent: str) -> str:
-    """Which of the directives an X-Robots-Tag header gives; "" for none. "otherbot: noai" is meant for otherbot."""
-    agent, colon, rest = value.partition(":")
-    if colon and "," not in agent and agent.strip().lower() not in directives:
-        if agent.strip().lower() != user_agent.partition("/")[0].lower():
-            return ""
-        value = rest
-    said = {part.strip().lower() for part in value.split(",")}
+    """Which of the directives an X-Robots-Tag header gives; "" for none.
+
+    "otherbot: noai" is meant for otherbot, and so is what follows; "max-snippet: 5" names no bot; none is noindex.
+    """
+    product = re.split(r"[\s/(]", user_agent.strip(), maxsplit=1)[0].lower()
+    meant = True
+    said = set()
+    for part in value.lower().split(","):
+        name, colon, rest = part.partition(":")
+        if colon and name.strip() not in _WITH_VALUES:
+            meant, part = name.strip() in (product, "*"), rest
+        if meant:
+            said.add({"none": "noindex"}.get(part.strip(), part.strip()))
     return next((directive for directive in directives if directive in said), "")
 
 
 def seconds(value: str) -> float | None:
     """Retry-After: seconds, or a date."""
-    if value.isdigit():
-        return float(value)
+    if value.isascii() and value.isdigit():
+        return float(value[:20])
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
+        date = email.utils.parsedate_to_datetime(value)
+        return max(0.0, date.replace(tzinfo=date.tzinfo or datetime.UTC).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -202,6 +239,7 @@ def new_handle(curl: Any, manners: Manners) -> Any:
         curl.LOW_SPEED_LIMIT: 1,
         curl.LOW_SPEED_TIME: max(1, round(manners.read_timeout_s)),
         curl.BUFFERSIZE: 262144,
+        curl.ACCEPT_ENCODING: "identity",  # and what comes compressed all the same is unpacked
         curl.USERAGENT: manners.user_agent,
         curl.HTTPHEADER: ["Accept: image/avif,image/webp,image/png,image/jpeg,image/*;q=0.8,*/*;q=0.5"],
         curl.PROXY: manners.proxy,  # "" also switches off what the environment says

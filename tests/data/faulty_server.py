@@ -8,6 +8,7 @@ everything else         a method of ``Faults`` by its first part
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.server
 import socket
 import socketserver
@@ -17,6 +18,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+#: Parts of a path that are no name of a method.
+FOREIGN = {"l%E9tters2": "good"}
+
+EXPLOSIVE = gzip.compress(bytes(4_000_000))
 
 
 class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
@@ -76,8 +82,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if first.isdigit():
                 self.answer(int(first), b"an error")
             else:
-                act: Callable[[str], None] = getattr(self, f"fault_{first}")
-                act(rest)
+                act: Callable[[str], None] = getattr(self, f"fault_{FOREIGN.get(first, first)}")
+                act(rest.removeprefix("100%25/"))
         finally:
             with self.server.lock:
                 self.server.now -= 1
@@ -169,6 +175,72 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def fault_moved(self, name: str) -> None:
         self.answer(301, b"gone there", Location=f"/good/{name}")
+
+    def fault_method(self, name: str) -> None:
+        """307 and 308 in a row, each with a page of its own."""
+        step, _, name = name.partition("/")
+        if step == "a":
+            self.answer(307, b"x" * 500, Location=f"/method/b/{name}")
+        else:
+            self.answer(308, b"x" * 500, Location=f"/good/{name}")
+
+    def fault_letters(self, name: str) -> None:
+        """To an address with bytes that are no UTF-8."""
+        self.answer(302, b"", Location="/l\xe9tters2/100%/" + name)
+
+    def fault_packed(self, name: str) -> None:
+        """Compressed though nobody asked for it."""
+        self.answer(200, gzip.compress(self.file(name)), Content_Encoding="gzip")
+
+    def fault_explosive(self, name: str) -> None:
+        """A few bytes that unpack to very many."""
+        self.answer(200, EXPLOSIVE, Content_Encoding="gzip")
+
+    def fault_chunked(self, name: str) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        body = self.file(name)
+        for part in (body[:100], body[100:]):
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
+        self.wfile.write(b"0\r\n\r\n")
+
+    def fault_old(self, name: str) -> None:
+        """As servers of the nineties: no length, the end of the connection ends the body."""
+        self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n" + self.file(name))
+        self.close_connection = True
+
+    def fault_partial(self, name: str) -> None:
+        self.answer(206, self.file(name)[:50], Content_Range="bytes 0-49/100")
+
+    def fault_lostforever(self, name: str) -> None:
+        """404 with a page that doesn't end, of an announced length that nobody would take of an image."""
+        self.send_response(404)
+        self.send_header("Content-Length", str(10**12))
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(10_000):
+                self.wfile.write(b"x" * 0x10000)
+
+    def fault_date(self, name: str) -> None:
+        """503 until a date that is past, then fine."""
+        if self.server.asked[self.path] == 1:
+            self.answer(503, b"", Retry_After="Sat, 01 Jan 2000 00:00:00 GMT")
+        else:
+            self.answer(200, self.file(name))
+
+    def fault_odd(self, name: str) -> None:
+        """503 with a Retry-After that is no number, though str.isdigit says so; then fine."""
+        if self.server.asked[self.path] == 1:
+            self.answer(503, b"", Retry_After="\xb2")
+        else:
+            self.answer(200, self.file(name))
+
+    def fault_reserved(self, name: str) -> None:
+        self.answer(200, self.file(name), TDM_Reservation="1")
+
+    def fault_previews(self, name: str) -> None:
+        self.answer(200, self.file(name), X_Robots_Tag="max-image-preview: large, none")
 
     def fault_elsewhere(self, name: str) -> None:
         """To a scheme that must not be followed."""

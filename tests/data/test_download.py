@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import email.utils
 import json
 import os
 import signal
@@ -18,7 +20,7 @@ from cutline.data.dataset import Dataset
 from cutline.data.downloads import Downloads
 from cutline.data.prepare import Report
 from cutline.data.problem import FETCHING
-from cutline.data.transfer import PASSING, opted_out
+from cutline.data.transfer import PASSING, opted_out, seconds
 from cutline.errors import DataError
 from tests.data.bad_images import BROKEN, COLOURFUL, encode, noise
 from tests.data.faulty_server import Server, serving
@@ -65,6 +67,22 @@ OUTCOMES = {
     "resetonce/rgb16.png": "",
     "shortonce/bitmap.bmp": "",
     "otherbot/tagged.tif": "",
+    "method/a/plain.jpg": "",
+    "letters/photo.jpg": "",
+    "packed/photo.jpg": "",
+    "chunked/photo.jpg": "",
+    "old/photo.jpg": "",
+    "date/photo.jpg": "",
+    "odd/photo.jpg": "",
+    "explosive/a.jpg": "too_large",
+    "partial/photo.jpg": "http_error",
+    "204/a.jpg": "http_error",
+    "304/a.jpg": "http_error",
+    "302/a.jpg": "http_error",
+    "451/a.jpg": "refused",
+    "lostforever/a.jpg": "not_found",
+    "reserved/photo.jpg": "opted_out",
+    "previews/photo.jpg": "opted_out",
     "good/frames.gif?size=large&x=a b": "",
     "404/a.jpg": "not_found",
     "410/a.jpg": "not_found",
@@ -102,7 +120,7 @@ def test_each_fault_has_the_outcome_that_it_should(server: Server, tmp_path: Pat
 
     asked = {path: server.asked["/" + path.replace(" ", "%20")] for path in OUTCOMES}
     for path, reason in OUTCOMES.items():
-        again = path.partition("/")[0] in ("once", "busy", "resetonce", "shortonce")
+        again = path.partition("/")[0] in ("once", "busy", "resetonce", "shortonce", "date", "odd")
         hops = 6 if path.startswith("loop") else 1
         tries = 2 if (PASSING.get(reason) and not path.startswith("patience")) or again else hops
         if path.startswith("reset/"):  # libcurl itself tries once more where a kept connection breaks
@@ -139,7 +157,8 @@ def test_failed_ones_are_tried_again_when_asked(tmp_path: Path) -> None:
     "address",
     ["http://127.0.0.1:{port}/good/a.jpg", "http://localhost:{port}/good/a.jpg", "http://[::1]:{port}/good/a.jpg",
      "http://[::ffff:127.0.0.1]:{port}/good/a.jpg", "http://0.0.0.0:{port}/good/a.jpg", "http://2130706433:{port}/good/a.jpg",
-     "http://169.254.169.254/latest/meta-data", "http://10.0.0.1/a.jpg", "http://[fd00::1]/a.jpg"],
+     "http://169.254.169.254/latest/meta-data", "http://192.0.0.192/a", "http://%31%32%37.0.0.1:{port}/good/a.jpg",
+     "http://10.0.0.1/a.jpg", "http://[fd00::1]/a.jpg"],
 )  # fmt: skip
 def test_private_networks_are_left_alone(address: str, tmp_path: Path) -> None:
     with serving({"a.jpg": encode(noise(), "JPEG")}) as server:
@@ -266,6 +285,34 @@ def test_opting_out_is_understood() -> None:
     assert opted_out("googlebot: noai", directives, "cutline/1") == ""
     assert opted_out("max-snippet:5, noindex", directives, "cutline/1") == ""
     assert opted_out("noai", [], "cutline/1") == ""
+    assert opted_out("max-image-preview: large, noai", directives, "cutline/1") == "noai"
+    assert opted_out("unavailable_after: 25 Jun 2010 15:00:00 PST, noai", directives, "cutline/1") == "noai"
+    assert opted_out("googlebot: nofollow, otherbot: noindex, noai", directives, "cutline/1") == ""
+    assert opted_out("googlebot: noindex, Cutline: noai", directives, "cutline (me@example.org)") == "noai"
+    assert opted_out("*: noai", directives, "cutline/1") == "noai"
+    assert opted_out("none", ["noindex"], "cutline/1") == "noindex"
+
+
+def test_how_long_a_server_asks_to_wait() -> None:
+    assert seconds("120") == 120
+    assert seconds("Sat, 01 Jan 2000 00:00:00 GMT") == seconds("Sat, 01 Jan 2000 00:00:00 -0000") == 0
+    assert seconds("9" * 400) == float("9" * 20)
+    assert [seconds(value) for value in ("", "soon", "-5", "1.5", "\xb2", "Sat, 99 Jan 2000 00:00:00 GMT")] == [
+        None
+    ] * 6
+    in_an_hour = email.utils.format_datetime(datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1))
+    assert 3590 < (seconds(in_an_hour) or 0) <= 3600
+
+
+def test_a_ledger_of_another_version_is_said(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with sqlite3.connect(tmp_path / "out/downloads.sqlite") as old:
+        old.execute("create table downloads (address text primary key, state text)")
+    with pytest.raises(DataError, match="another version of Cutline"):
+        Downloads(tmp_path / "out/downloads.sqlite")
+    (tmp_path / "damaged.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(DataError, match="is damaged"):
+        Downloads(tmp_path / "damaged.sqlite")
 
 
 KILLED = """

@@ -51,8 +51,9 @@ class Settings(Section):
         "make this machine ask its neighbours for things",
     )
     opt_out: list[str] = Field(
-        default=["noai", "noimageai", "noindex", "noimageindex"],
-        description="X-Robots-Tag directives by which a server keeps an image out; [] heeds none",
+        default=["noai", "noimageai", "noindex", "noimageindex", "tdm-reservation"],
+        description="X-Robots-Tag directives by which a server keeps an image out, and the header TDM-Reservation; "
+        "[] heeds none",
     )
     user_agent: str = Field(
         default=f"cutline/{cutline.__version__} (prepares captioned images)",
