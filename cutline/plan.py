@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
-from cutline import families
+from cutline import families, hub
 from cutline.errors import CheckpointError
 from cutline.families.base import Family
 from cutline.families.common.elsewhere import instead_of
@@ -98,6 +98,7 @@ def config_of(checkpoint: str) -> Any:
     if checkpoint in _built_in():
         entries = dict(_built_in()[checkpoint])
     else:
+        hub.look_before(checkpoint)
         try:
             entries, _ = PretrainedConfig.get_config_dict(checkpoint)
         except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from cutline import families, ranks
+from cutline import families, hub, ranks
 from cutline.errors import CheckpointError
 from cutline.families.base import POLICY_FILE, Family
 from cutline.families.common import adapters
@@ -85,6 +85,7 @@ def _model_type(checkpoint: str, refuse: bool = True) -> str:
         raise CheckpointError(f"There is no checkpoint folder {checkpoint}.", "Check the path.")
     from transformers import PretrainedConfig
 
+    hub.look_before(checkpoint)
     try:
         config, _ = PretrainedConfig.get_config_dict(checkpoint)  # runs no code that comes with a checkpoint
     except (OSError, ValueError) as error:
@@ -191,6 +192,7 @@ def _load(kind: type[Family], checkpoint: str, dtype: torch.dtype, settings: Mod
     wanted = None
     if quantize != "none":
         wanted = Quantization(quantize, settings.double_quantize, _compute_dtype(settings, dtype, device), device)
+    hub.look_before(base)
     try:
         with quantizing(wanted):
             family = kind.load(base, dtype)

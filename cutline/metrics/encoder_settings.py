@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from cutline import hub
 from cutline.errors import ScoreError
 from cutline.recipe import Section
 
@@ -31,6 +32,7 @@ def check_checkpoint(metric: str, settings: EncoderSettings) -> None:
         return
     from transformers import AutoConfig
 
+    hub.look_before(settings.model)
     try:
         AutoConfig.from_pretrained(settings.model)
     except (OSError, ValueError) as error:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
+from cutline import hub
 from cutline.data.images import ImageProblem, open_image
 from cutline.errors import ScoreError
 from cutline.families.open import choose_device, choose_dtype
@@ -61,6 +62,7 @@ class Encoder:
 
     def _open(self, kind: str) -> tuple[nn.Module, Any]:
         name = self.settings.model
+        hub.look_before(name)
         try:
             model, found = AutoModel.from_pretrained(name, dtype=self.dtype, output_loading_info=True)
             if kind == "clip" and not hasattr(model, "get_image_features"):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cutline import jsonl
+from cutline import hub, jsonl
 from cutline.data import columns
 from cutline.data.columns import texts
 from cutline.data.problem import Problem
@@ -61,6 +61,7 @@ def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
 
 
 def _load(name: str) -> dict[str, Any]:
+    hub.look_before(name)  # before the import: datasets reads only then whether it is offline
     import datasets
 
     try:

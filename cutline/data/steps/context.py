@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from cutline import hub
 from cutline.data.own_captions import readable, without_captions
 from cutline.data.steps import Place
 from cutline.data.steps.rewrite import ORIGINAL
@@ -256,6 +257,7 @@ def counter(name: str) -> Callable[[str], int]:
     """
     from tokenizers import Tokenizer
 
+    hub.look_before(name)
     try:
         path = Path(name) / "tokenizer.json"
         found = Tokenizer.from_file(str(path)) if Path(name).is_dir() else Tokenizer.from_pretrained(name)

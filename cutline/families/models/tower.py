@@ -10,6 +10,7 @@ from torch import nn
 from torch.func import functional_call
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from cutline import hub
 from cutline.errors import CheckpointError
 
 from . import vgg  # noqa: F401  makes "cutline_vgg" known to AutoModel
@@ -42,6 +43,7 @@ def open_tower(checkpoint: str) -> tuple[PreTrainedModel, Any]:
     Raises:
         CheckpointError: it can't be opened, or lacks weights of the tower.
     """
+    hub.look_before(checkpoint)
     try:
         config = AutoConfig.from_pretrained(checkpoint)
         config = getattr(config, "vision_config", None) or config

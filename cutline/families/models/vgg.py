@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 
+from cutline import hub
 from cutline.errors import CheckpointError
 
 # Convolutions in each of the five blocks; a 2 x 2 max-pooling ends each block.
@@ -95,6 +96,7 @@ def open_vgg(depth: int, weights: str) -> VggModel:
         CheckpointError: they can't be read, or are of another VGG.
     """
     path = Path(weights)
+    hub.look_before(weights)
     try:
         if path.is_dir():
             path = path / "model.safetensors"
