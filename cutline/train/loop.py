@@ -337,6 +337,8 @@ class Log(TrainerCallback):
         for name, value in (logs or {}).items():
             if name in names:
                 row[names[name]] = value
+            elif name.startswith("loss_"):
+                row[name] = value
             elif name.startswith("eval_"):
                 row["val_" + name.removeprefix("eval_")] = value
         if len(row) > 2 and self._out:

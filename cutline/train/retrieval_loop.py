@@ -160,6 +160,7 @@ class RetrievalTrainer(CaptionTrainer):
             **arguments,
         )
         validation.precision = self.accelerator.autocast
+        self._terms, self._batches = dict[str, Tensor](), 0
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of each part of a batch; only the last one's gradients go to the other processes."""
@@ -177,8 +178,20 @@ class RetrievalTrainer(CaptionTrainer):
                     loss, said = model(part)
                 self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
             value += sum(self.retriever.weights[name] * one for name, one in said.items())
+            for name, one in said.items():
+                self._terms[name] = self._terms.get(name, 0.0) + one
+        self._batches += 1
         mean: Tensor = value / self.current_gradient_accumulation_steps
         return mean
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Each of several losses by itself, too, unweighted: means since the last time, over all processes."""
+        if "loss" in logs:
+            if len(self._terms) > 1:
+                every = together.gather({name: float(one) / self._batches for name, one in self._terms.items()})
+                logs |= {f"loss_{name}": sum(one[name] for one in every) / len(every) for name in self._terms}
+            self._terms, self._batches = {}, 0
+        super().log(logs, start_time)
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """Without temperatures and other single numbers, which have no weight decay."""

@@ -44,6 +44,9 @@ def test_killed_and_resumed_is_the_same_as_unbroken(dataset, tmp_path, monkeypat
     timeless = [[{k: v for k, v in row.items() if k != "val_seconds"} for row in log] for log in logs]
     assert timeless[0] == timeless[1]
     assert {"val_tr_recall_at_1", "val_ir_recall_at_10", "val_mean_recall"} <= logs[0][-1].keys()
+    for row in logs[0]:
+        if "loss" in row:
+            assert row["loss"] == pytest.approx(row["loss_itc"] + row["loss_itm"], abs=1e-5)
 
 
 def test_recall_on_validation_chooses_the_checkpoint(dataset, tmp_path, monkeypatch):
