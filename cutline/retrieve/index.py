@@ -33,7 +33,7 @@ from cutline.progress import Progress
 from cutline.records import Sample
 from cutline.retrieve.approximate import FEW, Approximate, library, make
 from cutline.retrieve.embed import embed_images, embed_texts
-from cutline.runs import fingerprint
+from cutline.runs import RunFolder, fingerprint
 
 Floats = NDArray[np.float32]
 Kind = Literal["image", "text"]
@@ -86,14 +86,22 @@ class Index:
         path = Path(path)
         if not (path / FACTS).is_file():
             raise DataError(f"{path} is no index.", "Make one: cutline retrieve index MODEL DATASET -o INDEX")
-        try:
-            facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
-            if facts.get("version") != FORMAT_VERSION:
-                raise DataError(f"{path} is an index of version {facts.get('version')}.", "Index the dataset again.")
-            table = pq.read_table(path / facts["items"])
-            return cls(path, facts, table, np.load(path / facts["vectors"], mmap_mode="r"))
-        except (AttributeError, KeyError, OSError, ValueError) as error:  # pyarrow's errors are OSError and ValueError
-            raise DataError(f"{path} is damaged: {error}", "Move it away, and index the dataset again.") from error
+        before = said = ""
+        while True:
+            try:
+                before, said = said, (path / FACTS).read_text(encoding="utf-8")
+                return cls._opened(path, json.loads(said))
+            except (AttributeError, KeyError, OSError, ValueError) as error:  # pyarrow's are OSError and ValueError
+                if isinstance(error, FileNotFoundError) and said != before:
+                    continue  # an indexing may have put other files in their place meanwhile
+                raise DataError(f"{path} is damaged: {error}", "Move it away, and index the dataset again.") from error
+
+    @classmethod
+    def _opened(cls, path: Path, facts: dict[str, Any]) -> Index:
+        if facts.get("version") != FORMAT_VERSION:
+            raise DataError(f"{path} is an index of version {facts.get('version')}.", "Index the dataset again.")
+        table = pq.read_table(path / facts["items"])
+        return cls(path, facts, table, np.load(path / facts["vectors"], mmap_mode="r"))
 
     @property
     def items(self) -> list[dict[str, Any]]:
@@ -239,10 +247,28 @@ def update(
 
     Raises:
         DataError: the index is another model's.
-        CutlineError: what makes the approximate structure is not installed.
+        CutlineError: what makes the approximate structure is not installed, or another process is at this index.
     """
     path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
+    with RunFolder(path).locked():
+        return _updated(
+            path, family, made_by, checkpoint, samples, prune=prune, approximate=approximate,
+            text_batch_size=text_batch_size, progress=progress,
+        )  # fmt: skip
+
+
+def _updated(
+    path: Path,
+    family: RetrievalFamily,
+    made_by: str,
+    checkpoint: str,
+    samples: Sequence[Sample],
+    *,
+    prune: bool,
+    approximate: bool | None,
+    text_batch_size: int,
+    progress: Progress | None,
+) -> Change:
     old = Index.open(path) if (path / FACTS).is_file() else None
     if old and old.facts["made_by"] != made_by:
         raise DataError(f"{path} was made with {old.facts['checkpoint']}.", "Give another -o for another model.")

@@ -24,7 +24,7 @@ def softmax_loss(logits: Tensor, positives: Tensor, soft: Tensor | None = None, 
         soft: [Q, M] another model's logits, whose distribution is a part of the target.
         share: how much of the target that part is.
     """
-    target = positives.float()
+    target = positives.to(logits.dtype)
     target = target / target.sum(1, keepdim=True)
     if soft is not None and share:
         target = share * soft.softmax(1) + (1 - share) * target

@@ -26,6 +26,7 @@ from cutline.train import together
 from cutline.train.loop import CaptionTrainer
 from cutline.train.retriever import RetrievalBatch, Retriever
 from cutline.train.settings import RetrievalSettings, TrainSettings
+from cutline.train.truth import Truth
 
 #: What a checkpoint keeps of the training itself: temperature, slow copy, queues; alike in all processes.
 STATE = "retrieval.safetensors"
@@ -34,8 +35,8 @@ STATE = "retrieval.safetensors"
 class RetrievalCollator:
     """Examples → ``{"batch": RetrievalBatch}``; cached features instead of pixels where there is a cache."""
 
-    def __init__(self, family: RetrievalFamily, cache: FeatureCache | None, settings: RetrievalSettings):
-        self.family, self.cache, self.settings = family, cache, settings
+    def __init__(self, family: RetrievalFamily, cache: FeatureCache | None, settings: RetrievalSettings, truth: Truth):
+        self.family, self.cache, self.settings, self.truth = family, cache, settings, truth
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, RetrievalBatch]:
         features = self.cache.get(samples) if self.cache else None
@@ -43,11 +44,13 @@ class RetrievalCollator:
         rows = [number for number, sample in enumerate(samples) for _ in sample.captions]
         size = self.settings.chunk or len(samples)
         chunks = range(0, len(samples), size) if self.settings.lm else range(0)
+        captions = [caption for sample in samples for caption in sample.captions]
         batch = RetrievalBatch(
             visual=visual,
-            captions=[caption for sample in samples for caption in sample.captions],
+            captions=captions,
             rows=torch.tensor(rows),
-            places=torch.tensor([sample.extra["place"] for sample in samples]),
+            pictures=torch.tensor([self.truth.pictures[sample.extra["place"]] for sample in samples]),
+            texts=torch.tensor(self.truth.texts(captions)),
             lm=[self._captioning(samples, visual, first, first + size) for first in chunks],
         )
         return {"batch": batch}
@@ -136,6 +139,7 @@ class RetrievalTrainer(CaptionTrainer):
         self,
         family: Family,
         settings: TrainSettings,
+        training: Sequence[Sample],
         validating: Sequence[Sample],
         cache: FeatureCache | None,
         **arguments: Any,
@@ -146,7 +150,8 @@ class RetrievalTrainer(CaptionTrainer):
                 "[train.retrieval] trains with torchrun's processes, each with the whole model.",
                 "Leave deepspeed and fsdp out; chunk bounds the memory.",
             )
-        self.retriever = Retriever(cast(RetrievalFamily, family), settings.retrieval)
+        truth = Truth(training)
+        self.retriever = Retriever(cast(RetrievalFamily, family), settings.retrieval, truth)
         validation = RetrievalValidation(
             validating, settings.retrieval, cache, settings.retrieval.chunk or settings.batch_size
         )
@@ -155,7 +160,7 @@ class RetrievalTrainer(CaptionTrainer):
             validation,
             0.0,
             model=self.retriever,
-            data_collator=RetrievalCollator(self.retriever.family, cache, settings.retrieval),
+            data_collator=RetrievalCollator(self.retriever.family, cache, settings.retrieval, truth),
             eval_dataset=validating,
             **arguments,
         )

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from cutline.errors import TrainingError
 from cutline.families.base import Batch
-from cutline.families.common.loss import IGNORED
+from cutline.families.common.loss import IGNORED, widened
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.train import together
 from cutline.train.contrast import before, gathered, sigmoid_loss, softmax_loss, total
@@ -27,6 +28,10 @@ from cutline.train.hard_negatives import Pairs, draw
 from cutline.train.lengths import by_length
 from cutline.train.momentum import Slow
 from cutline.train.settings import RetrievalSettings
+from cutline.train.truth import Truth
+
+#: Pairs for each text of a chunk that are matched with their activations in memory; of more, some are computed twice.
+MOST_PAIRS = 6
 
 
 @dataclass
@@ -37,14 +42,16 @@ class RetrievalBatch:
         visual: pixels or features, the first dimension N.
         captions: R texts, those of an image together, in the order of images.
         rows: int64 [R], the image of each text.
-        places: int64 [N], which sample each image is.
+        pictures: int64 [N], numbers of the images' pictures, as ``Truth`` has them.
+        texts: int64 [R], numbers of the captions' words.
         lm: a captioning batch for each chunk of images, without its visual part; empty where no captions are learnt.
     """
 
     visual: Batch
     captions: list[str]
     rows: Tensor
-    places: Tensor
+    pictures: Tensor
+    texts: Tensor
     lm: list[Batch] = field(default_factory=list)
 
 
@@ -54,12 +61,12 @@ class Vectors(NamedTuple):
 
 
 class _Keys(NamedTuple):
-    """The momentum encoder's vectors of this batch, then the queue, and whose they are."""
+    """The momentum encoder's vectors of this batch, then the queue, and their numbers."""
 
     images: Tensor
     texts: Tensor
-    image_owners: Tensor
-    text_owners: Tensor
+    pictures: Tensor
+    words: Tensor
 
 
 @dataclass
@@ -102,12 +109,13 @@ class Retriever(nn.Module):
     Args:
         family: its parts are open.
         settings: ``[train.retrieval]``.
+        truth: which of the training captions are true for which images.
 
     Raises:
         TrainingError: the family can't do what the settings ask for.
     """
 
-    def __init__(self, family: RetrievalFamily, settings: RetrievalSettings):
+    def __init__(self, family: RetrievalFamily, settings: RetrievalSettings, truth: Truth):
         super().__init__()
         if not isinstance(family, RetrievalFamily):
             raise TrainingError(
@@ -116,6 +124,7 @@ class Retriever(nn.Module):
             )
         self.family = family
         self.settings = settings
+        self.truth = truth
         self.kind = family.contrast if settings.loss == "auto" else settings.loss
         self.weights = settings.weights(family.can)
         for name, task, words in (("itm", "match", "match pairs"), ("lm", "caption", "write captions")):
@@ -143,7 +152,7 @@ class Retriever(nn.Module):
             self.family.bound_scale()
             if self.temperature is not None:
                 self.temperature.clamp_(0.001, 0.5)
-        count, size = len(batch.places), self.settings.chunk or len(batch.places)
+        count, size = len(batch.pictures), self.settings.chunk or len(batch.pictures)
         tokens = sum(int((lm["labels"] != IGNORED).sum()) for lm in batch.lm)
         totals = {"lm": total(tokens, self.family.device)} if batch.lm else {}
         parts = [Part(batch, first, min(first + size, count), totals) for first in range(0, count, size)]
@@ -232,21 +241,20 @@ class Retriever(nn.Module):
     ) -> Tensor:
         """The mean over queries of both directions, over all processes."""
         device = self.family.device
-        owners = batch.places.to(device), batch.places[batch.rows].to(device)
+        numbers = batch.pictures.to(device), batch.texts.to(device)
         times, plus = scale
         with _exact(device):
             if keys is not None:
-                return self._contrast_with_keys(vectors, owners, keys, times)
+                return self._contrast_with_keys(vectors, numbers, keys, times)
             images, texts = gathered(vectors.images), gathered(vectors.texts)
-            image_owners, text_owners = gathered(owners[0]), gathered(owners[1])
-            logits = self.family.similarity(images, texts) * times.float()
-            true = image_owners[:, None] == text_owners
+            true = self.truth(gathered(numbers[0]), gathered(numbers[1]))
+            logits = self.family.similarity(images, texts) * widened(times)
             if self.kind == "sigmoid":
-                return sigmoid_loss(logits if plus is None else logits + plus.float(), true) / len(texts)
+                return sigmoid_loss(logits if plus is None else logits + widened(plus), true) / len(texts)
             return (softmax_loss(logits, true) / len(images) + softmax_loss(logits.T, true.T) / len(texts)) / 2
 
     def _contrast_with_keys(
-        self, vectors: Vectors, owners: tuple[Tensor, Tensor], keys: _Keys, times: Tensor
+        self, vectors: Vectors, numbers: tuple[Tensor, Tensor], keys: _Keys, times: Tensor
     ) -> Tensor:
         """This process's queries with the momentum encoder's keys of all of them."""
         device, similarity, loss = (
@@ -254,16 +262,17 @@ class Retriever(nn.Module):
             self.family.similarity,
             torch.zeros((), device=vectors.texts.device),
         )
-        slow = keys.images[: len(owners[0])], keys.texts[: len(owners[1])]  # this process's own stand first
+        pictures, words = numbers
+        slow = keys.images[: len(pictures)], keys.texts[: len(words)]  # this process's own stand first
         directions = (
-            (similarity(vectors.images, keys.texts), similarity(slow[0], keys.texts), owners[0], keys.text_owners),
-            (similarity(keys.images, vectors.texts).T, similarity(keys.images, slow[1]).T, owners[1],
-             keys.image_owners),
+            (similarity(vectors.images, keys.texts), similarity(slow[0], keys.texts),
+             self.truth(pictures, keys.words)),
+            (similarity(keys.images, vectors.texts).T, similarity(keys.images, slow[1]).T,
+             self.truth(keys.pictures, words).T),
         )  # fmt: skip
-        for logits, soft, mine, theirs in directions:
-            true = mine[:, None] == theirs
-            found = softmax_loss(logits * times.float(), true, (soft * times.float()).detach(), self.distill)
-            loss = loss + found / total(len(mine), device)
+        for logits, soft, true in directions:
+            found = softmax_loss(logits * widened(times), true, (soft * widened(times)).detach(), self.distill)
+            loss = loss + found / total(len(true), device)
         return loss / 2
 
     def _keys(self, parts: Sequence[Part]) -> _Keys:
@@ -273,16 +282,16 @@ class Retriever(nn.Module):
         batch, device = parts[0].batch, self.family.device
         with torch.no_grad():
             found = [self._embed(slow.family, part)[0] for part in parts]
-            owners = batch.places.to(device), batch.places[batch.rows].to(device)
+            numbers = batch.pictures.to(device), batch.texts.to(device)
             made = []
-            for mine, whose, queue in zip(
-                (torch.cat(some) for some in zip(*found, strict=True)), owners, (slow.images, slow.texts), strict=True
+            for mine, which, queue in zip(
+                (torch.cat(some) for some in zip(*found, strict=True)), numbers, (slow.images, slow.texts), strict=True
             ):
                 # before the push: nothing of this batch is in the queue twice
-                made.append(queue.join(*_own_first(mine, whose)))
-                queue.push(gathered(mine), gathered(whose))
-        (images, image_owners), (texts, text_owners) = made
-        return _Keys(images, texts, image_owners, text_owners)
+                made.append(queue.join(*_own_first(mine, which)))
+                queue.push(gathered(mine), gathered(which))
+        (images, pictures), (texts, words) = made
+        return _Keys(images, texts, pictures, words)
 
     def _pairs(self, vectors: Vectors, batch: RetrievalBatch) -> tuple[Pairs, list[str]]:
         """The pairs to match of this process's images, and the captions of all processes.
@@ -294,27 +303,44 @@ class Retriever(nn.Module):
         seed = int(torch.randint(2**62, ()))
         told = together.gather((batch.captions, seed))
         generator = torch.Generator(device).manual_seed(told[0][1])
-        first = before(len(batch.places), device)
+        first = before(len(batch.pictures), device)
         with torch.no_grad(), _exact(device):
             images, texts = gathered(vectors.images.detach()), gathered(vectors.texts.detach())
-            owners, rows = gathered(batch.places.to(device)), gathered(batch.rows.to(device) + first)
-            logits = self.family.similarity(images, texts) * self._scale()[0].float()
-            drawn = draw(logits, owners[:, None] == owners[rows], rows, generator, self.settings.itm_share)
-        mine = drawn.of_images(first, first + len(batch.places))
+            true = self.truth(gathered(batch.pictures.to(device)), gathered(batch.texts.to(device)))
+            rows = gathered(batch.rows.to(device) + first)
+            logits = self.family.similarity(images, texts) * widened(self._scale()[0])
+            drawn = draw(logits, true, rows, generator, self.settings.itm_share)
+        mine = drawn.of_images(first, first + len(batch.pictures))
         return mine, [caption for captions, _ in told for caption in captions]
 
     def _match(self, part: Part, features: Batch) -> Tensor:
         """The sum over the part's pairs of the cross-entropy of "it matches"."""
         pairs = part.pairs
         assert pairs is not None
+        if not len(pairs.labels):  # none was drawn here; other processes still wait for the matching head's gradient
+            nothing = torch.zeros(1, dtype=torch.int64, device=self.family.device)
+            own = part.batch.captions[part.texts[0] :][:1]
+            return 0 * self._match(replace(part, pairs=Pairs(nothing, nothing, nothing), candidates=own), features)
         texts = self.family.encode_texts([part.candidates[place] for place in pairs.texts.tolist()])
         match = self.family.match_logits
-        logits = by_length(texts, lambda some, places: match(features, some, pairs.images[places]))
-        return F.cross_entropy(logits.float(), pairs.labels, reduction="sum")
+
+        def summed(some: Tensor) -> Tensor:
+            these = {name: tensor[some] for name, tensor in texts.items()}
+            logits = by_length(these, lambda few, places: match(features, few, pairs.images[some][places]))
+            return F.cross_entropy(widened(logits), pairs.labels[some], reduction="sum")
+
+        # three for each text on average; an image that many texts are taken for has more than memory may hold
+        first, last = part.texts
+        many = MOST_PAIRS * max(1, round(self.settings.itm_share * (last - first)))
+        pieces = torch.split(torch.arange(len(pairs.labels), device=pairs.labels.device), many)
+        if len(pieces) == 1:
+            return summed(pieces[0])
+        sums: list[Tensor] = [checkpoint(summed, piece, use_reentrant=False) for piece in pieces]
+        return torch.stack(sums).sum()
 
     def _write(self, part: Part, features: Batch) -> Tensor:
         """The sum over the part's caption tokens of their negative log-likelihood, in nats."""
-        size = self.settings.chunk or len(part.batch.places)
+        size = self.settings.chunk or len(part.batch.pictures)
         lm = {name: tensor.to(self.family.device) for name, tensor in part.batch.lm[part.first // size].items()}
         return self.family(lm | features).nll  # type: ignore[no-any-return]
 

@@ -83,7 +83,9 @@ class RetrievalSettings(Section):
     distill: float = Field(
         0.0, ge=0, lt=1, description="share of the slow copy's distribution in the target of ITC; needs momentum"
     )
-    distill_warmup: float = Field(2.0, ge=0, description="epochs in which distill rises from 0")
+    distill_warmup: float = Field(
+        1.0, ge=0, description="epochs in which distill rises from 0; published: 1 for fine-tuning, 2 for pretraining"
+    )
     rerank: int = Field(
         0, ge=0, description="validation: nearest candidates of each query that are ranked anew by ITM; 0: ITC alone"
     )

@@ -196,7 +196,7 @@ def _trainer(
     training, validating = data
     arguments = arguments | settings.model_dump(include={"part_lr", "flip", "drop_context"})
     if settings.retrieval:
-        return RetrievalTrainer(family, settings, validating, cache, **arguments)
+        return RetrievalTrainer(family, settings, training, validating, cache, **arguments)
     return CaptionTrainer(
         family,
         Validation(validating, _for_validation(settings), settings.metric, cache),

@@ -18,8 +18,10 @@ from cutline.families.blip import BlipMatcher
 from cutline.families.blip_2 import Blip2Matcher
 from cutline.records import Sample
 from cutline.retrieve import approximate
+from cutline.retrieve import index as index_module
 from cutline.retrieve.index import Condition, Index, update
 from cutline.retrieve.search import search
+from cutline.runs import RunFolder
 from tests.conftest import drawing
 from tests.retrieve.test_rerank import stirred
 
@@ -187,6 +189,28 @@ def test_a_killed_indexing_leaves_the_old_one_and_goes_on(blip, samples, tmp_pat
     update(tmp_path, blip, "m", "c", samples)
     assert calls == [8, 3, 3]  # the first eight were not seen again
     assert Index.open(tmp_path).facts["images"] == 12
+
+
+def test_a_search_that_opens_while_an_indexing_ends_sees_the_new_one(blip, samples, tmp_path, monkeypatch):
+    update(tmp_path, blip, "m", "c", samples[:2])
+    plain, reads = index_module.pq.read_table, []
+
+    def slowly(path, **options):
+        reads.append(path.name)
+        if len(reads) == 1:
+            monkeypatch.setattr(index_module.pq, "read_table", plain)
+            update(tmp_path, blip, "m", "c", samples[:3])  # which takes the old files away
+            monkeypatch.setattr(index_module.pq, "read_table", slowly)
+        return plain(path, **options)
+
+    monkeypatch.setattr(index_module.pq, "read_table", slowly)
+    assert Index.open(tmp_path).facts["images"] == 3
+    assert reads == ["items-1.parquet", "items-2.parquet"]
+
+
+def test_two_indexings_at_once_do_not_mix(blip, samples, tmp_path):
+    with RunFolder(tmp_path).locked(), pytest.raises(CutlineError, match="Another cutline"):
+        update(tmp_path, blip, "m", "c", samples[:1])
 
 
 def test_an_image_that_cannot_be_opened_is_named(blip, samples, tmp_path):

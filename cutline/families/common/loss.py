@@ -12,6 +12,11 @@ from torch.nn import functional as F
 IGNORED = -100
 
 
+def widened(numbers: Tensor) -> Tensor:
+    """The same numbers in float32 where they are narrower."""
+    return numbers.float() if numbers.dtype.itemsize < 4 else numbers
+
+
 def token_nll(
     hidden: Tensor,
     head: Callable[[Tensor], Tensor],
@@ -31,10 +36,10 @@ def token_nll(
         weights: [R] what each row's likelihoods are multiplied by; 1 when None.
 
     Returns:
-        The sum in nats (float32 scalar) and the number of label tokens (int64 scalar).
+        The sum in nats (scalar, float32 or wider) and the number of label tokens (int64 scalar).
     """
     is_label = labels != IGNORED
-    logits = head(hidden[is_label]).float()
+    logits = widened(head(hidden[is_label]))
     if weights is None:
         nll = F.cross_entropy(logits, labels[is_label], reduction="sum", label_smoothing=label_smoothing)
     else:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cutline.families.base import Batch, Family
+from cutline.families.common.loss import widened
 from cutline.families.common.matching import PlainMatching, WholeMatching
 
 
@@ -94,5 +95,5 @@ class RetrievalFamily(Family):
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Vectors of length 1, in float32: half precision would be felt in a ranking."""
-    return F.normalize(vectors.float(), dim=-1)
+    """Vectors of length 1, in float32 or what is wider: half precision would be felt in a ranking."""
+    return F.normalize(widened(vectors), dim=-1)
