@@ -160,7 +160,7 @@ def test_adding_changing_and_removing(blip, samples, tmp_path, monkeypatch):
     assert {item["text"] for item in index.items if item["id"].startswith("i2#")} == {"another caption"}
     assert set(ids(search(index, blip, text="a", conditions=[Condition("split=val")]))) == {"i0"}
     assert search(index, blip, image=samples[11].image)[0][0].candidate == "i2"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.json", "items-3.parquet", "vectors-3.npy"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["index.json", "items-3.parquet", "vectors-3.npy"]
     fresh = tmp_path / "fresh"
     update(fresh, blip, "m", "c", [moved, changed, *samples[6:10]])
     one, other = (search(Index.open(path), blip, text="a red square", k=20) for path in (tmp_path, fresh))
@@ -280,7 +280,7 @@ def test_an_approximate_index_is_kept_up_to_date(blip, samples, tmp_path, monkey
         approximate.Approximate, "nearest", lambda self, *given, **more: used.append(1) or plain(self, *given, **more)
     )
     update(tmp_path, blip, "m", "c", samples[:10], approximate=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == [
         "image-1.faiss", "index.json", "items-1.parquet", "text-1.faiss", "vectors-1.npy",
     ]  # fmt: skip
     update(tmp_path, blip, "m", "c", samples[4:], prune=True)  # asked for once is enough
