@@ -32,7 +32,12 @@ class Pairs(NamedTuple):
 
 
 def draw(
-    logits: Tensor, true: Tensor, rows: Tensor, generator: torch.Generator | None = None, share: float = 1.0
+    logits: Tensor,
+    true: Tensor,
+    rows: Tensor,
+    generator: torch.Generator | None = None,
+    share: float = 1.0,
+    hardness: float = 1.0,
 ) -> Pairs:
     """Each text with its image, with another's image, and each text's image with another's text.
 
@@ -44,7 +49,9 @@ def draw(
         rows: int64 [R], the image of each text.
         generator: of the draws.
         share: of the texts, drawn anew each time, that have pairs; the others stay candidates.
+        hardness: factor of the logits; 0 draws any negative as often as any other, 1 is as published.
     """
+    logits = hardness * logits
     asked = torch.arange(len(rows), device=rows.device)
     if share < 1:
         count = max(1, round(share * len(rows)))

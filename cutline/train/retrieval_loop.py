@@ -171,8 +171,8 @@ class RetrievalTrainer(CaptionTrainer):
         """Forward and backward of each part of a batch; only the last one's gradients go to the other processes."""
         model.train()
         settings = self.retriever.settings
-        share = (self.state.epoch or 0.0) / settings.distill_warmup if settings.distill_warmup else 1.0
-        self.retriever.distill = settings.distill * min(1.0, share)
+        self.retriever.distill = settings.distill * self._risen(settings.distill_warmup)
+        self.retriever.hardness = self._risen(settings.itm_warmup)
         with self.compute_loss_context_manager():
             parts = self.retriever.parts(inputs["batch"])
         value = torch.zeros((), device=self.args.device)
@@ -188,6 +188,10 @@ class RetrievalTrainer(CaptionTrainer):
         self._batches += 1
         mean: Tensor = value / self.current_gradient_accumulation_steps
         return mean
+
+    def _risen(self, epochs: float) -> float:
+        """What rises evenly from 0 to 1 in so many epochs."""
+        return min(1.0, (self.state.epoch or 0.0) / epochs) if epochs else 1.0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Each of several losses by itself, too, unweighted: means since the last time, over all processes."""

@@ -143,6 +143,8 @@ class Retriever(nn.Module):
         self._slow = [Slow(family, settings.momentum, settings.queue)] if settings.momentum is not None else []
         #: Share of the momentum encoder's distribution in the target; the trainer raises it slowly.
         self.distill = settings.distill
+        #: Of ITM's negatives, from 0 to 1; raised slowly, too.
+        self.hardness = 1.0
 
     # ---- a batch as parts
 
@@ -309,7 +311,7 @@ class Retriever(nn.Module):
             true = self.truth(gathered(batch.pictures.to(device)), gathered(batch.texts.to(device)))
             rows = gathered(batch.rows.to(device) + first)
             logits = self.family.similarity(images, texts) * widened(self._scale()[0])
-            drawn = draw(logits, true, rows, generator, self.settings.itm_share)
+            drawn = draw(logits, true, rows, generator, self.settings.itm_share, self.hardness)
         mine = drawn.of_images(first, first + len(batch.pictures))
         return mine, [caption for captions, _ in told for caption in captions]
 

@@ -63,6 +63,12 @@ class RetrievalSettings(Section):
     itm_share: float = Field(
         1.0, gt=0, le=1, description="share of a batch's captions that ITM learns from, drawn anew each time; 1: all"
     )
+    itm_warmup: float = Field(
+        0.0,
+        ge=0,
+        description="epochs in which ITM's negatives turn from any into hard ones, which a matching head from scratch "
+        "needs; 0: hard from the beginning, as published",
+    )
     lm: float = Field(0.0, ge=0, description="weight of the captions' likelihood (LM), for models that write, too")
     loss: Literal["auto", "softmax", "sigmoid"] = Field(
         "auto",

@@ -277,6 +277,8 @@ def test_hard_negatives_are_never_true_and_mostly_near():
         assert sorted(pairs.texts[pairs.labels == 1].tolist()) == list(range(6))
     near = sum(bool(((p.images == 1) & (p.texts == 3)).any()) for p in drawn)
     assert near > 190
+    any_one = [draw(logits, true, rows, hardness=0.0) for _ in range(200)]  # one of five texts
+    assert sum(bool(((p.images == 1) & (p.texts == 3)).any()) for p in any_one) < 150
 
 
 def test_a_share_of_the_texts_has_pairs_and_all_may_be_negatives():

@@ -30,7 +30,7 @@ def matcher():
 
 def test_killed_and_resumed_is_the_same_as_unbroken(dataset, tmp_path, monkeypatch):
     """To the last bit, with the momentum encoder, its queue, drawn negatives and the learnt temperature."""
-    chosen = settings({"momentum": 0.9, "queue": 10, "distill": 0.4, "chunk": 4, "rerank": 3})
+    chosen = settings({"momentum": 0.9, "queue": 10, "distill": 0.4, "chunk": 4, "rerank": 3, "itm_warmup": 1.0})
     unbroken = matcher()
     facts = verb.train(unbroken, dataset, chosen, tmp_path / "unbroken")
     with monkeypatch.context() as patch:
