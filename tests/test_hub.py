@@ -76,11 +76,10 @@ def test_a_name_server_that_says_nothing_is_not_waited_for(monkeypatch):
 
 def test_a_name_of_the_hub_is_refused_without_retries(endpoint, monkeypatch, capsys):
     from huggingface_hub import constants
-    from huggingface_hub.utils import _http
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "")
-    monkeypatch.setattr(_http.time, "sleep", lambda seconds: pytest.fail("waits for the next try"))
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: pytest.fail("waits for the next try"))
     with pytest.raises(CheckpointError, match="neither a folder here nor a checkpoint"):
         open_checkpoint("someone/something")
     assert "127.0.0.1 can't be reached" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import datetime
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -126,7 +127,8 @@ def test_dates_of_metadata() -> None:
         day.date(), day.isoformat(),
     ]  # fmt: skip
     assert [date_of(value) for value in values] == ["2021-08-29"] * len(values)
-    assert [date_of(value) for value in (None, True, "", "soon", 7, {}, "20211345", [])] == [""] * 8
+    undated: list[Any] = [None, True, "", "soon", 7, {}, "20211345", []]
+    assert [date_of(value) for value in undated] == [""] * 8
 
 
 def test_the_caption_is_no_source_unless_that_is_said(model: str) -> None:

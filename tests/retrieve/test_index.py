@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -18,7 +19,6 @@ from cutline.families.blip import BlipMatcher
 from cutline.families.blip_2 import Blip2Matcher
 from cutline.records import Sample
 from cutline.retrieve import approximate
-from cutline.retrieve import index as index_module
 from cutline.retrieve.index import Condition, Index, update
 from cutline.retrieve.search import search
 from cutline.runs import RunFolder
@@ -193,17 +193,17 @@ def test_a_killed_indexing_leaves_the_old_one_and_goes_on(blip, samples, tmp_pat
 
 def test_a_search_that_opens_while_an_indexing_ends_sees_the_new_one(blip, samples, tmp_path, monkeypatch):
     update(tmp_path, blip, "m", "c", samples[:2])
-    plain, reads = index_module.pq.read_table, []
+    plain, reads = pq.read_table, []
 
     def slowly(path, **options):
         reads.append(path.name)
         if len(reads) == 1:
-            monkeypatch.setattr(index_module.pq, "read_table", plain)
+            monkeypatch.setattr(pq, "read_table", plain)
             update(tmp_path, blip, "m", "c", samples[:3])  # which takes the old files away
-            monkeypatch.setattr(index_module.pq, "read_table", slowly)
+            monkeypatch.setattr(pq, "read_table", slowly)
         return plain(path, **options)
 
-    monkeypatch.setattr(index_module.pq, "read_table", slowly)
+    monkeypatch.setattr(pq, "read_table", slowly)
     assert Index.open(tmp_path).facts["images"] == 3
     assert reads == ["items-1.parquet", "items-2.parquet"]
 
