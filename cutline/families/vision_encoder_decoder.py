@@ -146,6 +146,10 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
         ).last_hidden_state
         return hidden, hidden.new_zeros(())
 
+    def begun(self, images: int) -> dict[str, Tensor]:
+        # without a mask GPT-2 suspects the padding behind finished captions, which nobody reads
+        return {"decoder_attention_mask": torch.ones(images, 1, dtype=torch.int64, device=self.device)}
+
     def head(self, hidden: Tensor) -> Tensor:
         decoder = self.model.decoder
         # BERT-like decoders have a transform before the output embedding

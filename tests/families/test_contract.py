@@ -10,6 +10,7 @@ import torch
 from cutline import families
 from cutline.families.base import Family
 from cutline.families.common import adapters
+from cutline.families.common.decode import forcing
 from cutline.families.common.loss import IGNORED
 from cutline.families.open import find
 from cutline.families.settings import GenerateSettings, LoraSettings
@@ -131,6 +132,19 @@ def test_batch_is_as_good_as_its_rows(family):
             (alone,) = family.generate(family.encode([sample], with_targets=False, images=[image]), settings)
             assert made.text == alone.text
             assert made.logprob == pytest.approx(alone.logprob, abs=1e-3)
+
+
+def test_captions_that_end_early_make_no_library_warn(family, monkeypatch):
+    said = []
+    for name in ("warning", "warning_once"):
+        monkeypatch.setattr("logging.Logger." + name, lambda self, text, *given, **more: said.append(text))
+    end = family.end_ids[0]
+    with forcing([[5, end], [5, 6, 7, 5, 6, end], [5, 6, 7, end]]):
+        made = family.generate(
+            family.encode(samples(), with_targets=False, images=pictures()), GenerateSettings(max_tokens=8)
+        )
+    assert [len(one.text) > 0 for one in made] == [True] * 3
+    assert said == []
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,10 @@ class EncoderDecoderFamily(Family):
         nll, tokens = token_nll(hidden, self.head, labels, label_smoothing, batch.get("weights"))
         return Loss(nll, penalty, tokens)
 
+    def begun(self, images: int) -> dict[str, Tensor]:
+        """What ``generate`` is told of the decoder's start tokens, one an image."""
+        return {}
+
     def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:
         with torch.no_grad():
             features = self.looked_at(batch)["features"]
@@ -103,7 +107,7 @@ class EncoderDecoderFamily(Family):
             self.model,
             self.tokenizer,
             settings,
-            {"encoder_outputs": BaseModelOutput(last_hidden_state=features)},
+            {"encoder_outputs": BaseModelOutput(last_hidden_state=features), **self.begun(len(features))},
             ends=self.end_ids,
             prompt_tokens=1,
         )
