@@ -55,7 +55,7 @@ def test_goodnews(tmp_path: Path) -> None:
     assert [(one.id, one.reason) for one in problems] == [("captioning_dataset.json, 6none", "bad_row")]
 
     address = "http://graphics8.nytimes.com/images/2012/01/02/world/02h/02h-articleLarge.jpg"
-    write(tmp_path / "img_urls.json", json.dumps({"4fd2a": {"0": address}, "5abc0_0": address}))
+    write(tmp_path / "img_urls.json", json.dumps({"4fd2a": {"0": address, "1": None}, "5abc0_0": address}))
     samples, _ = read(tmp_path)
     assert [one.image for one in samples] == [address, str(tmp_path / "resized/4fd2a_1.jpg"), address]
 
@@ -100,10 +100,13 @@ def test_nytimes800k(tmp_path: Path) -> None:
                 {"type": "caption", "text": "Nothing."},
             ],
         },
-        {"_id": {"$oid": "a2"}, "article": "Text.", "images": [{"url": "https://x.org/1.jpg", "caption": "One."}]},
+        {
+            "_id": {"$oid": "a2"}, "pub_date": {"$date": 1546387200000}, "article": "Text.",
+            "images": [{"url": "https://x.org/1.jpg", "caption": "One."}],
+        },
         {"_id": "a3", "parsed_section": []},
     ]  # fmt: skip
-    source = write(tmp_path / "articles.jsonl", "".join(json.dumps(one) + "\n" for one in articles) + "{broken\n")
+    source = write(tmp_path / "articles.jsonl", "{broken\n" + "".join(json.dumps(one) + "\n" for one in articles))
     image(tmp_path / "images/ff00.jpg")
     assert readers.recognise(source) == "nytimes800k"
     samples, problems = read(source)
@@ -121,11 +124,12 @@ def test_nytimes800k(tmp_path: Path) -> None:
             extra=around,
         ),
         Sample(
-            id="a2_0", image="https://x.org/1.jpg", captions=("One.",), group="a2", extra={"article": "Text."}
+            id="a2_0", image="https://x.org/1.jpg", captions=("One.",), group="a2",
+            extra={"pub_date": "2019-01-02", "article": "Text."}
         ),
     ]  # fmt: skip
     assert [(one.id, one.reason) for one in problems] == [
-        ("a1_2", "bad_row"), ("a3", "no_image"), ("articles.jsonl, row 4", "bad_row"),
+        ("articles.jsonl, row 1", "bad_row"), ("a1_2", "bad_row"), ("a3", "no_image"),
     ]  # fmt: skip
 
 

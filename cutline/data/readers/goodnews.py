@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cutline.data.dates import date_of
 from cutline.data.finder import ImageFinder
 from cutline.data.problem import Problem
 from cutline.data.rows import json_members, read_json
@@ -46,7 +47,7 @@ def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
         extra = {
             key: text
             for key in ("headline", "abstract", "article", "article_url", "web_url", "pub_date")
-            if (text := _text(content.get(key)))
+            if (text := _text(content.get(key)) or (date_of(content.get(key)) if key == "pub_date" else ""))
         }
         for number, caption in images.items():
             identity = f"{article}_{number}"
@@ -73,10 +74,10 @@ def _by_image(content: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in content.items() if isinstance(content, Mapping) else ():
         if isinstance(value, Mapping):
-            found |= {f"{key}_{number}": str(one) for number, one in value.items()}
+            found |= {f"{key}_{number}": str(one) for number, one in value.items() if one}
         elif isinstance(value, list):
             found |= {str(one).removesuffix(".jpg"): str(key) for one in value}
-        else:
+        elif value:
             found[str(key).removesuffix(".jpg")] = str(value)
     return found
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from cutline.data.addresses import is_address
+from cutline.data.dates import date_of
 from cutline.data.finder import ImageFinder
 from cutline.data.problem import Problem
 from cutline.data.rows import Row, TableFile
@@ -20,16 +24,19 @@ DESCRIPTION = "NYTimes800k: JSON lines, an article each, with parsed_section (pa
 def recognises(source: Path) -> bool:
     if not source.is_file() or source.suffix.lower() not in (".jsonl", ".ndjson"):
         return False
+    return holds_articles(source)
+
+
+def holds_articles(source: Path) -> bool:
+    """Whether the first line of JSON that is whole is an article with images in it, rather than a row of a table."""
     with open(source, "rb") as file:
-        return is_article(file.readline())
+        for line in islice(file, 100):
+            with contextlib.suppress(ValueError):
+                return _is_article(json.loads(line.removeprefix(codecs.BOM_UTF8)))
+    return False
 
 
-def is_article(line: bytes) -> bool:
-    """Whether a line of JSON is an article with images in it, rather than a row of a table."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return False
+def _is_article(row: Any) -> bool:
     if not isinstance(row, dict):
         return False
     images = row.get("images")
@@ -77,13 +84,14 @@ def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
 
 def _around(article: Mapping[str, Any], sections: list[dict[str, Any]]) -> dict[str, Any]:
     headline = article.get("headline")
+    date = article.get("pub_date")
     paragraphs = [str(part.get("text") or "") for part in sections if part.get("type") == "paragraph"]
     found = {
         "headline": headline.get("main") if isinstance(headline, Mapping) else headline,
         "abstract": article.get("abstract"),
         "lead_paragraph": article.get("lead_paragraph"),
         "web_url": article.get("web_url") or article.get("article_url"),
-        "pub_date": article.get("pub_date"),
+        "pub_date": date if isinstance(date, str) else date_of(date),
         "article": "\n".join(paragraphs) or article.get("article") or article.get("context"),
     }
     return {key: value for key, value in found.items() if isinstance(value, str) and value.strip()}

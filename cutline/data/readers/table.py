@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cutline.data.finder import ImageFinder
 from cutline.data.problem import Problem
-from cutline.data.readers.nytimes800k import is_article
+from cutline.data.readers.nytimes800k import holds_articles
 from cutline.data.settings import DataSettings
 from cutline.data.tables import read_table
 from cutline.errors import DataError
@@ -22,8 +22,7 @@ def recognises(source: Path) -> bool:
     if source.is_dir():
         return len(_tables(source)) == 1
     if source.suffix.lower() in (".jsonl", ".ndjson"):
-        with open(source, "rb") as file:
-            return not is_article(file.readline())
+        return not holds_articles(source)
     if source.suffix.lower() in _SUFFIXES:
         return True
     if not source.is_file():
