@@ -84,7 +84,8 @@ def show(found: Inspection) -> None:
     if not found.findings:
         console.print("nothing that would spoil a training or flatter a score")
     captions = found.captions
-    table = Table(title=f"{sum(captions.images.values()):,} images", title_justify="left")
+    images = sum(captions.images.values())
+    table = Table(title=f"{images:,} image{'s' * (images != 1)}", title_justify="left")
     table.add_column("split", no_wrap=True)
     for heading in ("images", "captions", "captions an image"):
         table.add_column(heading, justify="right")

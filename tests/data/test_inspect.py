@@ -12,6 +12,7 @@ import pytest
 from cutline.cli import main
 from cutline.data.dataset import Dataset
 from cutline.data.inspect.contexts import Contexts, names_in
+from cutline.data.inspect.findings import findings
 from cutline.data.inspect.look import Inspection, inspect_dataset, inspect_source
 from cutline.data.settings import DataSettings
 from cutline.records import Sample
@@ -57,6 +58,26 @@ def test_counts_are_those_of_the_source(tmp_path):
     assert found.captions.unknown_words == {"val": 0.25, "test": 0.25}
     assert found.pictures.quantiles()["aspect"]["median"] == 1.2
     assert not found.leaks
+
+
+def test_a_few_guessed_languages_are_nothing_to_say(tmp_path):
+    one = look(source(tmp_path, ROWS))
+
+    def says(languages: dict[str, int]) -> list[str]:
+        found = findings(one.captions, one.pictures, one.contexts, one.divided, one.problems, languages)
+        return [finding.says for finding in found if finding.kind == "several_languages"]
+
+    assert says({"en": 1, "la": 1}) == says({"en": 990, "la": 10}) == says({"en": 400, "la": 5}) == []
+    assert says({"en": 900, "de": 94, "la": 6}) == ["Captions are in several languages: en 90%, de 9%."]
+
+
+def test_endless_captions_do_not_fill_the_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    endless = "A dog runs. " * 20_000
+    path = source(tmp_path / "s", [*ROWS, (7, endless, "train", ""), (8, endless, "train", "")])
+    assert command(monkeypatch, path, "-o", "page.html") == 0
+    assert len(capsys.readouterr().out) < 5000
+    assert (tmp_path / "page.html").stat().st_size < 200_000
 
 
 def test_a_picture_in_two_splits_leaks_and_is_said_first(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from textwrap import shorten
 from typing import Any, Literal
 
 from cutline.data.inspect.captions import CaptionFacts
@@ -14,6 +15,9 @@ from cutline.data.problem import LOSSES
 #: "leak": scores will be too good. "problem": spoils training or scores. "mind": good to know before.
 Level = Literal["leak", "problem", "mind"]
 _LEVELS = ("leak", "problem", "mind")
+
+#: Images of a language; fewer are as likely to be wrong guesses.
+_FEWEST_OF_A_LANGUAGE = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +149,9 @@ def _repetition(captions: CaptionFacts, images: int) -> Iterator[Finding]:
         level: Level = "problem" if captions.no_own > 0.1 * images or captions.shared > 0.25 * images else "mind"
         yield Finding(
             level=level, kind="captions_repeated_between_images",
-            says=f"{captions.shared:,} of {images:,} images have a caption that another image has, too, and "
-            f"{captions.no_own:,} none of their own. Most often: “{top.text}” ({top.images:,} images).",
+            says=f"{captions.shared:,} of {images:,} images have a caption that another image has, too"
+            + (f", and {captions.no_own:,} none of their own" if captions.no_own else "")
+            + f". Most often: “{shorten(top.text, 200, placeholder=' …')}” ({top.images:,} images).",
             matters="By such a caption an image can’t be found again, and a model that says it for every image scores.",
             remedy="In retrieval, count every image with the caption as right; look at the constant-caption baseline.",
             share=captions.shared / images,
@@ -240,7 +245,8 @@ def _of_languages(languages: Mapping[str, int] | None) -> Iterator[Finding]:
     if not languages:
         return
     every, (main, most) = sum(languages.values()), next(iter(languages.items()))
-    others = {language: count for language, count in languages.items() if count > 0.01 * every and language != main}
+    fewest = max(0.01 * every, _FEWEST_OF_A_LANGUAGE)
+    others = {language: count for language, count in languages.items() if count > fewest and language != main}
     if others:
         said = ", ".join(f"{language} {count / every:.0%}" for language, count in list(others.items())[:5])
         yield Finding(
