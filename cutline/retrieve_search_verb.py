@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as standard_json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,10 +34,11 @@ def make(model: str, dataset: str, out: Path, split: str, *, prune: bool, approx
     data = Dataset.open(dataset)
     samples = list(data.split(split) if split else data)
     family = _opened(model, device)
+    name = os.path.abspath(model) if Path(model).is_dir() else model  # an index is searched from anywhere
     begun = time.monotonic()
     with bar("embedding") as progress:
         change = update(
-            out, family, identity(model), model, samples, prune=prune, approximate=approximate, progress=progress
+            out, family, identity(model), name, samples, prune=prune, approximate=approximate, progress=progress
         )
     for name, problem in change.failed.items():
         say(f"left out: {name}: {problem}")

@@ -14,6 +14,7 @@ was and goes on where it stopped.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -309,7 +310,8 @@ def _updated(
 
 def _rows(sample: Sample) -> list[dict[str, Any]]:
     about = json.dumps({**sample.extra, **sample.context}, ensure_ascii=False, default=str)
-    shared = {"image": sample.image, "split": sample.split, "about": about}
+    # an index is searched from anywhere
+    shared = {"image": os.path.abspath(sample.image), "split": sample.split, "about": about}
     key = str(sample.extra.get("sha256") or sample.image)
     found = [
         {"kind": "image", "id": sample.id, "key": key, "text": sample.captions[0] if sample.captions else "", **shared}

@@ -318,9 +318,12 @@ def test_from_the_command_line(samples, tmp_path, monkeypatch, capsys):
             main()
         return int(stop.value.code or 0), *capsys.readouterr()
 
-    model, data, place = (str(tmp_path / name) for name in ("model", "data", "index"))
-    code, _, said = cutline("index", model, data, "-o", place)
+    place = str(tmp_path / "index")
+    monkeypatch.chdir(tmp_path)
+    code, _, said = cutline("index", "model", "data", "-o", "index")
     assert code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # model and images are found from anywhere
     assert "(12 images, 24 captions)" in said
     code, printed, _ = cutline("search", place, "a red square", "--json", "-k", "3", "--filter", "split=test")
     assert code == 0
@@ -329,7 +332,7 @@ def test_from_the_command_line(samples, tmp_path, monkeypatch, capsys):
     assert {row["split"] for row in found} == {"test"}
     assert all(row["text"] == row["captions"][0] and len(row["captions"]) == 2 for row in found)
     assert all(len(row["about"]["sha256"]) == 64 for row in found)
-    code, printed, _ = cutline("search", place, "a red square", "-k", "1")
+    code, printed, _ = cutline("search", place, "a red square", "-k", "1", "--rerank", "2")
     assert "square" in printed or "drawing" in printed
     assert "/" not in printed  # ids, not paths
     page = tmp_path / "page.html"
@@ -343,11 +346,12 @@ def test_from_the_command_line(samples, tmp_path, monkeypatch, capsys):
     code, _, said = cutline("search", place)
     assert code == 2
     assert "needs a text or an image" in said
-    code, printed, said = cutline("evaluate", model, data, "-o", str(tmp_path / "out"), "--resamples", "10")
+    evaluating = ["evaluate", "../model", "../data", "-o", str(tmp_path / "out"), "--resamples", "10"]
+    code, printed, said = cutline(*evaluating)
     assert code == 0
     assert "tr_recall_at_1" in printed
     assert "4 images of test, 8 captions" in said
     assert json.loads((tmp_path / "out/scores.json").read_text())["counts"]["captions"] == 8
     before = (tmp_path / "out/scores.json").read_bytes()
-    assert cutline("evaluate", model, data, "-o", str(tmp_path / "out"), "--resamples", "10")[0] == 0
+    assert cutline(*evaluating)[0] == 0
     assert (tmp_path / "out/scores.json").read_bytes() == before
