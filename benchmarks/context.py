@@ -1,6 +1,6 @@
 """What the context ablation and the leak audit say where the right answer is known; prints a table.
 
-    python benchmarks/context.py [helps irrelevant leaks] [--out runs/context] [--steps 500]
+    python benchmarks/context.py [helps irrelevant leaks] [--form step|headline] [--out runs/context] [--steps 500]
 
 Drawn pictures of two shapes, each "shown" by a person in a town: "Ann Berg shows a red circle above a blue square in
 Oslo". The picture tells the shapes and nothing else. Three datasets differ in the headline that stands in the prompt:
@@ -8,6 +8,12 @@ Oslo". The picture tells the shapes and nothing else. Three datasets differ in t
     helps       names the person and the town, and another person
     irrelevant  names persons and a town that have nothing to do with the picture
     leaks       was made from the caption: person, town and shapes
+
+With --form step the prompt holds what [data.steps.context] makes of the headline ("Oslo | Ann Berg | Bo Lund"), by a
+spaCy pipeline that knows these names. The oracle, which the same step makes of the caption, then has the form that the
+model was trained on; half of the headlines name one person only, so that lines with one are known to it. With --form
+headline the headline itself stands there. No oracle can be had in that form: a model that has seen nothing but
+headlines can't read a list of names.
 
 On each the same small ViT + GPT-2 learns from scratch with 30 % of its contexts left out, and goes through an ordinary
 recipe with [ablation]. The test shows combinations of shapes that training never shows. What is finished is passed
@@ -38,17 +44,31 @@ TOWNS = ["Oslo", "Rome", "Lima", "Kyiv", "Quito", "Perth", "Delhi", "Turin"]
 KINDS = ("helps", "irrelevant", "leaks")
 
 
-def headline(kind: str, person: str, town: str, scene: str, chance: random.Random) -> str:
-    """The context of one picture."""
+def headline(kind: str, form: str, person: str, town: str, scene: str, chance: random.Random) -> str:
+    """What the newspaper wrote above one picture."""
     other = chance.choice([one for one in PEOPLE if one != person])
     if kind == "leaks":
         return f"In {town}, {person}: {scene}"
     if kind == "irrelevant":
         person, town = chance.choice([one for one in PEOPLE if one != other]), chance.choice(TOWNS)
+    if form == "step" and chance.random() < 0.5:
+        return f"In {town}, {person} gives a talk"
     return f"In {town}, {person} meets {other}"
 
 
-def draw(folder: Path, kind: str, train: int, val: int, test: int, seed: int = 0) -> Path:
+def pipeline(folder: Path) -> str:
+    """A spaCy pipeline that recognises the people and the towns, and nothing else; returns its folder."""
+    import spacy
+
+    language = spacy.blank("en")
+    patterns: list[dict[str, Any]] = [{"label": "PERSON", "pattern": name} for name in PEOPLE]
+    ruler: Any = language.add_pipe("entity_ruler")
+    ruler.add_patterns(patterns + [{"label": "GPE", "pattern": name} for name in TOWNS])
+    language.to_disk(folder)
+    return str(folder)
+
+
+def draw(folder: Path, kind: str, form: str, train: int, val: int, test: int, seed: int = 0) -> Path:
     """Writes pictures and ``captions.csv`` (image, caption, headline, split)."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     seen, unseen = shapes.held_out(seed)
@@ -62,17 +82,19 @@ def draw(folder: Path, kind: str, train: int, val: int, test: int, seed: int = 0
             shown = shapes.caption(scene)
             name = f"{split}-{number:05d}.png"
             shapes.picture(scene, 48, pictures).save(folder / "images" / name)
-            said = headline(kind, person, town, shown, names)
+            said = headline(kind, form, person, town, shown, names)
             rows.writerow([name, f"{person} shows {shown} in {town}", said, split])
     write_atomically(folder / "captions.csv", table.getvalue())  # last: a table without its pictures is never seen
     return folder / "captions.csv"
 
 
-def recipe(source: Path, steps: int) -> Recipe:
+def recipe(source: Path, steps: int, names: str = "") -> Recipe:
+    """The recipe; ``names``: the pipeline of the context step, "" for headlines as they are."""
     small = {"image_size": 64, "patch_size": 16, "vision_layers": 2, "vision_width": 48, "text_layers": 2}
     table = {
         "about": "What context is worth, on drawn pictures.",
         "data": {"source": str(source), "columns": {"context": ["headline"]}},
+        "ablation": {"conditions": ["without", "shuffled"]},
         "model": {
             "family": "vision_prefix",
             "new": small | {"text_width": 64, "vocabulary": "words", "min_count": 1, "lowercase": False},
@@ -93,8 +115,11 @@ def recipe(source: Path, steps: int) -> Recipe:
         },
         "generate": {"max_tokens": 24, "batch_size": 64},
         "score": {"metrics": ["cider", "exact_match"]},
-        "ablation": {},
     }
+    if names:
+        step = {"texts": ["headline"], "model": names, "template": "{location} | {person}"}
+        table["data"] = {"source": str(source), "steps": {"context": step}}
+        table["ablation"] = {"names": names}
     return parse(table, Recipe)
 
 
@@ -107,8 +132,8 @@ def row(kind: str, found: dict[str, Any], seconds: float) -> str:
         one = tests[first, second]
         return f"{one['difference']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f}), p = {one['p_randomisation']:.3f}"
 
-    values = [f"{scores[name]['cider']['value']:.2f}" for name in ("with", "without", "shuffled", "oracle")]
-    values.append(f"{scores['copy of the context']['cider']['value']:.2f}")
+    names = ("with", "without", "shuffled", "oracle", "copy of the context")
+    values = [f"{scores[name]['cider']['value']:.2f}" if name in scores else "–" for name in names]
     audit = found["audit"]["whole"]
     shares = [f"{audit[key]:.0%}" for key in ("names_given_away", "own_names_in_captions")]
     tested = [test("without", "with"), test("shuffled", "with")]
@@ -118,6 +143,7 @@ def row(kind: str, found: dict[str, Any], seconds: float) -> str:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("kinds", nargs="*", help="all three, if none is named")
+    arguments.add_argument("--form", choices=("step", "headline"), default="step", help="what stands in the prompt")
     arguments.add_argument("--out", type=Path, default=Path("runs/context"))
     arguments.add_argument("--steps", type=int, default=500, help="training steps of 64 pictures")
     given = arguments.parse_args()
@@ -125,11 +151,12 @@ def main() -> None:
           "| names given away | own names in captions | audit | ablation | CPU s |")  # fmt: skip
     print("|" + "---|" * 13)
     for kind in given.kinds or KINDS:
-        folder, begun = given.out / kind, time.process_time()
+        folder, begun = given.out / given.form / kind, time.process_time()
         source = folder / "drawn/captions.csv"
         if not source.exists():
-            draw(source.parent, kind, train=2000, val=100, test=200)
-        Run(recipe(source, given.steps), folder / "run")()
+            draw(source.parent, kind, given.form, train=2000, val=100, test=200)
+        names = pipeline(folder / "names") if given.form == "step" else ""
+        Run(recipe(source, given.steps, names), folder / "run")()
         spent = time.process_time() - begun
         print(row(kind, json.loads((folder / "run/ablation/ablation.json").read_text()), spent), flush=True)
 

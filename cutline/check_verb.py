@@ -33,6 +33,7 @@ def run(run: Run, only: Sequence[str], as_json: bool, debug: bool = False) -> bo
     """
     begun = time.monotonic()
     run(("prepare",))
+    run.refuse_data()
     scratch = run.folder / "check"
     dataset = run.dataset()
     split = next((name for name in ("train", "val", "test") if name in dataset.splits()), None)

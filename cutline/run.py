@@ -95,6 +95,7 @@ class Run:
         self.folder.describe(to_toml(self.recipe), self.recipe.seed)
         if "prepare" in stages:
             self._prepare()
+        self.refuse_data([stage for stage in stages if not self.folder.stage(stage).get("finished")])
         if "bootstrap" in stages and self.recipe.bootstrap:
             from cutline.bootstrap.stage import bootstrap_stage
 
@@ -102,8 +103,19 @@ class Run:
                 self.folder, self._human(), self.recipe.bootstrap, self.recipe.seed, tiny=self.tiny, begin=self._begin,
                 counted=print_counts,
             )  # fmt: skip
-        if "caption" in stages:
-            self.dataset().split(self._split())  # a split that isn't there is known before hours of training
+
+    def refuse_data(self, stages: Collection[str] = STAGES) -> None:
+        """What the stages need of the prepared data.
+
+        Raises:
+            CutlineError: a stage could not be done with them; this is known before hours of training.
+        """
+        from cutline import foresight
+
+        stages = self._of_this_recipe(stages)
+        if set(stages) - {"prepare", "bootstrap", "report"}:
+            split = self._ranked_split() if "retrieve" in stages else self._split()
+            foresight.refuse(self.recipe, self._human(), split, stages, self.tiny)
 
     def _meet(self) -> None:
         """Joins the other processes that torchrun started; all but the first only train."""
@@ -341,13 +353,17 @@ class Run:
         samples = list(self.dataset().split(self._split()))
         ablate(self.folder, samples, captions, self._captioner, settings, self.recipe.generate, self.recipe.score, step)
 
+    def _ranked_split(self) -> str:
+        split = (self.recipe.retrieve or RetrieveSettings()).split
+        if split != "auto":
+            return split
+        return next((name for name in ("test", "val") if name in self.dataset().splits()), "")
+
     def _retrieve(self) -> Evaluation:
         from cutline.retrieve.stage import retrieve_stage
 
         settings, dataset = self.recipe.retrieve or RetrieveSettings(), self.dataset()
-        split, trained = settings.split, self._training_made_from()
-        if split == "auto":
-            split = next((name for name in ("test", "val") if name in dataset.splits()), "")
+        split, trained = self._ranked_split(), self._training_made_from()
         if self.recipe.train and not self.folder.is_finished("train", trained):
             raise CutlineError(f"{self.folder.path} holds no finished training of this recipe.", "Train first.")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from cutline import jsonl, recipe, run
+from cutline import check_verb, jsonl, recipe, run
 from cutline.ablation.ablate import WITH, judge, weigh
 from cutline.ablation.contexts import changed, named, stepped
 from cutline.caption_files import read
@@ -179,11 +180,37 @@ def test_a_run_ablates_goes_on_after_a_kill_and_passes_over_what_is_finished(ask
     assert json.loads((broken / "ablation/ablation.json").read_text()) == result
 
 
-def test_what_can_not_be_ablated_is_said(asked, tmp_path):
+def test_what_can_not_be_ablated_is_said_before_anything_is_captioned(asked, tmp_path):
     whole = asked()
+    source, checkpoint = whole.data.source, whole.model.checkpoint
+    one_group = {"source": source, "columns": {"context": ["split"], "group": "split"}}
+    wrong = {
+        "no image has context": asked(data={"source": source}),
+        "the prompt has no context": asked(model={"checkpoint": checkpoint}),  # the checkpoint's own
+        "more than half": asked(data=one_group),
+        "There is no spaCy model": asked(ablation={"names": "no_such_pipeline"}),
+        "no image has a caption to score": asked(
+            data={"source": str(Path(source).parent / "images"), "format": "sidecar", "captions_required": False}
+        ),
+    }
+    for number, (problem, made) in enumerate(wrong.items()):
+        folder = tmp_path / str(number)
+        with pytest.raises(CutlineError, match=problem):
+            run.Run(made, folder)(("prepare", "caption", "ablate"))
+        assert (folder / "dataset/dataset.json").exists()
+        assert not (folder / "predictions.jsonl").exists()
     with pytest.raises(CutlineError, match="no image has context"):
-        run.Run(asked(data={"source": whole.data.source}), tmp_path / "a")(("prepare", "caption", "ablate"))
+        check_verb.run(run.Run(asked(data={"source": source}), tmp_path / "check"), (), as_json=True)
     with pytest.raises(CutlineError, match=r"\[model\] prompt has no {context}"):
-        asked(model={"checkpoint": whole.model.checkpoint, "prompt": "Describe."})  # before anything is done
-    with pytest.raises(CutlineError, match="the prompt has no context"):  # the checkpoint's own
-        run.Run(asked(model={"checkpoint": whole.model.checkpoint}), tmp_path / "b")(("prepare", "caption", "ablate"))
+        asked(model={"checkpoint": checkpoint, "prompt": "Describe."})  # before anything is done
+
+
+def test_a_split_without_captions_and_a_dropped_context_that_is_not_there_are_known_before_training(asked, tmp_path):
+    source = asked().data.source
+    changes = {"train": {"max_steps": 1, "drop_context": 0.5, "val_images": 2}, "generate": {"split": "train"}}
+    with pytest.raises(CutlineError, match="no split 'val' to choose the best checkpoint by"):
+        run.Run(asked(**changes), tmp_path / "a")()
+    divided = {"source": source, "rename_splits": {"train": "", "test": ""}, "val": 0.3, "test": 0}
+    with pytest.raises(CutlineError, match=r"drop_context = 0.5: no training image has context"):
+        run.Run(asked(**changes, data=divided, ablation=None), tmp_path / "b")()
+    assert not (tmp_path / "b/train").exists()

@@ -21,7 +21,7 @@ FLOORS = {
     5: ("cutline.cli", "cutline.api", "cutline.quiet", "cutline.*_verb"),
     4: (
         "cutline.train*", "cutline.report*", "cutline.run", "cutline.rehearsal", "cutline.demo", "cutline.plan",
-        "cutline.check*", "cutline.bootstrap*", "cutline.experiment",
+        "cutline.check*", "cutline.bootstrap*", "cutline.experiment", "cutline.foresight",
     ),
     3: (
         "cutline.features", "cutline.caption", "cutline.caption_files", "cutline.evaluate", "cutline.compare",

@@ -138,6 +138,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "good --set score.metrics=['spice'] --set score.spice.folder=nothing", "spice needs spice-1.0.jar", "or leave",
     ),
     "unknown metric": ("good --set score.metrics=['blue4']", "no metric blue4. Did you mean bleu4?", "metrics"),
+    "ablation of nothing": ("good --set ablation={}", "the prompt has no context", "{context}"),
     "no such device": ("good --set model.device=cuda:99", "The device 'cuda:99' can't be used here", "--device cpu"),
     "run folder is a file": ("good -o good.toml", "good.toml is a file", "--out"),
 }  # fmt: skip

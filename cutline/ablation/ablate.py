@@ -77,14 +77,24 @@ class Ablation:
         jsonl.write_atomically(folder / RESULT, json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n")
 
 
-def check(family: Family, samples: Sequence[Sample]) -> None:
+def refuse_prompt(prompt: str) -> None:
     """
     Raises:
-        CutlineError: the prompt has no place for context, or no image has any.
+        CutlineError: the prompt has no place for context.
     """
-    if "{context}" not in family.prompt:
+    if "{context}" not in prompt:
         raise CutlineError("[ablation]: the prompt has no context.", "Put {context} into [model] prompt.")
-    if not any(sample.context for sample in samples):
+
+
+def refuse_samples(samples: Sequence[Sample]) -> None:
+    """
+    Raises:
+        CutlineError: no image has captions, or none that has them has context.
+    """
+    scored = [sample for sample in samples if sample.captions]
+    if not scored:
+        raise CutlineError("[ablation]: no image has a caption to score against.", "Leave [ablation] out.")
+    if not any(sample.context for sample in scored):
         raise CutlineError(
             "[ablation]: no image has context.",
             "Name its columns in [data.columns] context, or add [data.steps.context].",

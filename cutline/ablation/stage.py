@@ -12,7 +12,6 @@ from cutline.ablation.settings import AblationSettings
 from cutline.data.inspect.contexts import Contexts, Names, names_in
 from cutline.data.named_entities import Recogniser
 from cutline.data.steps.context import Settings as ContextSettings
-from cutline.errors import CutlineError
 from cutline.families.base import Family
 from cutline.families.settings import GenerateSettings
 from cutline.metrics.settings import ScoreSettings
@@ -52,13 +51,12 @@ def ablate(
         say("ablate: finished before")
         return
     begun = time.monotonic()
+    ablation.refuse_samples(samples)
     scored = [sample for sample in samples if sample.captions]
-    if not scored:
-        raise CutlineError("[ablation]: no image has a caption to score against.", "Leave [ablation] out.")
     names, named_by = _names(settings)
     if not folder.is_finished("ablate-captions", made_from):
         family = open_family()
-        ablation.check(family, scored)
+        ablation.refuse_prompt(family.prompt)
         if moved := folder.begin("ablate-captions", made_from, (FOLDER,)):
             say(f"ablate: the recipe or the data changed; what it had made before is now in {moved}")
         oracle = stepped(step) if step else named(names)

@@ -65,6 +65,14 @@ def family_of(settings: ModelSettings) -> type[Family]:
     return wanted
 
 
+def prompt_of(settings: ModelSettings) -> str:
+    """The prompt that the model will have: the recipe's, the one that its checkpoint keeps, or its family's."""
+    if settings.prompt is not None:
+        return settings.prompt
+    kept = _kept(settings.checkpoint, "prompt") if settings.checkpoint else None
+    return family_of(settings).default_prompt if kept is None else str(kept)
+
+
 def _model_type(checkpoint: str, refuse: bool = True) -> str:
     """The type that a checkpoint names; with refuse, an error for those that no family opens."""
     folder = Path(checkpoint)

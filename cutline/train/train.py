@@ -15,10 +15,11 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from cutline import ranks
 from cutline.data.dataset import Dataset
-from cutline.errors import DataError, TrainingError
+from cutline.errors import TrainingError
 from cutline.families.base import Family
 from cutline.families.settings import GenerateSettings
 from cutline.features import FeatureCache
+from cutline.foresight import captioned_split
 from cutline.metrics.find import lower_is_better
 from cutline.progress import bar, say
 from cutline.records import Sample
@@ -66,7 +67,7 @@ def train(
         Facts for the run's record: steps, best score, parts.
 
     Raises:
-        DataError: a split is missing.
+        DataError: a split is missing, or has no captions.
         TrainingError: the policy is impossible, or the training had to stop.
     """
     if settings.drop_context and "{context}" not in family.prompt:
@@ -74,8 +75,8 @@ def train(
             f"[train] drop_context = {settings.drop_context}: the prompt has no context to leave out.",
             "Put {context} into [model] prompt, or leave drop_context out.",
         )
-    training = [sample for sample in _split(dataset, "train") if sample.captions]
-    validating = spread(_captioned(_split(dataset, "val")), settings.val_images)
+    training = [sample for sample in captioned_split(dataset, "train") if sample.captions]
+    validating = spread([sample for sample in captioned_split(dataset, "val") if sample.captions], settings.val_images)
     data = (training, validating)
     if settings.align is not None:
         _align(family, data, settings, folder / "align", seed, cache_root)
@@ -304,23 +305,6 @@ def precision_of(settings: TrainSettings, device: torch.device) -> str:
 
 def _for_validation(settings: TrainSettings) -> GenerateSettings:
     return GenerateSettings(beams=settings.val_beams, max_tokens=settings.val_max_tokens, batch_size=64)
-
-
-def _split(dataset: Dataset, name: str) -> list[Sample]:
-    if name not in dataset.splits():
-        why = "to train on" if name == "train" else "to choose the best checkpoint by"
-        raise DataError(
-            f"{dataset.path} has no split {name!r} {why}; it has {', '.join(dataset.splits()) or 'none'}.",
-            f"Add {name} to the source's split column, or leave the splits to [data] val and test.",
-        )
-    return list(dataset.split(name))
-
-
-def _captioned(samples: Sequence[Sample]) -> list[Sample]:
-    found = [sample for sample in samples if sample.captions]
-    if not found:
-        raise DataError("No validation image has a caption.", "Give captions to the val split.")
-    return found
 
 
 def spread(samples: Sequence[Sample], count: int | None) -> list[Sample]:
