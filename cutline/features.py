@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from cutline import jsonl
+from cutline.cache import cache_root
 from cutline.data.ahead import ahead
 from cutline.data.images import MIRRORED, image_hash, open_sample
 from cutline.families.base import Batch, Family
@@ -34,13 +35,6 @@ from cutline.records import Sample
 #: the same bits: a convolution's last digits depend on the size of the batch. On a CPU eight images of 224 px stay in
 #: the processor's cache; 32 take up to twice the time an image.
 CHUNK = {"cpu": 8, "cuda": 64, "mps": 32}
-
-
-def cache_root() -> Path:
-    """Where caches go: $CUTLINE_CACHE, else $XDG_CACHE_HOME/cutline, else ~/.cache/cutline."""
-    if given := os.environ.get("CUTLINE_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cutline"
 
 
 class FeatureCache:

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cutline.cache import cache_root
 from cutline.errors import ScoreError
 from cutline.metrics.meteor_text import prefixes
 from cutline.progress import bar
@@ -164,16 +165,10 @@ def _pairs(lines: list[str]) -> Iterator[tuple[str, str]]:
     return zip(lines[::2], lines[1::2], strict=True)
 
 
-def cache_folder() -> Path:
-    """Where indices are kept: ``$CUTLINE_CACHE``, else ``cutline`` in the user's cache folder."""
-    home = os.environ.get("CUTLINE_CACHE")
-    return Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cutline"
-
-
 def _paraphrases(path: Path) -> Paraphrases:
     stamp = path.stat()
     key = hashlib.sha256(f"{_LAYOUT} {stamp.st_size} {_LINES}".encode()).hexdigest()[:12]
-    folder = cache_folder() / f"meteor-{key}"
+    folder = cache_root() / f"meteor-{key}"
     if not folder.exists():
         _build(path, folder)
     words = (folder / "words.txt").read_text(encoding="utf-8").split("\n")

@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cutline.metrics.meteor_data import LONGEST, cache_folder
+from cutline.cache import cache_root
+from cutline.metrics.meteor_data import LONGEST
 
 Ints = NDArray[np.int32]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 try:  # numba keeps what it compiled where this says
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_root() / "numba"))
     from numba import njit
 except ImportError:
     COMPILED = False

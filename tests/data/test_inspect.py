@@ -144,6 +144,24 @@ def test_an_image_that_was_damaged_after_preparing_is_found(tmp_path):
     assert inspect_dataset(Dataset.open(tmp_path / "dataset")).pictures.broken == {"empty": 1}
 
 
+def test_a_second_look_decodes_nothing_says_the_same_and_finds_what_changed(tmp_path, monkeypatch):
+    path = source(tmp_path / "source", [*ROWS, (0, "Something else is here.", "test", "")])
+    monkeypatch.setenv("CUTLINE_CACHE", str(tmp_path / "cache"))
+    run(path, tmp_path / "dataset", steps={"dedup": {"exact": "group"}})  # which looks at each picture, too
+    with monkeypatch.context() as patch:
+        patch.setattr("cutline.data.looks.decode", None)
+        prepared, plain = inspect_dataset(Dataset.open(tmp_path / "dataset")), look(path)
+    again = tmp_path / "source/images/1.png"
+    state = again.stat()
+    again.write_bytes(again.read_bytes()[:-20].ljust(state.st_size, b"\0"))
+    os.utime(again, ns=(state.st_atime_ns, state.st_mtime_ns))  # of the same size and age
+    assert plain.pictures.broken == {}
+    assert look(path).pictures.broken.total() == 1
+    assert look(path, max_pixels=100).pictures.broken["too_many_pixels"] == 6  # they are known, and are too large now
+    monkeypatch.setenv("CUTLINE_CACHE", str(path))  # no folder: nothing is remembered
+    assert inspect_dataset(Dataset.open(tmp_path / "dataset")).to_json() == prepared.to_json()
+
+
 def test_names_by_their_capitals():
     text = 'Rescue workers in Port-au-Prince. The United Nations sent 40 doctors; "Help," said Ann Lee.'
     assert names_in(text) == ["Port-au-Prince", "United Nations", "Ann Lee", "40"]

@@ -1,8 +1,7 @@
-"""Looking through a prepared dataset or a source, image by image; nothing is written."""
+"""Looking through a prepared dataset or a source, image by image."""
 
 from __future__ import annotations
 
-import hashlib
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -16,12 +15,13 @@ from cutline.data.addresses import is_address
 from cutline.data.ahead import ahead
 from cutline.data.check import cores
 from cutline.data.dataset import Dataset
-from cutline.data.images import MAX_PIXELS, ImageFacts, ImageProblem, decode, read_bytes
+from cutline.data.images import MAX_PIXELS, ImageFacts, ImageProblem, read_bytes
 from cutline.data.inspect.captions import CaptionFacts, Captions, languages
 from cutline.data.inspect.contexts import ContextFacts, Contexts, Names, names_in
 from cutline.data.inspect.findings import Finding, findings
 from cutline.data.inspect.pictures import PictureFacts, Pictures
-from cutline.data.perceptual import Look, look
+from cutline.data.looks import Looks
+from cutline.data.perceptual import Look
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
 from cutline.data.split import canonical, divided, rank
@@ -85,7 +85,7 @@ def inspect_dataset(
     names: Names = names_in,
     named_by: str = "capitals and numbers",
 ) -> Inspection:
-    """Looks through a prepared dataset; every image is opened.
+    """Looks through a prepared dataset. Every image is read, and decoded unless the same bytes were before.
 
     Args:
         progress: called after each image.
@@ -104,7 +104,7 @@ def inspect_source(
     names: Names = names_in,
     named_by: str = "capitals and numbers",
 ) -> Inspection:
-    """Looks through a source of any format as it is, before any step; every image is opened.
+    """Looks through a source of any format as it is, before any step; images are opened as in ``inspect_dataset``.
 
     Raises:
         RecipeError: no source, an unknown format or column.
@@ -152,9 +152,13 @@ class _Viewer:
         threads = cores()
 
         def open_one(sample: Sample) -> tuple[ImageFacts, Look] | Problem | None:
-            return view(sample, max_pixels)
+            return view(sample, looks, max_pixels)
 
-        for done, (sample, seen) in enumerate(ahead(open_one, samples, 4 * threads + 16, threads), 1):
+        with Looks() as looks:
+            self._count(ahead(open_one, samples, 4 * threads + 16, threads))
+
+    def _count(self, seen_samples: Iterator[tuple[Sample, tuple[ImageFacts, Look] | Problem | None]]) -> None:
+        for done, (sample, seen) in enumerate(seen_samples, 1):
             self.captions.add(sample)
             self.pictures.add(sample, seen)
             self.contexts.add(sample)
@@ -204,13 +208,11 @@ class _Evenly:
                 self.kept, self.step = self.kept[::2], 2 * self.step
 
 
-def view(sample: Sample, max_pixels: int = MAX_PIXELS) -> tuple[ImageFacts, Look] | Problem | None:
+def view(sample: Sample, looks: Looks, max_pixels: int = MAX_PIXELS) -> tuple[ImageFacts, Look] | Problem | None:
     """What an image shows when it is opened: size, hash and look, or why it can't be; None for an address."""
     if is_address(sample.image):
         return None
     try:
-        data = read_bytes(sample.image)
-        picture, suffix = decode(data, sample.image, max_pixels)
+        return looks.see(read_bytes(sample.image), sample.image, max_pixels)
     except ImageProblem as problem:
         return Problem(id=sample.id, reason=problem.reason, detail=problem.detail)
-    return ImageFacts(hashlib.sha256(data).hexdigest(), *picture.size, suffix), look(picture)

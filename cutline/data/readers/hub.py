@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cutline import hub, jsonl
+from cutline.cache import cache_root
 from cutline.data import columns
 from cutline.data.columns import texts
 from cutline.data.problem import Problem
@@ -28,13 +28,13 @@ def recognises(source: Path) -> bool:
 def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
     """
     Every split; the columns are found as in tables, and [data.columns] says what can't be. The images' bytes are put
-    into the cache ($CUTLINE_CACHE or ~/.cache/cutline), since a sample names a file.
+    into the cache (``cache_root``), since a sample names a file.
 
     Raises:
         DataError: the dataset can't be loaded, or has no column with images.
     """
     name = str(source).removeprefix(PREFIX)
-    cache = Path(os.environ.get("CUTLINE_CACHE") or Path.home() / ".cache/cutline") / "hub"
+    cache = cache_root() / "hub"
     for split, table in _load(name).items():
         image = settings.columns.image or _image_column(table)
         if image is None:

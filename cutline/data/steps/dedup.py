@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from cutline import jsonl
+from cutline.data.images import read_bytes
 from cutline.data.steps import Drop, Place
 from cutline.recipe import Section
 from cutline.records import Sample
-
-if TYPE_CHECKING:
-    from cutline.data.perceptual import Look
 
 DESCRIPTION = "samples → the first of each picture"
 PHASE: Literal["checked"] = "checked"
@@ -57,6 +53,7 @@ class Dedup:
     """
 
     def __init__(self, settings: Settings, place: Place):
+        from cutline.data.looks import Looks
         from cutline.data.perceptual import Near
 
         self.settings = settings
@@ -64,9 +61,7 @@ class Dedup:
         self._same: set[int] = set()
         self._near = Near(settings.distance)
         self._first: list[tuple[str, str, str]] = []  # of each picture in _near
-        memory = place.folder / ".work/looks.jsonl"
-        self._out = jsonl.Appender(memory)
-        self._known = {row["sha256"]: (row["hash"], row["colours"]) for row in jsonl.read(memory)}
+        self._looks = Looks()
 
     def __call__(self, sample: Sample) -> Sample | Drop:
         digest = str(sample.extra["sha256"])
@@ -76,7 +71,7 @@ class Dedup:
                 return Drop("same_picture", sample.image.rpartition("/")[2])
             return sample  # preparing itself keeps equal pictures together
         if self.settings.near != "keep":
-            one = self._look(digest, sample.image)
+            _, one = self._looks.see(read_bytes(sample.image), sample.image)
             found = self._near.find(one)
             if found is not None and self.settings.near == "drop":
                 return Drop("near_picture", f"looks like {self._first[found][0]}")
@@ -92,17 +87,4 @@ class Dedup:
         return {"grouped": len(self.joins)} if self.joins else {}
 
     def close(self) -> None:
-        self._out.close()
-
-    def _look(self, digest: str, path: str) -> Look:
-        from cutline.data.images import open_image
-        from cutline.data.perceptual import Look, look
-
-        if digest in self._known:
-            number, colours = self._known[digest]
-            return Look(int(number, 16), base64.b64decode(colours))
-        found = look(open_image(path))
-        colours = base64.b64encode(found.colours).decode()
-        self._known[digest] = (f"{found.hash:016x}", colours)
-        self._out.write([{"sha256": digest, "hash": f"{found.hash:016x}", "colours": colours}])
-        return found
+        self._looks.close()
