@@ -61,10 +61,11 @@ def captioned_split(dataset: Dataset, name: str) -> Dataset:
 
 
 def _training(recipe: Recipe, dataset: Dataset, tiny: bool) -> None:
-    captioned_split(dataset, "val")
     if recipe.bootstrap:  # which may bring all that is trained on
+        captioned_split(dataset, "val")
         return
     training = captioned_split(dataset, "train")
+    captioned_split(dataset, "val")
     asked = recipe.train and recipe.train.drop_context
     if asked and not tiny and not any(context != "{}" for context in training.column("context")):
         raise CutlineError(

@@ -12,6 +12,7 @@ from typing import Any
 
 from cutline import jsonl
 from cutline.bootstrap.captions import Candidate, by_image
+from cutline.data import tars
 from cutline.data.dataset import FORMAT_VERSION, MARKER, SCHEMA, Dataset, write_table
 
 #: Key in a sample's ``extra``: for each of its captions "human", "web" or "synthetic".
@@ -47,7 +48,7 @@ def merge(
     for dataset, rows in ((human, ours), (web, joining)):
         for row in rows:
             assert dataset is not None
-            _bring(dataset.path / row["file_name"], folder / row["file_name"])
+            row["file_name"] = _bring(dataset.path, row, folder)
     write_table(folder, [*map(_human, ours), *(_web(row, kept[row["id"]]) for row in joining)])
     whole = Dataset(folder)
     marker = {"format_version": FORMAT_VERSION, "samples": len(whole), "splits": whole.splits(),
@@ -81,9 +82,12 @@ def _web(row: Mapping[str, Any], captions: Sequence[tuple[Candidate, bool]]) -> 
     }
 
 
-def _bring(source: Path, target: Path) -> None:
+def _bring(dataset: Path, row: Mapping[str, Any], folder: Path) -> str:
+    """Puts an image into the merged dataset; returns its name there."""
+    name = tars.as_file(dataset, row["file_name"], row["sha256"], folder)
+    source, target = dataset / name, folder / name
     if target.exists():
-        return
+        return name
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     part.unlink(missing_ok=True)
@@ -92,3 +96,4 @@ def _bring(source: Path, target: Path) -> None:
     except OSError:  # another file system
         shutil.copyfile(source, part)
     os.replace(part, target)
+    return name

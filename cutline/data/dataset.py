@@ -3,7 +3,7 @@
 dataset/
   metadata.parquet     one row a sample: file_name, id, captions, split, group, context, extra,
                        sha256, width, height, source
-  images/00 … ff/      the image files, byte for byte as they came, each named by its SHA-256
+  images/00 … ff/      the image files, byte for byte as they came, each named by its SHA-256 (or in tars, see ``tars``)
   problems.jsonl       what was lost or mended on the way, one line each
   dataset.json         counts and fingerprints; written last, so a folder that has it is whole
 

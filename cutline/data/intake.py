@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,11 +91,38 @@ class Intake:
         whole = stored > 0 if self.resize or size is None else stored == size
         return whole and width * height <= self.max_pixels
 
-    def set_aside(self, path: Path) -> None:
-        """Takes a stored image out of the dataset; ``holds`` brings it back when it is wanted again."""
+    def sweep(self, keep: Container[str], aside: bool) -> None:
+        """Removes stored images that nobody names any more, what a kill left half-written, and empty folders.
+
+        Args:
+            keep: SHA-256 of the images that stay.
+            aside: the others are put where ``holds`` brings them back from, since they were downloaded, and a recipe
+                with other steps may want them without fetching them again.
+        """
+        images = self.folder / "images"
+        for part in images.iterdir():
+            if not re.fullmatch("[0-9a-f]{2}", part.name):
+                continue
+            for path in part.iterdir():
+                name = re.fullmatch(r"([0-9a-f]{64})\.\w+|\.[0-9a-f]{64}\..*\.tmp", path.name)
+                if name is None or (name[1] is not None and name[1] in keep):
+                    continue
+                if aside and name[1] is not None:
+                    self._set_aside(path)
+                else:
+                    path.unlink()
+            _remove_empty(part)
+        _remove_empty(images)
+
+    def _set_aside(self, path: Path) -> None:
         aside = self._aside(path)
         aside.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, aside)
 
     def _aside(self, path: Path) -> Path:
         return self.folder / ".work/aside" / path.parent.name / path.name
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # it holds something
+        folder.rmdir()

@@ -4,7 +4,7 @@ read → reading steps → tidy captions → split → limit → download → de
 
 It can be killed at any moment and goes on when started again: images are stored under the hash of their bytes,
 verdicts on them are kept in ``.work/checked.jsonl``, what became of addresses in ``downloads.sqlite``, the rest is made
-again from the source, and the marker is written last.
+again from the source, and the marker is written last. Images that shall lie in tars alone are files until then.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cutline import jsonl
-from cutline.data import dataset, readers, steps
+from cutline.data import dataset, readers, steps, tars
 from cutline.data import split as splitting
 from cutline.data.addresses import is_address
 from cutline.data.check import Checker
@@ -32,7 +31,8 @@ from cutline.data.pictures import Pictures
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
 from cutline.data.spool import Losses, Spool, read_source, refuse_large_loss
-from cutline.data.steps.organise import write_tars
+from cutline.data.steps.context import FIELDS
+from cutline.data.steps.split import refuse as refuse_split
 from cutline.data.steps.split import stratified, stratum
 from cutline.errors import DataError, RecipeError
 from cutline.records import Sample
@@ -110,6 +110,7 @@ def prepare(
         known = _marker(folder)
         if known and known.get("made_from") == made_from and not retry_failed:
             return _report(known, unchanged=True)
+        tars.unpack(folder)
         marker, decoded = Preparation(settings, source, folder, progress, workers, retry_failed, engine)()
         marker["made_from"] = made_from
         jsonl.write_atomically(folder / dataset.MARKER, json.dumps(marker, indent=2) + "\n")
@@ -145,6 +146,10 @@ class Preparation:
             spool = self._read(losses)
             lost_in_reading = losses.rows
             split_by = _divide(spool, self.settings, losses)
+            chosen = self.settings.steps.chosen()
+            if "split" in chosen:
+                made = FIELDS if "context" in chosen else ()
+                refuse_split(chosen["split"], split_by, spool.samples(range(len(spool))), made)
             kept: Collection[int] = range(len(spool))
             if self.settings.limit is not None:
                 kept = frozenset(splitting.draw(spool.ids, spool.splits, self.settings.limit, self.settings.seed))
@@ -155,10 +160,15 @@ class Preparation:
         refuse_large_loss(losses, self.settings.max_lost, spool.rows, lost_in_reading, len(kept))
         moves = pictures.moves(spool.groups, spool.splits) if split_by == "seed" else {}
         if "split" in self.settings.steps.chosen("end"):
-            moves = self._stratified(moves, split_by)
+            moves = self._stratified(moves)
         whole = self._write(pictures, moves, losses)
-        if organise := self.settings.steps.chosen("end").get("organise"):
-            self.told["organise"] = write_tars(whole, organise) if organise.tars else {}
+        organise = self.settings.steps.chosen("end").get("organise")
+        if organise and organise.tars:
+            self.told["organise"] = tars.write(whole, organise)
+            if not organise.folders:
+                whole = tars.pack(whole, organise.samples_per_tar, self.intake)
+        else:
+            tars.remove(self.folder)
         marker = {
             "format_version": dataset.FORMAT_VERSION,
             "rows": spool.rows,
@@ -192,10 +202,11 @@ class Preparation:
         accepted = self.work / "accepted.jsonl"
         accepted.unlink(missing_ok=True)
         with ExitStack() as stack:
+            # first, so that a model that isn't there is known before hours of downloading
+            chain = stack.enter_context(steps.Chain(self.settings.steps, "checked", self.place))
             downloader = self._download(spool, places, stack)
             ledger = stack.enter_context(Ledger(self.work / "checked.jsonl", self.intake.made))
             out = stack.enter_context(jsonl.Appender(accepted))
-            chain = stack.enter_context(steps.Chain(self.settings.steps, "checked", self.place))
             checker = Checker(self.intake, ledger, self.workers, downloader.find if downloader else None)
             step = self.counter(len(places))
             for sample, verdict in checker.check(spool.samples(places), step):
@@ -223,13 +234,8 @@ class Preparation:
         self.told["download"] = dict(downloader.ledger.counts())
         return downloader
 
-    def _stratified(self, moves: Mapping[str, dict[str, str]], split_by: str) -> dict[str, dict[str, str]]:
+    def _stratified(self, moves: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
         """Group → its final group and split, each split with the same mix of the column's values."""
-        if split_by != "seed":
-            raise DataError(
-                "[data.steps.split] would divide what the source has divided already.",
-                'Leave it out, or give the samples back: rename_splits = {train = ""} and so on.',
-            )
         column = self.settings.steps.chosen("end")["split"].stratify
         groups, strata = [], []
         for row in jsonl.read(self.work / "accepted.jsonl"):
@@ -248,7 +254,7 @@ class Preparation:
         (self.folder / dataset.MARKER).unlink(missing_ok=True)  # from here on the old dataset is no longer whole
         dataset.write_table(self.folder, (row | moves.get(row["group"], {}) for row in jsonl.read(accepted)))
         os.replace(losses.path, self.folder / dataset.PROBLEMS)
-        _sweep(self.intake, pictures)
+        self.intake.sweep(pictures, aside=(self.folder / DOWNLOADS).exists())
         for name in ("rows.jsonl", "accepted.jsonl"):
             (self.work / name).unlink()
         return dataset.Dataset(self.folder)
@@ -320,22 +326,6 @@ def _divide(spool: Spool, settings: DataSettings, losses: Losses) -> str:
         detail = ", ".join(f"{split}: {count}" for split, count in counts.items())
         losses.add(Problem(id=group, reason="divided_group", detail=detail))
     return "source"
-
-
-def _sweep(intake: Intake, pictures: Pictures) -> None:
-    """Removes stored images that no row names any more, and what a kill left half-written.
-
-    What was downloaded is only set aside: a recipe with other steps may want it, without fetching it again.
-    """
-    downloaded = (intake.folder / DOWNLOADS).exists()
-    for part in (intake.folder / "images").iterdir():
-        if re.fullmatch("[0-9a-f]{2}", part.name):
-            for path in part.iterdir():
-                name = re.fullmatch(r"([0-9a-f]{64})\.\w+|\.[0-9a-f]{64}\..*\.tmp", path.name)
-                if name and name[1] is not None and name[1] not in pictures and downloaded:
-                    intake.set_aside(path)
-                elif name and (name[1] is None or name[1] not in pictures):
-                    path.unlink()
 
 
 def _refuse_folder(source: Path, folder: Path) -> None:

@@ -103,6 +103,9 @@ def work(shard: Shard) -> None:
     lines: list[dict[str, Any]] = []
     counts: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
+        (place / ".work").mkdir(exist_ok=True)
+        mine = settings.steps.only([name for name in chosen if name not in across()])
+        chain = stack.enter_context(steps.Chain(mine, "checked", steps.Place(place, intake)))
         downloader = None
         if "download" in chosen:
             downloader = stack.enter_context(
@@ -112,9 +115,6 @@ def work(shard: Shard) -> None:
                 downloader.ledger.retry_failed()
             downloader.run(samples)
         ledger = stack.enter_context(Ledger(place / "checked.jsonl", intake.made))
-        (place / ".work").mkdir(exist_ok=True)
-        mine = settings.steps.only([name for name in chosen if name not in across()])
-        chain = stack.enter_context(steps.Chain(mine, "checked", steps.Place(place, intake)))
         checker = Checker(intake, ledger, downloaded=downloader.find if downloader else None)
         for sample, verdict in checker.check(samples, lambda: None):
             lines.append(_line(settings, chain, intake, sample, verdict))

@@ -181,7 +181,8 @@ def test_stratified_in_a_dataset(tmp_path: Path) -> None:
     assert all(rows_by_split[split, "day"] == rows_by_split[split, "night"] for split in ("train", "val", "test"))
     assert len({(sample.group, sample.split) for sample in Dataset.open(tmp_path / "out")}) == 10
     with pytest.raises(DataError, match="No sample has a 'colour'"):
-        run(source, tmp_path / "out", steps={"split": {"stratify": "colour"}})
+        run(source, tmp_path / "early", steps={"split": {"stratify": "colour"}})
+    assert not (tmp_path / "early/images").exists()  # known before any image is opened
     named = table(tmp_path / "t", ["/a.png,x,train,day"], "image,caption,split,time")
     drawing(1).save(tmp_path / "t/a.png")
     with pytest.raises(DataError, match="the source has divided already"):

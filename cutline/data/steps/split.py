@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
 from cutline.data.split import rank
 from cutline.data.steps import Place, Step
+from cutline.errors import DataError
 from cutline.recipe import Section
 from cutline.records import Sample
 
@@ -17,6 +18,9 @@ DESCRIPTION = "samples → splits by group and seed, each with the same mix of a
 PHASE: Literal["end"] = "end"
 ORDER = 10
 REASONS: dict[str, str] = {}
+
+#: What becomes known of a sample when its image is brought.
+_OF_IMAGES = ("original_width", "original_height", "photo_notes")
 
 
 class Settings(Section):
@@ -34,6 +38,26 @@ def open(settings: Settings, place: Place) -> Step:
         return sample
 
     return step
+
+
+def refuse(settings: Settings, split_by: str, samples: Iterable[Sample], made: Collection[str]) -> None:
+    """
+    Args:
+        split_by: "source" or "seed": who divides them.
+        samples: as the source has them.
+        made: fields that preparing makes.
+
+    Raises:
+        DataError: they can't be divided so; this is known before any image is brought.
+    """
+    if split_by != "seed":
+        raise DataError(
+            "[data.steps.split] would divide what the source has divided already.",
+            'Leave it out, or give the samples back: rename_splits = {train = ""} and so on.',
+        )
+    column = settings.stratify
+    if column not in (*made, *_OF_IMAGES) and not any(stratum(column, one.context, one.extra) for one in samples):
+        raise DataError(f"No sample has a {column!r} to divide by.", "Mend stratify in [data.steps.split].")
 
 
 def stratum(column: str, context: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
