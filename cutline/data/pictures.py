@@ -28,8 +28,8 @@ class Pictures:
         """Keeps further pairs of samples together: (id, group, split) each, the earlier one first."""
         self._pairs.extend(pairs)
 
-    def __contains__(self, sha256: str) -> bool:
-        return _key(sha256) in self._first
+    def __contains__(self, sha256: object) -> bool:
+        return isinstance(sha256, str) and _key(sha256) in self._first
 
     def divided(self) -> Iterator[Problem]:
         """The pairs that lie in different splits: the same picture is learnt and tested."""

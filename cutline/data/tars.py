@@ -132,7 +132,7 @@ def _members(folder: Path, name: str) -> dict[str, str]:
     """Key → name of the image, relative to the dataset."""
     with tarfile.open(folder / name, "r:") as tar:
         return {
-            member.name.partition(".")[0]: member_path(name, member.offset_data, member.size)
+            member.name.partition(".")[0]: member_path(Path(name), member.offset_data, member.size)
             for member in tar
             if not member.name.endswith((".txt", ".json"))
         }
