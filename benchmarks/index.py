@@ -1,13 +1,17 @@
 """Vector stores for ``cutline retrieve index``: time to build, time a query, recall, room on disk, package's weight.
 
     python benchmarks/index.py [--vectors 10000 1000000] [--width 256] [--engines faiss usearch …] [--out FOLDER]
+    python benchmarks/index.py --towers
 
 Vectors have length 1 and are drawn as embeddings of photographs lie: around 2,000 centres, in fewer dimensions than
 there are (64), with some noise in all of them; or, with ``--uniform``, without any such order, which is the hardest
 case. Queries are other draws of the same kind (an image asks for images), and draws of another kind that a gap
 separates from the vectors, as contrastive models' texts are from their images (a text asks for images): for these an
 index that goes by neighbourhoods has to look further. Each engine is timed from a fresh start of its store on disk, one
-query at a time; the truth is an exact scan by numpy. One thread; needs ``pip install lancedb usearch faiss-cpu``.
+query at a time; the truth is an exact scan by numpy. "cutline" is what ``cutline retrieve index --approximate`` makes,
+and is also asked for every second vector, as by a filter that half of them meet. ``--towers`` times what a query costs
+before that: its text through a text tower of CLIP-B's and of BLIP-base's size, with random weights. One thread; needs
+``pip install lancedb usearch faiss-cpu``.
 """
 
 from __future__ import annotations
@@ -195,10 +199,10 @@ class FaissBytes(Faiss):
 
 
 class Cutline:
-    """What ``cutline retrieve index --approximate`` makes, which chooses its effort itself."""
+    """What ``cutline retrieve index --approximate`` makes, which chooses its effort itself; 1: with a filter."""
 
     packages = ("faiss-cpu",)
-    efforts: tuple[int, ...] = (0,)
+    efforts: tuple[int, ...] = (0, 1)
 
     def build(self, vectors: Floats, folder: Path) -> None:
         from cutline.retrieve.approximate import make
@@ -220,7 +224,8 @@ class Cutline:
         probes, count = json.loads((folder / "tuned.json").read_text())
         vectors = np.load(folder / "vectors.npy", mmap_mode="r")
         index = Approximate.open(folder / "index.faiss", vectors, probes)
-        rows = np.arange(count)
+        # every row, or every second one
+        rows = np.arange(0, count, 1 + effort)
         return lambda query: np.array([row for row, _ in index.nearest(query, K, rows)])
 
 
@@ -257,7 +262,11 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()), help="where stores are written")
     arguments.add_argument("--width", type=int, default=256)
     arguments.add_argument("--uniform", action="store_true", help="without centres")
+    arguments.add_argument("--towers", action="store_true", help="time text towers instead")
     given = arguments.parse_args()
+    if given.towers:
+        towers()
+        return
     for count in given.vectors:
         vectors = draw(count, given.width, 1, uniform=given.uniform)
         own = draw(QUERIES, given.width, 2, uniform=given.uniform)
@@ -295,11 +304,41 @@ def one(
     print(json.dumps(row), flush=True)
     for kind, queries in asked.items():
         for effort in engine.efforts:
-            ms, cpu_ms, recall = measure(engine.open(folder, effort), queries, truth[kind])
-            row = {**about, "query": kind, "effort": effort, "query_ms": round(ms, 2),
+            right = truth[kind]
+            filtered = name == "cutline" and effort > 0
+            if filtered:
+                right = [{2 * place for place in some} for some in exactly(vectors[::2], queries)]
+            ms, cpu_ms, recall = measure(engine.open(folder, effort), queries, right)
+            row = {**about, "query": kind, "effort": "half filtered" if filtered else effort, "query_ms": round(ms, 2),
                    "query_cpu_ms": round(cpu_ms, 2), "recall_at_10": round(recall, 4)}  # fmt: skip
             print(json.dumps(row), flush=True)
     shutil.rmtree(folder)
+
+
+def towers(tokens: int = 14, times: int = 50) -> None:
+    """Prints the CPU time that a text of so many tokens takes in text towers of two sizes."""
+    import torch
+    from transformers import BlipTextConfig, CLIPTextConfig, CLIPTextModelWithProjection
+    from transformers.models.blip.modeling_blip_text import BlipTextModel
+
+    torch.set_num_threads(1)
+    made = {
+        "CLIP-B": CLIPTextModelWithProjection(CLIPTextConfig()).eval(),
+        "BLIP-base": BlipTextModel(BlipTextConfig(), add_pooling_layer=False).eval(),
+    }
+    ids = torch.randint(1000, 2000, (1, tokens))
+    mask = torch.ones_like(ids)
+    for name, tower in made.items():
+        with torch.inference_mode():
+            for _ in range(3):
+                tower(input_ids=ids, attention_mask=mask)
+            begun = time.process_time()
+            for _ in range(times):
+                tower(input_ids=ids, attention_mask=mask)
+        cpu = (time.process_time() - begun) / times
+        weights = sum(part.numel() for part in tower.parameters())
+        row = {"text_tower": name, "parameters": weights, "tokens": tokens, "query_cpu_ms": round(1e3 * cpu, 1)}
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -63,14 +63,19 @@ def find(
     *, exact: bool, json: bool, html: Path | None, device: str,
 ) -> None:  # fmt: skip
     """Searches and prints, or writes a page."""
-    if bool(text) == bool(image):
+    text = text.strip()
+    if not text and not image:
         raise CutlineError("A search needs a text or an image.", "Give a TEXT, or --image FILE.")
+    if text and image:
+        raise CutlineError("A search is by a text or by an image, not by both.", "Leave TEXT or --image out.")
     if kind not in ("images", "texts"):
         raise CutlineError(f"There are no {kind!r} in an index.", "--for images or texts.")
     if text and kind == "texts":
         raise CutlineError("A text is looked for among images.", "Give --image FILE with --for texts.")
     if rerank and image and kind == "images":
         raise CutlineError("The matching head reads a text and an image.", "Leave --rerank out between images.")
+    if html and html.is_dir():
+        raise CutlineError(f"{html} is a folder.", f"Give the page a name: --html {html / 'found.html'}")
     conditions = [Condition(one) for one in filters]
     index = Index.open(place)
     quiet_libraries()

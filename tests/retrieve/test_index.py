@@ -343,9 +343,19 @@ def test_from_the_command_line(samples, tmp_path, monkeypatch, capsys):
     assert str(samples[0].image) not in written.split("</header>")[0]  # no path in the title
     assert 'src="http' not in written  # it needs nothing else
     assert "href=" not in written
-    code, _, said = cutline("search", place)
-    assert code == 2
-    assert "needs a text or an image" in said
+    for given, problem in (
+        ((), "needs a text or an image"),
+        (("  ",), "needs a text or an image"),
+        (("a square", "--image", samples[0].image), "not by both"),
+        (("a square", "--html", str(tmp_path)), "is a folder"),
+        (("a square", "--for", "texts"), "A text is looked for among images"),
+        (("a square", "--filter", "colour=red"), "has 'colour'"),
+        (("--image", str(tmp_path / "list.jsonl")), "not an image"),
+        (("--image", str(tmp_path / "lost.jpg")), "there is no such file"),
+    ):
+        code, printed, said = cutline("search", place, *given)
+        assert (code, printed) == (2, "")
+        assert problem in said
     evaluating = ["evaluate", "../model", "../data", "-o", str(tmp_path / "out"), "--resamples", "10"]
     code, printed, said = cutline(*evaluating)
     assert code == 0
