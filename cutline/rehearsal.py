@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cutline import ranks
 from cutline.data.settings import DataSettings
+from cutline.data.steps import Steps
 from cutline.progress import say
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe, cut down to what a CPU does in a minute. Where its data isn't here, drawn shapes stand in."""
-    data = recipe.data.model_copy(update={"limit": 12, "dataset": None})
+    data = recipe.data.model_copy(update={"limit": 12, "dataset": None, "steps": _without_models(recipe.data.steps)})
     ablation = recipe.ablation and recipe.ablation.model_copy(update={"names": ""})
     if data.source is None or not Path(data.source).exists():
         from cutline.data import shapes
@@ -48,6 +49,15 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
     changed: dict[str, Any] = {"data": data, "train": train, "generate": generate, "score": score, "ablation": ablation}
     changed |= {"bootstrap": _bootstrap(recipe.bootstrap, folder)}
     return recipe.model_copy(update=changed)
+
+
+def _without_models(steps: Steps) -> Steps:
+    """The filter's model stays away: a rehearsal opens no checkpoint, and a miniature's scores would mean nothing."""
+    chosen = steps.chosen().get("filter")
+    if chosen is None or not chosen.model:
+        return steps
+    say(f"tiny: captions are not scored by {chosen.model}")
+    return steps.model_copy(update={"filter": chosen.model_copy(update={"model": ""})})
 
 
 def _bootstrap(settings: BootstrapSettings | None, folder: Path) -> BootstrapSettings | None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import sqlite3
 import tomllib
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -13,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cutline.errors import CutlineError, DataError
+from cutline.data.remembered import Remembered
+from cutline.errors import CutlineError
 
 #: What is looked for → the recogniser's labels.
 KINDS = {"location": ("GPE", "LOC"), "person": ("PERSON", "PER"), "org": ("ORG",), "event": ("EVENT",)}
@@ -61,20 +59,11 @@ class Recogniser:
     def __init__(self, model: str, memory: Path | None = None):
         self._nlp = _load(model) if model else None
         self._version = f"{model} {self._nlp.meta.get('version', '')}" if self._nlp else ""
-        self._db: sqlite3.Connection | None = None
-        if memory is not None and self._nlp:
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self._db = sqlite3.connect(memory, isolation_level=None)
-                self._db.execute("pragma journal_mode = wal")
-                self._db.execute("pragma synchronous = normal")
-                self._db.execute("create table if not exists texts (key blob primary key, names text) without rowid")
-            except sqlite3.DatabaseError as error:
-                raise DataError(f"{memory} is damaged: {error}.", "Delete it; nothing else is lost.") from error
+        self._memory = Remembered(memory) if memory is not None and self._nlp else None
 
     def close(self) -> None:
-        if self._db:
-            self._db.close()
+        if self._memory:
+            self._memory.close()
 
     def names(self, text: str) -> list[Named]:
         """All names in a text, in its order, events of the list included."""
@@ -84,19 +73,17 @@ class Recogniser:
     def _recognised(self, text: str) -> list[Named]:
         if self._nlp is None or not text.strip():
             return []
-        key = hashlib.sha256(f"{self._version}\0{text}".encode()).digest()
-        if self._db:
-            row = self._db.execute("select names from texts where key = ?", (key,)).fetchone()
-            if row:
-                return [Named(*parts) for parts in json.loads(row[0])]
+        key = f"{self._version}\0{text}"
+        known = self._memory.get(key) if self._memory else None
+        if known is not None:
+            return [Named(*parts) for parts in known]
         names = [
             Named(" ".join(entity.text.split()), _KIND[entity.label_], entity.start_char)
             for entity in self._nlp(text).ents
             if entity.label_ in _KIND
         ]
-        if self._db:
-            parts = json.dumps([[name.text, name.kind, name.start] for name in names], ensure_ascii=False)
-            self._db.execute("insert or replace into texts values (?, ?)", (key, parts))
+        if self._memory:
+            self._memory.put(key, [[name.text, name.kind, name.start] for name in names])
         return names
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import tomllib
 from collections import Counter
@@ -12,8 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from cutline.data.remembered import Remembered
 from cutline.data.steps import Drop, Place
 from cutline.errors import CutlineError, RecipeError
 from cutline.recipe import Section
@@ -55,25 +57,42 @@ class Settings(Section):
     )
     min_side_px: int = Field(default=0, ge=0, description="shortest side of the image before resizing, in px")
     max_aspect: float = Field(default=0, ge=0, description="longer side / shorter side, at most; 0 for any")
+    model: str = Field(
+        default="",
+        description="folder or hub name of a model that scores captions: one that matches (BLIP, BLIP-2) gives a "
+        "probability of 0–1, CLIP and SigLIP a cosine of −1–1 (LAION-400M kept 0.3 and more); needs min_score",
+    )
     scorer: str = Field(
         default="",
         description='a function "package.module:name" that gets an image\'s path and its captions and returns a score '
         "for each, such as a CLIP or ITM score",
     )
-    min_score: float = Field(default=0, description="captions that the scorer gives less are taken out")
+    min_score: float = Field(default=0, description="captions that the model or scorer gives less are taken out")
+
+    @model_validator(mode="after")
+    def _has_one_bound(self) -> Settings:
+        if self.model and self.scorer:
+            raise ValueError("model and scorer both score captions; give one of them")
+        if self.model and "min_score" not in self.model_fields_set:
+            raise ValueError("model needs min_score, below which a caption is taken out; 0 would keep nearly all")
+        return self
 
 
 def open(settings: Settings, place: Place | None = None) -> Filter:
-    return Filter(settings)
+    return Filter(settings, place.folder / ".work/scores.sqlite" if place else None)
 
 
 class Filter:
     """Sample → sample with its good captions, or a drop."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, memory: Path | None = None):
+        """``memory``: a file for the model's scores, so that a killed job asks it only once for each image."""
         self.settings = settings
         self.language = _languages(settings.languages) if settings.languages else None
-        self.scorer = _scorer(settings.scorer) if settings.scorer else None
+        self.scorer: Scorer | None = None
+        if settings.model or settings.scorer:
+            self.scorer = _by_model(settings.model) if settings.model else _scorer(settings.scorer)
+        self._memory = Remembered(memory) if memory and settings.model else None
         self.captions: Counter[str] = Counter()
 
     def __call__(self, sample: Sample) -> Sample | Drop:
@@ -83,7 +102,7 @@ class Filter:
         good = [caption for caption, fault in verdicts if not fault]
         reasons = [fault for _, fault in verdicts if fault]
         if good and self.scorer:
-            scores = self.scorer(sample.image, good)
+            scores = self._scores(self.scorer, sample, good)
             reasons += ["low_score" for score in scores if score < self.settings.min_score]
             good = [text for text, score in zip(good, scores, strict=True) if score >= self.settings.min_score]
         if not good and reasons:
@@ -91,6 +110,20 @@ class Filter:
             return Drop(worst, f"{sample.captions[0][:100]!r}")
         self.captions.update(reasons)
         return sample if not reasons else replace(sample, captions=tuple(good))
+
+    def _scores(self, scorer: Scorer, sample: Sample, captions: Sequence[str]) -> Sequence[float]:
+        if self._memory is None:
+            return scorer(sample.image, captions)
+        key = json.dumps([self.settings.model, sample.extra.get("sha256", sample.image), *captions])
+        known: Sequence[float] | None = self._memory.get(key)
+        if known is None:
+            known = scorer(sample.image, captions)
+            self._memory.put(key, known)
+        return known
+
+    def close(self) -> None:
+        if self._memory:
+            self._memory.close()
 
     def facts(self) -> dict[str, Any]:
         """Captions that were taken out of samples that stayed, by reason."""
@@ -154,6 +187,12 @@ def _languages(wanted: Sequence[str]) -> Callable[[str], str]:
             f"data.steps.filter.languages: {unknown[0]!r} is not known.", f"Known: {', '.join(sorted(known))}."
         )
     return lambda caption: str(py3langid.classify(caption)[0])
+
+
+def _by_model(checkpoint: str) -> Scorer:
+    above = importlib.import_module("cutline.families.common.caption_scores")  # torch comes only when it is wanted
+    found: Scorer = above.scorer(checkpoint)
+    return found
 
 
 def _scorer(name: str) -> Scorer:
