@@ -8,7 +8,8 @@ from typing import Any, cast, get_args
 
 from cutline import recipe as recipes
 from cutline.data import steps
-from cutline.data.prepare import Engine, manifest, prepare
+from cutline.data.manifest import manifest
+from cutline.data.prepare import Engine, prepare
 from cutline.data.settings import DataSettings
 from cutline.errors import RecipeError
 from cutline.progress import bar, say
@@ -38,7 +39,8 @@ def run(
     settings = recipes.parse({"data": table.get("data", {})}, Preparation, overrides, where=str(source)).data
     if only is not None:
         settings = _only(settings, only)
-        if only and all(steps.load(name).PHASE == "reading" for name in only):
+        reads = any(steps.load(name).PHASE == "reading" for name in only)
+        if reads and all(steps.needs_no_image(name) for name in only):
             counts = manifest(settings, out / "manifest.jsonl")
             say(f"manifest: {out / 'manifest.jsonl'} ({_told(counts[only[-1]])})")
             return

@@ -281,23 +281,6 @@ class Preparation:
         return step
 
 
-def manifest(settings: DataSettings, path: Path) -> Mapping[str, Mapping[str, int]]:
-    """Takes the reading steps only and writes what comes out of them as a table, which is itself a source.
-
-    Returns:
-        What each step did.
-    """
-    place = steps.Place(path.parent, Intake(path.parent, settings.max_pixels))
-    (path.parent / ".work").mkdir(parents=True, exist_ok=True)  # by which preparing knows the folder as its own
-    path.unlink(missing_ok=True)
-    with steps.Chain(settings.steps, "reading", place) as chain, jsonl.Appender(path) as out:
-        for item in through(chain, readers.read(settings)):
-            if isinstance(item, Sample):
-                row = {"id": item.id, "image": item.image, "captions": item.captions, "split": item.split}
-                out.write([row | {"group": item.group} | dict(item.context) | dict(item.extra)])
-    return chain.counts
-
-
 def through(chain: steps.Chain, source: Iterator[Sample | Problem]) -> Iterator[Sample | Problem]:
     """A source's samples as they come out of the steps."""
     for item in source:

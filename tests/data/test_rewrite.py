@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cutline import recipe
-from cutline.data.prepare import manifest
+from cutline.data.manifest import manifest
 from cutline.data.settings import DataSettings
 from cutline.data.steps import rewrite
 from cutline.errors import RecipeError
@@ -110,3 +110,18 @@ def test_alone_it_writes_a_table_that_is_a_source(tmp_path) -> None:
     again = settings.model_copy(update={"source": str(tmp_path / "manifest.jsonl")})
     assert manifest(again, tmp_path / "again.jsonl") == {"rewrite": {"passed": 1}}
     assert (tmp_path / "again.jsonl").read_text() == (tmp_path / "manifest.jsonl").read_text()
+
+
+def test_with_context_it_needs_no_images(tmp_path) -> None:
+    """The dates and sections of addresses that nobody fetched, whether they were rewritten or not."""
+    rows = [
+        "HTTPS://static01.nyt.com/images/2021/08/29/world/29afghan/29afghan-superJumbo.jpg,One.,train",
+        "http://static01.nyt.com/images/2013/06/06/garden/06ROOMS_SPAN/06CURR3-popup.jpg?x=1,Two.,train",
+    ]
+    source = table(tmp_path / "s", rows)
+    steps = {"rewrite": {}, "download": {}, "context": {"model": ""}, "filter": {}}
+    settings = DataSettings.model_validate({"source": str(source), "steps": steps})
+    assert manifest(settings, tmp_path / "manifest.jsonl") == {"rewrite": {"passed": 2}, "context": {"passed": 2}}
+    found = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
+    assert [row["context"] for row in found] == ["[world | 2021-08-29]", "[garden | 2013-06-06]"]
+    assert [row["context_sources"]["date"]["source"] for row in found] == ["image address"] * 2

@@ -89,6 +89,11 @@ def load(name: str) -> StepModule:
     return cast(StepModule, importlib.import_module(f"{__name__}.{name}"))
 
 
+def needs_no_image(name: str) -> bool:
+    """Whether a step can be taken before the images are there."""
+    return load(name).PHASE == "reading" or getattr(load(name), "TEXT_ONLY", False)
+
+
 def reasons() -> dict[str, str]:
     """Why steps drop samples: reason → what happened."""
     return {reason: text for name in names() for reason, text in load(name).REASONS.items()}

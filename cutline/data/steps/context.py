@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from cutline import hub
+from cutline.data.addresses import is_address
 from cutline.data.own_captions import readable, without_captions
 from cutline.data.steps import Place
 from cutline.data.steps.rewrite import ORIGINAL
@@ -26,6 +27,8 @@ from cutline.records import Sample
 DESCRIPTION = "article, headline, addresses, EXIF and IPTC → a line of context for the prompt"
 PHASE: Literal["checked"] = "checked"
 ORDER = 30
+#: Without the image only its own notes are missing.
+TEXT_ONLY = True
 REASONS: dict[str, str] = {}
 
 #: What the template may name.
@@ -183,6 +186,8 @@ class ContextStep:
     def _addresses(self, sample: Sample) -> list[tuple[str, str]]:
         """(source, address): the image's own first, since its date is the photograph's."""
         own = [str(sample.extra[name]) for name in (ORIGINAL, "source") if sample.extra.get(name)]
+        if is_address(sample.image):  # it isn't fetched yet
+            own.append(sample.image)
         article = [str(value) for name in self.settings.addresses if (value := _field(sample, name))]
         return [*(("image address", one) for one in own), *(("article address", one) for one in article)]
 
