@@ -49,19 +49,35 @@ def assign(groups: Sequence[str], val: float, test: float, seed: int) -> list[st
                 filled[name] += sizes[group]
                 chosen[group] = name
                 break
-    _fill_empty(order, sizes, wanted, chosen)
+    fill_empty(order, sizes, wanted, chosen)
     return [chosen.get(group, "train") for group in groups]
 
 
-def _fill_empty(
+def fill_empty(
     order: Sequence[str], sizes: Mapping[str, int], wanted: Mapping[str, float], chosen: dict[str, str]
 ) -> None:
-    """Gives a split that is asked for but got nothing the smallest group of train, as long as train keeps one."""
-    for name in ("val", "test"):
-        if wanted[name] and name not in chosen.values():
-            free = [group for group in order if group not in chosen]
-            if len(free) > 1:
-                chosen[min(free, key=lambda group: sizes[group])] = name
+    """Gives a split that is asked for but got nothing the smallest group of train, as long as train keeps one, or else
+    groups of the other split, until both have the same part of what they want.
+
+    Args:
+        order: all groups; ``sizes``: samples of each.
+        wanted: samples that "val" and "test" want.
+        chosen: group → "val" or "test", for those that aren't train's; this is changed.
+    """
+    for name, other in (("val", "test"), ("test", "val")):
+        if not wanted[name] or name in chosen.values():
+            continue
+        free = [group for group in order if group not in chosen]
+        if len(free) > 1:
+            chosen[min(free, key=lambda group: sizes[group])] = name
+            continue
+        theirs = sorted((group for group in order if chosen.get(group) == other), key=lambda group: sizes[group])
+        here, there = 0, sum(sizes[group] for group in theirs)
+        for group in theirs[:-1]:
+            if here and (here + sizes[group]) * wanted[other] > (there - sizes[group]) * wanted[name]:
+                break
+            chosen[group] = name
+            here, there = here + sizes[group], there - sizes[group]
 
 
 def complete(groups: Sequence[str], given: Sequence[str]) -> list[str]:

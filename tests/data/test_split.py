@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from cutline.data import split
+from cutline.data.steps.split import stratified
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -32,6 +33,21 @@ def test_groups_stay_whole_shares_are_met_and_order_does_not_matter(seed: int) -
     assert counts["train"] > 0
     chance.shuffle(groups)
     assert dict(zip(groups, split.assign(groups, val, test, seed), strict=True)) == of_group
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_huge_group_leaves_the_small_ones_to_both_others(seed: int) -> None:
+    groups = ["huge"] * 90 + [str(number) for number in range(10)]
+    assert Counter(split.assign(groups, 0.1, 0.1, seed)) == {"train": 90, "val": 5, "test": 5}
+    assert set(split.assign(["huge"] * 90 + ["a", "b"], 0.1, 0.1, seed)) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("number", [3, 4, 5, 9])
+def test_with_three_groups_no_stratified_split_is_empty(number: int) -> None:
+    groups = [str(place) for place in range(number)]
+    found = stratified(groups, [str(place % 3) for place in range(number)], 0.1, 0.1, 0)
+    assert set(found.values()) == {"train", "val", "test"}
+    assert set(found) == set(groups)
 
 
 def test_the_seed_decides() -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cutline.data.split import rank
+from cutline.data.split import fill_empty, rank
 from cutline.data.steps import Place, Step
 from cutline.errors import DataError
 from cutline.recipe import Section
@@ -94,4 +94,6 @@ def stratified(groups: Sequence[str], strata: Sequence[str], val: float, test: f
         split = max(shares, key=lambda name: shares[name] * seen - filled[name])
         filled[split] += sizes[group]
         chosen[group] = split
-    return chosen
+    held = {group: split for group, split in chosen.items() if split != "train"}
+    fill_empty(list(chosen), sizes, {"val": val * len(groups), "test": test * len(groups)}, held)
+    return chosen | held
