@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -328,6 +331,49 @@ def test_a_negative_is_found_though_the_true_pair_has_all_the_probability():
     logits = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
     pairs = draw(logits, torch.eye(2, dtype=torch.bool), torch.arange(2))
     assert pairs.labels.tolist().count(0) == 4
+
+
+def test_momentum_queue_and_soft_targets_are_the_published_ones(dataset):
+    """Five steps beside the published procedure written plainly, with a queue that is full after two of them."""
+    torch.manual_seed(0)
+    retriever = made(BlipMatcher, momentum=0.9, queue=5, distill=0.4, itm=0.0)
+    family, shots = retriever.family, list(dataset.split("train"))[:6]
+    known = [
+        Sample(id=one.id, image=one.image, captions=(f"one of {n}", f"two of {n}"), extra={**one.extra, "place": n})
+        for n, one in enumerate(shots)
+    ]
+    retriever.truth = Truth(known)
+    collate = RetrievalCollator(family, None, retriever.settings, retriever.truth)
+    slow = copy.deepcopy(family).eval()
+    image_keys, text_keys, owners = torch.zeros(0, 16), torch.zeros(0, 16), torch.zeros(0, dtype=torch.int64)
+    optimizer = torch.optim.SGD([p for p in family.parameters() if p.requires_grad], lr=0.05)
+    for step, who in enumerate([(0, 1, 2), (3, 3, 4), (5, 0, 1), (2, 2, 2), (4, 5, 0)]):
+        shown = [replace(known[n], captions=known[n].captions[(step + n) % 2 :][:1]) for n in who]
+        batch = collate(shown)["batch"]
+        with torch.no_grad():
+            for own, theirs in zip(slow.model.parameters(), family.model.parameters(), strict=True):
+                own.mul_(0.9).add_(theirs, alpha=0.1)
+            texts, now = family.encode_texts(batch.captions), torch.tensor(who)
+            image_keys = torch.cat([slow.embed_images(dict(batch.visual)), image_keys])
+            text_keys = torch.cat([slow.embed_texts(texts), text_keys])
+            owners = torch.cat([now, owners])
+            same = (now[:, None] == owners).float()
+            same = same / same.sum(1, keepdim=True)
+            sums = []
+            for fast, keys, others in (
+                (family.embed_images(dict(batch.visual)), image_keys, text_keys),
+                (family.embed_texts(texts), text_keys, image_keys),
+            ):
+                target = 0.4 * (keys[:3] @ others.T / 0.07).softmax(1) + 0.6 * same
+                sums.append(-((fast @ others.T / 0.07).log_softmax(1) * target).sum(1).mean())
+            image_keys, text_keys, owners = image_keys[:5], text_keys[:5], owners[:5]
+        optimizer.zero_grad()
+        retriever.train()
+        (part,) = retriever.parts(batch)
+        loss, said = retriever(part)
+        torch.testing.assert_close(said["itc"], sum(sums) / 2)
+        loss.backward()
+        optimizer.step()
 
 
 def test_the_queue_holds_the_newest_with_whose_they_are():

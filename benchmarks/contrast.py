@@ -1,0 +1,99 @@
+"""Peak memory of one training step for retrieval by the size of its batch, whole and in chunks (cached gradients).
+
+    python benchmarks/contrast.py [--width 192] [--layers 4] [--size 160] [--chunk 8] [--itm] [--batches 16 64 256]
+
+A BLIP matcher with random weights and images of noise, one caption each: memory and time depend on neither. Each batch
+runs in a process of its own, on one thread of the CPU; "peak" is the most memory that the process held, less what it
+held with the model and the batch's pixels and before the step. ``--itm`` adds matching with hard negatives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--width", type=int, default=192)
+    arguments.add_argument("--layers", type=int, default=4)
+    arguments.add_argument("--size", type=int, default=160, help="of the images, in px")
+    arguments.add_argument("--chunk", type=int, default=8)
+    arguments.add_argument("--itm", action="store_true")
+    arguments.add_argument("--batches", type=int, nargs="+", default=[16, 64, 256])
+    arguments.add_argument("--whole", type=int, nargs="*", default=[16, 64], help="batches without chunks")
+    arguments.add_argument("--one", help=argparse.SUPPRESS)
+    given = arguments.parse_args()
+    if given.one:
+        print(json.dumps(step(given.width, given.layers, given.size, *json.loads(given.one), itm=given.itm)))
+        return
+    print(f"width {given.width}, {given.layers} + {given.layers} layers, {given.size} px{', ITM' if given.itm else ''}")
+    for batch, chunk in [*((batch, given.chunk) for batch in given.batches), *((batch, None) for batch in given.whole)]:
+        own = [sys.executable, __file__, *sys.argv[1:], "--one", json.dumps([batch, chunk])]
+        done = subprocess.run(own, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        found = json.loads(done)
+        print(
+            f"batch {batch:4d}, {f'{chunk} at a time' if chunk else 'whole':14s}  loss {found['loss']:.6f}  "
+            f"peak {found['peak'] / 2**20:6.0f} MiB  CPU {found['seconds']:5.1f} s",
+            flush=True,
+        )
+
+
+def step(width: int, layers: int, size: int, count: int, chunk: int | None, *, itm: bool) -> dict[str, float]:
+    """One step over ``count`` images: its loss, bytes at the peak, CPU seconds."""
+    import torch
+    from transformers import BlipConfig, BlipForImageTextRetrieval
+
+    from cutline.families.blip import BlipMatcher
+    from cutline.records import Sample
+    from cutline.train.retriever import RetrievalBatch, Retriever
+    from cutline.train.settings import RetrievalSettings
+    from cutline.train.trainable import open_parts
+    from cutline.train.truth import Truth
+
+    torch.set_num_threads(1)
+    samples = [
+        Sample(id=f"{n}", image=f"{n}.jpg", captions=(f"dog number {n} runs in the snow",)) for n in range(count)
+    ]
+    captions = [sample.captions[0] for sample in samples]
+    tiny = BlipMatcher.tiny(captions)
+    sizes = {
+        "hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers,
+        "num_attention_heads": width // 64,
+    }  # fmt: skip
+    vision = tiny.model.config.vision_config.to_dict() | sizes | {"image_size": size, "patch_size": 16}
+    text = tiny.model.config.text_config.to_dict() | sizes | {"encoder_hidden_size": width}
+    torch.manual_seed(0)
+    model = BlipForImageTextRetrieval(BlipConfig(vision_config=vision, text_config=text, image_text_hidden_size=64))
+    family = BlipMatcher(model, tiny.image_processor, tiny.tokenizer)
+    open_parts(family, {})
+    truth = Truth(samples)
+    retriever = Retriever(family, RetrievalSettings(chunk=chunk, itm=float(itm)), truth).train()
+    batch = RetrievalBatch(
+        visual={"pixel_values": torch.empty(count, 3, size, size).uniform_(-1, 1)},
+        captions=captions,
+        rows=torch.arange(count),
+        pictures=torch.tensor(truth.pictures),
+        texts=torch.tensor(truth.texts(captions)),
+    )
+    before, begun, loss = _peak(), time.process_time(), 0.0
+    for part in retriever.parts(batch):
+        found, said = retriever(part)
+        found.backward()
+        loss += sum(float(one) for one in said.values())
+    return {"loss": loss, "peak": _peak() - before, "seconds": time.process_time() - begun}
+
+
+def _peak() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    main()
