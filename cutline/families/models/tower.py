@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.func import functional_call
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    VisionEncoderDecoderModel,
+)
 
 from cutline import hub
 from cutline.errors import CheckpointError
@@ -38,7 +45,8 @@ def open_tower(checkpoint: str) -> tuple[PreTrainedModel, Any]:
     """A pretrained vision model and its image processor.
 
     Args:
-        checkpoint: folder or hub name; of a model of images and text (CLIP, SigLIP) the vision half is taken.
+        checkpoint: folder or hub name; of a model of images and text (CLIP, SigLIP) the vision half is taken, of a
+            captioner such as ViT-GPT2 its encoder.
 
     Raises:
         CheckpointError: it can't be opened, or lacks weights of the tower.
@@ -46,10 +54,17 @@ def open_tower(checkpoint: str) -> tuple[PreTrainedModel, Any]:
     hub.look_before(checkpoint)
     try:
         config = AutoConfig.from_pretrained(checkpoint)
-        config = getattr(config, "vision_config", None) or config
-        pretrained, found = AutoModel.from_pretrained(
-            checkpoint, config=config, dtype=torch.float32, output_loading_info=True
-        )
+        if config.model_type == "vision-encoder-decoder":
+            whole = VisionEncoderDecoderModel
+            pretrained, found = whole.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+            pretrained, config = pretrained.encoder, config.encoder
+            missing_keys = {name.removeprefix("encoder.") for name in found["missing_keys"]}
+        else:
+            config = getattr(config, "vision_config", None) or config
+            pretrained, found = AutoModel.from_pretrained(
+                checkpoint, config=config, dtype=torch.float32, output_loading_info=True
+            )
+            missing_keys = set(found["missing_keys"])
         image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
@@ -58,7 +73,7 @@ def open_tower(checkpoint: str) -> tuple[PreTrainedModel, Any]:
         ) from error
     tower = build_tower(config)
     needed = set(tower.state_dict())
-    if missing := sorted(needed & set(found["missing_keys"])):
+    if missing := sorted(needed & missing_keys):
         raise CheckpointError(
             f"The vision checkpoint {checkpoint!r} lacks {len(missing):,} weights: {', '.join(missing[:3])} ….",
             "Copy the checkpoint anew.",
