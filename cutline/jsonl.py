@@ -151,5 +151,9 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     # the name by its hash: a name of the greatest length leaves no room for more
     name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
-    temporary.write_bytes(raw)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(raw)
+        os.replace(temporary, path)
+    except OSError:  # a full disk, a folder of that name
+        temporary.unlink(missing_ok=True)
+        raise

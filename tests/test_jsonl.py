@@ -115,3 +115,10 @@ def test_what_is_no_file_is_written_to_and_stays(tmp_path):
     assert os.read(reading, 10) == b"new"
     os.close(reading)
     assert pipe.is_fifo()
+
+
+def test_what_cannot_be_put_in_place_leaves_nothing_behind(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        jsonl.write_atomically(tmp_path / "folder", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -128,7 +128,7 @@ def _least(shares: Floats) -> float:
     Where all is found the spread is 0 and says nothing; then that of one miss among so many is taken.
     """
     one_miss = 1 / (NEAREST * len(shares))
-    error = max(float(shares.std()) / np.sqrt(len(shares)), one_miss)
+    error = max(float(shares.std() / np.sqrt(len(shares))), one_miss)
     return float(shares.mean()) - _SURE * error
 
 
