@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from cutline.data.images import open_image
 from cutline.data.steps import filter as filtering
 from cutline.errors import CheckpointError, RecipeError
 from cutline.families.common import caption_scores
+from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import find
 from cutline.rehearsal import rehearsal
 from cutline.run import Recipe
@@ -34,7 +36,7 @@ def checkpoints(tmp_path_factory) -> dict[str, str]:
 def test_two_towers_give_the_cosine(checkpoints, tmp_path) -> None:
     pictures(tmp_path, 2)
     image = str(tmp_path / "images/0.png")
-    clip = find("clip").load(checkpoints["clip"])
+    clip = cast(RetrievalFamily, find("clip").load(checkpoints["clip"]))
     with torch.no_grad():
         vectors = clip.embed_images(clip.pixels([open_image(image)]))
         texts = torch.cat([clip.embed_texts(clip.encode_texts([caption])) for caption in CAPTIONS])
@@ -45,7 +47,7 @@ def test_two_towers_give_the_cosine(checkpoints, tmp_path) -> None:
 def test_a_matcher_gives_the_probability_that_they_belong_together(checkpoints, tmp_path) -> None:
     pictures(tmp_path, 2)
     image = str(tmp_path / "images/0.png")
-    blip = find("blip").load(checkpoints["blip"])
+    blip = cast(RetrievalFamily, find("blip").load(checkpoints["blip"]))
     assert "match" in blip.can
     with torch.no_grad():
         seen = blip.see(blip.pixels([open_image(image)]))
