@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -45,7 +44,7 @@ def bootstrap(
     from cutline.bootstrap import bootstrap as job
     from cutline.bootstrap.settings import BootstrapSettings
     from cutline.caption_verb import identity
-    from cutline.data.dataset import Dataset
+    from cutline.data.dataset import MARKER, Dataset
     from cutline.families.open import open_checkpoint, spare_threads
     from cutline.families.settings import Dtype
     from cutline.quiet import quiet_libraries
@@ -55,8 +54,10 @@ def bootstrap(
     settings = recipe.parse(said, BootstrapSettings, set, where="--set")
     if settings.captions and not captioner:
         raise CutlineError(f"captions = {settings.captions}, and no model to write them.", "Give --captioner MODEL.")
+    if (out / MARKER).exists():
+        raise CutlineError(f"{out} is a dataset; a round needs a folder of its own.", "Give another --out.")
     if overwrite and (out / "made-by.json").exists():
-        shutil.rmtree(out)
+        job.forget(out)
     data = Dataset.open(web).split(split) if split else Dataset.open(web)
     weights = cast(Dtype, dtype)
     matcher = open_checkpoint(filter, weights, device, task="match")

@@ -20,6 +20,7 @@ from cutline import jsonl, recipe
 from cutline.bootstrap.bootstrap import bootstrap, report, words
 from cutline.bootstrap.captions import Candidate, chosen, of_image
 from cutline.bootstrap.settings import BootstrapSettings, KeepSettings
+from cutline.cli import main
 from cutline.data import shapes
 from cutline.data.dataset import Dataset
 from cutline.data.images import open_image
@@ -211,6 +212,28 @@ def test_without_human_captions_the_web_is_a_dataset_of_its_own(web, tmp_path):
 def test_a_model_that_cannot_match_is_refused(web, tmp_path):
     with pytest.raises(CheckpointError, match="can't match"):
         bootstrap(None, find("clip").tiny(), web, None, settings(captions=0), tmp_path, {})
+
+
+def test_a_round_never_lands_in_a_dataset_and_overwriting_leaves_other_files(web, tmp_path, monkeypatch, capsys):
+    mixture().save(tmp_path / "model")
+
+    def bootstrap_to(out: Path, *more: str) -> int:
+        arguments = ["bootstrap", str(web.path), "--filter", str(tmp_path / "model"), "--device", "cpu", "-o", str(out)]
+        monkeypatch.setattr("sys.argv", ["cutline", *arguments, "--set", "keep.threshold=0.0", *more])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return int(stopped.value.code or 0)
+
+    before = sorted(path.name for path in web.path.iterdir())
+    assert bootstrap_to(web.path, "--overwrite") == 2
+    assert "a dataset" in capsys.readouterr().err
+    assert sorted(path.name for path in web.path.iterdir()) == before
+    out = tmp_path / "round"
+    assert bootstrap_to(out) == 1  # one image is broken
+    (out / "notes.txt").write_text("mine")
+    assert bootstrap_to(out, "--overwrite") == 1
+    assert (out / "notes.txt").read_text() == "mine"
+    assert (out / "dataset/dataset.json").is_file()
 
 
 def test_captions_that_people_wrote_count_as_theirs():

@@ -16,6 +16,7 @@ Killed at any moment, the same call goes on where it stopped, to the same files.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ from cutline.families.common.retrieval import RetrievalFamily
 from cutline.progress import bar
 from cutline.records import Sample
 from cutline.retrieve.embed import chunks, opened
+
+_FILES = ("made-by.json", "scores.jsonl", "captions.jsonl", "report.html")
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,13 @@ def bootstrap(
     merged = merge(human, web, candidates, stays, folder / "dataset")
     uncaptioned = sum(row.status == "failed" for rows_of in written for row in rows_of.values())
     return Bootstrapped(counts(candidates, stays), candidates, stays, failed, merged, uncaptioned)
+
+
+def forget(folder: Path) -> None:
+    """Removes a round, and nothing else that stands beside it."""
+    shutil.rmtree(folder / "dataset", ignore_errors=True)
+    for path in [*folder.glob("synthetic-*.jsonl*"), *(folder / name for name in _FILES)]:
+        path.unlink(missing_ok=True)
 
 
 def _note(folder: Path, now: Mapping[str, Any]) -> None:
