@@ -19,7 +19,8 @@ _ADD_CONTEXT = "Name its columns in [data.columns] context, or add [data.steps.c
 
 
 def refuse(recipe: Recipe, dataset: Dataset, split: str, stages: Collection[str], tiny: bool = False) -> None:
-    """
+    """Stops before the long work where a stage would stop in it.
+
     Args:
         dataset: prepared, but without what bootstrapping would add.
         split: what is captioned; of a recipe for retrieval, what is ranked ("": all).
