@@ -43,10 +43,10 @@ def bootstrap(
     from cutline import recipe
     from cutline.bootstrap import bootstrap as job
     from cutline.bootstrap.settings import BootstrapSettings
-    from cutline.caption_verb import identity
     from cutline.data.dataset import MARKER, Dataset
     from cutline.families.open import open_checkpoint, spare_threads
     from cutline.families.settings import Dtype
+    from cutline.identity import identity
     from cutline.quiet import quiet_libraries
 
     quiet_libraries()

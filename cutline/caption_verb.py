@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import sys
@@ -19,11 +18,11 @@ from cutline.errors import CutlineError
 from cutline.families.base import Family
 from cutline.families.open import open_checkpoint
 from cutline.families.settings import GenerateSettings
+from cutline.identity import identity
 from cutline.jsonl import Appender
 from cutline.progress import bar, say
 from cutline.recipe import Section, parse
 from cutline.records import Prediction, Sample
-from cutline.runs import fingerprint
 
 
 def run(
@@ -185,18 +184,6 @@ def _below(folder: str) -> list[str]:
         images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
         found += [os.path.join(place, name) for name in images]
     return sorted(found)
-
-
-def identity(checkpoint: str) -> str:
-    """Changes when the checkpoint does: by the sizes and times of its files; a hub name stands for itself."""
-    folder = Path(checkpoint)
-    folder = folder / "model" if (folder / "model").is_dir() else folder
-    if not folder.is_dir():
-        return checkpoint
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    small = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.suffix == ".json"}
-    large = {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.name not in small}
-    return fingerprint(small, large)
 
 
 def _to_stdout(batches: Any, form: Form) -> int:

@@ -14,13 +14,13 @@ from rich.console import Console
 
 from cutline import recipe as recipes
 from cutline import run as runs
-from cutline.caption_verb import identity
 from cutline.data.dataset import Dataset
 from cutline.errors import CutlineError, RecipeError
 from cutline.evaluate import Evaluation, table
 from cutline.families.base import Family
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import open_checkpoint, open_family, spare_threads
+from cutline.identity import identity
 from cutline.progress import say
 from cutline.quiet import quiet_libraries
 from cutline.recipe import parse

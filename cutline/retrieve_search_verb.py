@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cutline.caption_verb import identity
 from cutline.data.dataset import Dataset
 from cutline.errors import CutlineError
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import open_checkpoint, spare_threads
+from cutline.identity import identity
 from cutline.jsonl import dumps, write_atomically
 from cutline.progress import bar, say
 from cutline.quiet import quiet_libraries

@@ -34,7 +34,7 @@ FLOORS = {
     1: ("cutline.data*", "cutline.metrics*"),
     0: (
         "cutline", "cutline.records", "cutline.recipe", "cutline.errors", "cutline.runs", "cutline.jsonl",
-        "cutline.progress", "cutline.ranks", "cutline.hub", "cutline.cache",
+        "cutline.progress", "cutline.ranks", "cutline.hub", "cutline.cache", "cutline.identity",
     ),
 }  # fmt: skip
 

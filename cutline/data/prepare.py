@@ -35,6 +35,7 @@ from cutline.data.steps.context import FIELDS
 from cutline.data.steps.split import refuse as refuse_split
 from cutline.data.steps.split import stratified, stratum
 from cutline.errors import DataError, RecipeError
+from cutline.identity import identity
 from cutline.records import Sample
 from cutline.runs import fingerprint
 
@@ -107,6 +108,8 @@ def prepare(
             "settings": fingerprint(settings.model_dump(mode="json", exclude={"dataset"})),
             "source": _state(source),
         }
+        if model := getattr(settings.steps.chosen().get("filter"), "model", ""):
+            made_from["filter"] = identity(model)
         known = _marker(folder)
         if known and known.get("made_from") == made_from and not retry_failed:
             return _report(known, unchanged=True)
@@ -301,9 +304,9 @@ def _divide(spool: Spool, settings: DataSettings, losses: Losses) -> str:
     if not any(spool.splits):
         spool.splits = splitting.assign(spool.groups, settings.val, settings.test, settings.seed)
         return "seed"
-    for identity, split in zip(spool.ids, spool.splits, strict=True):
+    for name, split in zip(spool.ids, spool.splits, strict=True):
         if not split:
-            losses.add(Problem(id=identity, reason="no_split", detail="the source names one for others"))
+            losses.add(Problem(id=name, reason="no_split", detail="the source names one for others"))
     spool.splits = splitting.complete(spool.groups, spool.splits)
     for group, counts in splitting.divided(spool.groups, spool.splits).items():
         detail = ", ".join(f"{split}: {count}" for split, count in counts.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import cast
 
@@ -68,14 +69,15 @@ def test_what_cannot_score_is_refused(checkpoints) -> None:
 
 
 def test_captions_below_the_bound_go_and_scores_are_remembered(checkpoints, tmp_path, monkeypatch) -> None:
+    checkpoint = shutil.copytree(checkpoints["clip"], tmp_path / "clip")
     pictures(tmp_path / "s", 3)
     rows = [{"image": f"{n}.png", "captions": CAPTIONS} for n in range(3)]
     source = tmp_path / "s/rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    score = caption_scores.scorer(checkpoints["clip"])
+    score = caption_scores.scorer(str(checkpoint))
     scores = [score(str(tmp_path / f"s/images/{n}.png"), CAPTIONS) for n in range(3)]
     bound = sorted(value for row in scores for value in row)[4]
-    steps = {"filter": {"model": checkpoints["clip"], "min_score": bound - 1e-6}}
+    steps = {"filter": {"model": str(checkpoint), "min_score": bound - 1e-6}}
     run(source, tmp_path / "out", steps=steps, max_lost=1)
     found = {sample.extra["source"]: sample.captions for sample in Dataset.open(tmp_path / "out")}
     assert sum(len(captions) for captions in found.values()) == 5
@@ -90,8 +92,17 @@ def test_captions_below_the_bound_go_and_scores_are_remembered(checkpoints, tmp_
         return ask
 
     monkeypatch.setattr(caption_scores, "scorer", never)
-    again = run(source, tmp_path / "out", steps={"filter": steps["filter"] | {"min_side_px": 1}}, max_lost=1)
+    changed = {"filter": steps["filter"] | {"min_side_px": 1}}
+    again = run(source, tmp_path / "out", steps=changed, max_lost=1)
     assert again.samples == len(found)
+
+    def asked(checkpoint: str) -> filtering.Scorer:
+        raise CheckpointError("another model", "")
+
+    monkeypatch.setattr(caption_scores, "scorer", asked)
+    find("clip").tiny_for("embed", CAPTIONS, seed=1).save(checkpoint)  # trained further, say
+    with pytest.raises(CheckpointError, match="another model"):
+        run(source, tmp_path / "out", steps=changed, max_lost=1)
 
 
 def test_a_rehearsal_opens_no_checkpoint(tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_killed_at_any_change_of_a_file_it_ends_with_the_same_bytes(tmp_path: Pa
         event += 1
         out = tmp_path / str(event)
         prepare(first, out)
-        stopped = killed(event, lambda out=out: prepare(second, out, workers=1), monkeypatch)  # type: ignore[misc]
+        stopped = killed(event, partial(prepare, second, out, workers=1), monkeypatch)
         prepare(second, out)
         assert files(out) == files(tmp_path / "whole"), event
     assert event > 20  # storing, tars and their index, tables, image files, empty folders

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from cutline.data.remembered import Remembered
 from cutline.data.steps import Drop, Place
 from cutline.errors import CutlineError, RecipeError
+from cutline.identity import identity
 from cutline.recipe import Section
 from cutline.records import Sample
 
@@ -92,6 +93,7 @@ class Filter:
         self.scorer: Scorer | None = None
         if settings.model or settings.scorer:
             self.scorer = _by_model(settings.model) if settings.model else _scorer(settings.scorer)
+        self.model = identity(settings.model) if settings.model else ""
         self._memory = Remembered(memory) if memory and settings.model else None
         self.captions: Counter[str] = Counter()
 
@@ -114,7 +116,7 @@ class Filter:
     def _scores(self, scorer: Scorer, sample: Sample, captions: Sequence[str]) -> Sequence[float]:
         if self._memory is None:
             return scorer(sample.image, captions)
-        key = json.dumps([self.settings.model, sample.extra.get("sha256", sample.image), *captions])
+        key = json.dumps([self.model, sample.extra.get("sha256", sample.image), *captions])
         known: Sequence[float] | None = self._memory.get(key)
         if known is None:
             known = scorer(sample.image, captions)
