@@ -1,0 +1,151 @@
+"""Probes of what a training moves, keeps and saves, each proved by a break that it looks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from cutline.families import open as opening
+from cutline.families.common import adapters
+from cutline.families.open import find
+from cutline.families.settings import LoraSettings
+from cutline.train.loop import CaptionTrainer
+from cutline.train.settings import TrainSettings
+from tests.check.making import CAPTIONS, broken, failures, real_class, subject, verdicts
+
+
+def test_lora_that_hits_nothing(tmp_path):
+    train = TrainSettings(parts={"vision": "frozen", "text": "lora"}, lora=LoraSettings(targets=["q_prj"]))
+    found = verdicts(subject(tmp_path, "qwen2_5_vl", train=train), loud=False)
+    assert failures(found) == {"trained_tensors_move"}
+    assert "hits nothing in text" in found["trained_tensors_move"].what
+    assert "q_proj" in found["trained_tensors_move"].remedy
+
+
+def test_lora_that_is_not_there(tmp_path, monkeypatch):
+    """Adapters that were asked for and never put in, while other parts are trained."""
+    monkeypatch.setattr(adapters, "add", lambda family, names, lora: None)
+    train = TrainSettings(parts={"vision": "frozen", "text": "lora"})
+    found = verdicts(subject(tmp_path, "qwen2_5_vl", train=train))
+    assert failures(found) == {"trained_tensors_move"}
+    assert 'text = "lora" opens none of its' in found["trained_tensors_move"].what
+
+
+def test_sound_lora(tmp_path):
+    """Also its second matrices, which are zero at first, and what stands beside them in the checkpoint."""
+    train = TrainSettings(parts={"vision": "frozen", "text": "lora"}, gradient_checkpointing=True)
+    probed = subject(tmp_path, "qwen2_5_vl", train=train)
+    probed.family.save(tmp_path / "base")
+    probed.family = opening.open_checkpoint(tmp_path / "base")
+    found = verdicts(probed, "trained_tensors_move", "accumulation", "saved_and_opened")
+    assert [verdict.status for verdict in found.values()] == ["passed"] * 3, found
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_few_bits(tmp_path, sound):
+    pytest.importorskip("bitsandbytes")
+    base = find("qwen2_5_vl").tiny(CAPTIONS)
+    with torch.no_grad():  # fresh weights are so small that the layers hardly matter
+        for name, parameter in base.model.named_parameters():
+            if ".layers." in name and parameter.dim() == 2:
+                parameter.mul_(5)
+    base.save(tmp_path / "base")
+
+    def few():
+        family = opening.open_checkpoint(tmp_path / "base", quantize="nf4")
+        if not sound:
+            for name, parameter in family.named_parameters():
+                if hasattr(parameter, "quant_state") and ("down_proj" in name or "o_proj" in name):
+                    parameter.data.random_(0, 256)
+        return family
+
+    probed = subject(tmp_path, "qwen2_5_vl", whole=lambda: opening.open_checkpoint(tmp_path / "base"))
+    probed.family = few()
+    found = verdicts(probed, "quantised")
+    assert found["quantised"].status == ("passed" if sound else "failed"), found
+
+
+def test_an_adapter_that_nothing_reads(tmp_path):
+    real: Any = find("vision_encoder_decoder")
+
+    def tiny(cls, captions=(), seed=0):
+        family = real.tiny.__func__(cls, captions, seed)
+        family.model.decoder.adapter = nn.Linear(4, 4)
+        return family
+
+    found = verdicts(subject(tmp_path, broken("vision_encoder_decoder", tiny=classmethod(tiny))))
+    assert failures(found) == {"trained_tensors_move"}
+    assert "decoder.adapter" in found["trained_tensors_move"].what
+
+
+def test_a_frozen_part_that_moves(tmp_path):
+    """As statistics of a tower do that is put into training mode."""
+    real = real_class("cnn_rnn")
+
+    def see(self, batch):
+        if self.training:
+            next(buffer for name, buffer in self.model.named_buffers() if name.endswith("running_var")).mul_(0.9)
+        return real.see(self, batch)
+
+    probed = subject(tmp_path, broken("cnn_rnn", see=see), train=TrainSettings(parts={"vision": "frozen"}))
+    found = verdicts(probed)
+    assert failures(found) == {"trained_tensors_move"}
+    assert "should be frozen" in found["trained_tensors_move"].what
+
+
+def test_gradients_that_end_at_a_frozen_part(tmp_path):
+    """Checkpointing over frozen inputs, or a detach too many."""
+    real = real_class("qwen2_5_vl")
+    kind = broken("qwen2_5_vl", read=lambda self, batch: real.read(self, batch).detach())
+    found = verdicts(subject(tmp_path, kind))
+    assert failures(found) == {"trained_tensors_move"}
+
+
+def test_accumulation_by_mean_of_means(tmp_path, monkeypatch):
+    real = CaptionTrainer.compute_loss
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return real(self, model, inputs, return_outputs) / self.args.gradient_accumulation_steps
+
+    monkeypatch.setattr(CaptionTrainer, "compute_loss", compute_loss)
+    assert failures(verdicts(subject(tmp_path, "vision_encoder_decoder"))) == {"accumulation"}
+
+
+def test_images_that_look_all_the_same(tmp_path):
+    """The loss falls, but the two captions can't be told apart."""
+    real = real_class("vision_encoder_decoder")
+
+    def see(self, batch):
+        one = torch.randn(real.see(self, batch)["features"].shape[1:], generator=torch.Generator().manual_seed(0))
+        return {"features": one.expand(len(batch["pixel_values"]), -1, -1)}
+
+    found = verdicts(
+        subject(tmp_path, broken("vision_encoder_decoder", see=see), train=TrainSettings(parts={"vision": "frozen"}))
+    )
+    assert failures(found) == {"overfit"}
+
+
+def test_a_checkpoint_that_leaves_weights_out(tmp_path):
+    real = real_class("qwen2_5_vl")
+
+    def save(self, folder):
+        trained = self.model.state_dict()
+        fresh = find("qwen2_5_vl").tiny(CAPTIONS)
+        fresh.model.load_state_dict({n: t for n, t in trained.items() if "layers.1" not in n}, strict=False)
+        fresh.prompt, fresh.generation = self.prompt, self.generation
+        real.save(fresh, folder)
+
+    found = verdicts(subject(tmp_path, broken("qwen2_5_vl", save=save)))
+    assert failures(found) == {"saved_and_opened"}
+
+
+def test_a_checkpoint_without_its_prompt(tmp_path):
+    kind = broken("qwen2_5_vl", save_policy=lambda self, folder: None)
+    probed = subject(tmp_path, kind)
+    probed.family.prompt = "What is this?"
+    found = verdicts(probed, "saved_and_opened")
+    assert failures(found) == {"saved_and_opened"}
+    assert "prompt" in found["saved_and_opened"].what
