@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cutline import jsonl
-from cutline.data.prepare import prepare
+from cutline.core import jsonl
+from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
 
 RECIPE = Path(__file__).parent.parent / "recipes/flickr8k-retrieval.toml"
@@ -53,7 +53,7 @@ def exchanged(source: Path, share: float, seed: int) -> tuple[dict[str, Any], di
 def cutline(*arguments: str) -> float:
     """Runs a verb; returns its CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "cutline.cli", *arguments], check=True)
+    subprocess.run([sys.executable, "-m", "cutline.cli.main", *arguments], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

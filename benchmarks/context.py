@@ -34,10 +34,10 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from cutline.data import shapes
-from cutline.jsonl import write_atomically
-from cutline.recipe import parse
-from cutline.run import Recipe, Run
+from cutline.core.config import parse
+from cutline.core.jsonl import write_atomically
+from cutline.images import shapes
+from cutline.run.run import Recipe, Run
 
 PEOPLE = [f"{first} {last}" for first in ("Ann", "Bo", "Cy", "Eve") for last in ("Berg", "Lund", "Moe", "Vik")]
 TOWNS = ["Oslo", "Rome", "Lima", "Kyiv", "Quito", "Perth", "Delhi", "Turin"]

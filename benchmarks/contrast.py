@@ -51,12 +51,12 @@ def step(width: int, layers: int, size: int, count: int, chunk: int | None, *, i
     import torch
     from transformers import BlipConfig, BlipForImageTextRetrieval
 
+    from cutline.core.records import Sample
     from cutline.families.blip import BlipMatcher
-    from cutline.records import Sample
+    from cutline.train.positives import Truth
     from cutline.train.retriever import RetrievalBatch, Retriever
     from cutline.train.settings import RetrievalSettings
     from cutline.train.trainable import open_parts
-    from cutline.train.truth import Truth
 
     torch.set_num_threads(1)
     samples = [

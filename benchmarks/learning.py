@@ -26,13 +26,13 @@ import torch
 from torch import nn
 
 from cutline import families
-from cutline.data import shapes
+from cutline.core.config import parse
+from cutline.core.records import Sample
 from cutline.data.readers import read
 from cutline.data.settings import DataSettings
 from cutline.families.open import find
-from cutline.recipe import parse
-from cutline.records import Sample
-from cutline.run import Recipe, Run
+from cutline.images import shapes
+from cutline.run.run import Recipe, Run
 
 #: Training steps of 64 pictures; families that learn more slowly have more.
 STEPS = 400

@@ -132,7 +132,7 @@ def everything(references: Captions, candidates: Captions) -> tuple[Stages, dict
     """With METEOR where its data is installed, as ``cutline.score`` does it; its index must have been built."""
     clock = Clock()
     scorer = clock(LOADED, lambda: import_module("cutline.metrics.scorer"))
-    data = import_module("cutline.metrics.meteor_data")
+    data = import_module("cutline.metrics.text.meteor_data")
     metrics = ALL if data.is_available() else THREE
     warm = scorer.Scorer
     clock("METEOR's data and compiled code", lambda: warm({"1": ["a dog"]}, metrics).values({"1": "a cat"}))

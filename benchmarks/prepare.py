@@ -38,7 +38,7 @@ SIZE = 224
 CUTLINE = """
 import sys
 from pathlib import Path
-from cutline.data.prepare import prepare
+from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
 settings = {"source": sys.argv[1], "steps": {"download": {"private": True, "per_host": 32}, "resize": {"size_px": 224}}}
 report = prepare(DataSettings.model_validate(settings), Path(sys.argv[2]))
@@ -232,11 +232,11 @@ def memory(rows: int) -> None:
 
     So nothing is fetched, and the images' files, whose bytes are never in memory together, needn't be there.
     """
-    from cutline.data.downloads import NAME, Download, Downloads
-    from cutline.data.images import ImageFacts
-    from cutline.data.intake import Intake
-    from cutline.data.prepare import prepare
+    from cutline.data.download.ledger import NAME, Download, Downloads
+    from cutline.data.image_store import Intake
+    from cutline.data.prepare.prepare import prepare
     from cutline.data.settings import DataSettings
+    from cutline.images.open import ImageFacts
 
     folder = Path(tempfile.mkdtemp(prefix="cutline-benchmark-"))
     (folder / "out/.work").mkdir(parents=True)

@@ -28,10 +28,10 @@ import torch
 from torch import Tensor
 from transformers import BertTokenizer, BlipConfig, BlipForImageTextRetrieval, BlipImageProcessorPil
 
+from cutline.core.records import Sample
 from cutline.families.blip import BlipMatcher
 from cutline.families.common.blip_texts import clean
 from cutline.families.common.tiny import wordpiece
-from cutline.records import Sample
 from cutline.retrieve.embed import embed_texts, tokens
 from cutline.retrieve.gallery import gather
 from cutline.retrieve.recall import recalls

@@ -8,31 +8,33 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from cutline.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from cutline.api import Captioner as Captioner
     from cutline.api import load as load
+    from cutline.core.errors import CutlineError as CutlineError
+    from cutline.core.records import Hit as Hit
+    from cutline.core.records import Prediction as Prediction
+    from cutline.core.records import Sample as Sample
+    from cutline.core.records import Score as Score
     from cutline.data.dataset import Dataset as Dataset
-    from cutline.data.prepare import prepare as prepare
-    from cutline.errors import CutlineError as CutlineError
-    from cutline.evaluate import Scorer as Scorer
-    from cutline.evaluate import score as score
-    from cutline.records import Hit as Hit
-    from cutline.records import Prediction as Prediction
-    from cutline.records import Sample as Sample
-    from cutline.records import Score as Score
+    from cutline.data.prepare.prepare import prepare as prepare
+    from cutline.metrics.scorer import Scorer as Scorer
+    from cutline.metrics.scorer import score as score
 
 _HOMES = {
     "Captioner": "api",
-    "CutlineError": "errors",
+    "CutlineError": "core.errors",
     "Dataset": "data.dataset",
-    "Hit": "records",
-    "Prediction": "records",
-    "Sample": "records",
-    "Score": "records",
-    "Scorer": "evaluate",
+    "Hit": "core.records",
+    "Prediction": "core.records",
+    "Sample": "core.records",
+    "Score": "core.records",
+    "Scorer": "metrics.scorer",
     "load": "api",
-    "prepare": "data.prepare",
-    "score": "evaluate",
+    "prepare": "data.prepare.prepare",
+    "score": "metrics.scorer",
 }
 
 __all__ = sorted(_HOMES)
@@ -48,6 +50,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
-
-
-__version__ = "0.1.0"

@@ -8,11 +8,11 @@ from typing import Any
 
 from PIL.Image import Image
 
-from cutline.caption import caption, caption_pictures
+from cutline.caption.caption import caption, caption_pictures
+from cutline.core.config import parse
+from cutline.core.records import Prediction, Sample
 from cutline.families.open import open_checkpoint
 from cutline.families.settings import Dtype, GenerateSettings
-from cutline.recipe import parse
-from cutline.records import Prediction, Sample
 
 
 class Captioner:

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from cutline.cli import app
+from cutline.cli.main import app
 
 WIDTH = 80
 

@@ -8,18 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from cutline import check_verb, jsonl, recipe, run
 from cutline.ablation.ablate import WITH, judge, weigh
 from cutline.ablation.contexts import changed, named, stepped
-from cutline.caption_files import read
-from cutline.data import shapes
+from cutline.caption.files import read
+from cutline.cli import check as check_verb
+from cutline.core import config as recipe
+from cutline.core import jsonl
+from cutline.core.errors import CutlineError, DataError
+from cutline.core.records import Prediction, Sample
 from cutline.data.inspect.contexts import Contexts, names_in
 from cutline.data.steps.context import Settings as ContextSettings
-from cutline.errors import CutlineError, DataError
 from cutline.families.open import find
+from cutline.images import shapes
 from cutline.metrics.baselines import CONTEXT
 from cutline.metrics.settings import ScoreSettings
-from cutline.records import Prediction, Sample
+from cutline.run import run
 
 PEOPLE = [f"{first} {last}" for first in ("Ann", "Bo", "Cy", "Di", "Eve") for last in ("Berg", "Lund", "Moe", "Vik")]
 TOWNS = ["Oslo", "Rome", "Lima", "Kyiv"]
@@ -157,7 +160,7 @@ def test_a_run_ablates_goes_on_after_a_kill_and_passes_over_what_is_finished(ask
     monkeypatch.undo()
 
     broken = tmp_path / "broken"
-    from cutline import caption as captions
+    from cutline.caption import caption as captions
 
     count = 0
 

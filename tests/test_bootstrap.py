@@ -16,19 +16,20 @@ from typing import Any
 import pytest
 import torch
 
-from cutline import jsonl, recipe
 from cutline.bootstrap.bootstrap import bootstrap, report, words
 from cutline.bootstrap.captions import Candidate, chosen, of_image
 from cutline.bootstrap.settings import BootstrapSettings, KeepSettings
-from cutline.cli import main
-from cutline.data import shapes
+from cutline.cli.main import main
+from cutline.core import config as recipe
+from cutline.core import jsonl
+from cutline.core.errors import CheckpointError, CutlineError, DataError, RecipeError
+from cutline.core.records import Sample
 from cutline.data.dataset import Dataset
-from cutline.data.images import open_image
-from cutline.data.prepare import prepare
+from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
-from cutline.errors import CheckpointError, CutlineError, DataError, RecipeError
 from cutline.families.open import find, open_checkpoint
-from cutline.records import Sample
+from cutline.images import shapes
+from cutline.images.open import open_image
 from cutline.train import train as training
 from cutline.train.settings import TrainSettings
 
@@ -263,7 +264,7 @@ def test_several_greedy_captions_would_be_alike():
 
 SLOW = """
 import sys, time
-from cutline.cli import main
+from cutline.cli.main import main
 from cutline import jsonl
 real = jsonl.Appender.write
 def write(self, rows):
@@ -306,7 +307,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_files(web, human, tmp_path)
         assert most <= lines(killed / name) < len(web)
         with (killed / name).open("ab") as file:
             file.write(b'{"image": "torn')  # as a kill in the middle of a line leaves it
-    process = start(killed, "-m", "cutline.cli")
+    process = start(killed, "-m", "cutline.cli.main")
     said = process.communicate(timeout=300)[1]
     assert process.returncode == 1, said  # one image is broken
     assert "captions kept" in said

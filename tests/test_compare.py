@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cutline.compare import compare, table
-from cutline.errors import ScoreError
+from cutline.core.errors import ScoreError
+from cutline.metrics.comparison import compare, table
 
 NOUNS = ["cup", "dog", "pen", "hat", "car", "cat", "bus", "bed"]
 REFERENCES = {f"{n}": [f"a {NOUNS[n % 8]} on a table {n}", f"the {NOUNS[n % 8]}"] for n in range(80)}

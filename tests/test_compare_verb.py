@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cutline import cli
+from cutline.cli import main as cli
 
 REFERENCES = {f"{n}.jpg": [f"a dog number {n} runs", f"dog {n} is running"] for n in range(30)}
 

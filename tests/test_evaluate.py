@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from cutline import score_verb
+from cutline.cli import score as score_verb
+from cutline.core.errors import ScoreError
+from cutline.core.records import Prediction, Sample
 from cutline.data.dataset import table_row, write_table
-from cutline.data.images import ImageFacts
-from cutline.errors import ScoreError
-from cutline.evaluate import Evaluation, evaluate, table
+from cutline.images.open import ImageFacts
 from cutline.metrics.baselines import CONSTANT, CONTEXT, HUMAN, SHUFFLED
+from cutline.metrics.evaluation import Evaluation, evaluate, table
+from cutline.metrics.files.predictions import read_predictions
+from cutline.metrics.files.references import read_references
 from cutline.metrics.settings import ScoreSettings
-from cutline.prediction_files import read_predictions
-from cutline.records import Prediction, Sample
-from cutline.reference_files import read_references
 
 REFERENCES = {f"{n}.jpg": [f"{what} on a table", f"a {what}"] for n, what in enumerate(["cup", "dog", "pen", "hat"])}
 PREDICTIONS = {f"{n}.jpg": f"a {what}" for n, what in enumerate(["cup", "dog", "pen", "cat"])}

@@ -1,4 +1,7 @@
-"""Imports point down only: each file of the package is read, and what it imports must not stand on a higher floor."""
+"""The house: which room stands on which floor. Imports point down, and no circle exists at any depth.
+
+Every import counts: at the top of a file, inside functions, under ``TYPE_CHECKING``, and module names in strings.
+"""
 
 from __future__ import annotations
 
@@ -6,44 +9,39 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from functools import cache
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cutline"
 
-#: From top to bottom; the first pattern that fits a module's name says its floor.
+#: Every room at the top, by its floor. What a room imports stands on a lower floor.
 FLOORS = {
-    5: ("cutline.cli", "cutline.api", "cutline.quiet", "cutline.*_verb"),
-    4: (
-        "cutline.train*", "cutline.report*", "cutline.run", "cutline.rehearsal", "cutline.demo", "cutline.plan",
-        "cutline.check*", "cutline.bootstrap*", "cutline.experiment", "cutline.foresight",
-    ),
-    3: (
-        "cutline.features", "cutline.caption", "cutline.caption_files", "cutline.evaluate", "cutline.compare",
-        "cutline.prediction_files", "cutline.reference_files", "cutline.retrieve*", "cutline.ablation*",
-    ),
-    2: (
-        "cutline.families*", "cutline.metrics.bertscore", "cutline.metrics.clipscore", "cutline.metrics.fgd",
-        "cutline.metrics.encoders", "cutline.metrics.encoder_settings", "cutline.metrics.tiny_encoders",
-    ),
-    1: ("cutline.data*", "cutline.metrics*"),
-    0: (
-        "cutline", "cutline.records", "cutline.recipe", "cutline.errors", "cutline.runs", "cutline.jsonl",
-        "cutline.progress", "cutline.ranks", "cutline.hub", "cutline.cache", "cutline.identity",
-    ),
-}  # fmt: skip
+    "core": 1,
+    "images": 2,
+    "data": 3,
+    "families": 3,
+    "metrics": 4,
+    "caption": 4,
+    "retrieve": 5,
+    "ablation": 5,
+    "api": 5,
+    "train": 6,
+    "report": 6,
+    "bootstrap": 6,
+    "run": 7,
+    "check": 8,
+    "cli": 9,
+}
+MOST_FLOORS, MOST_ROOMS = 9, 18
 
-#: What the lower floors may import from outside, besides the standard library.
+#: What the lowest floors may import from outside, besides the standard library.
 OUTSIDE = {
-    0: {"pydantic", "pydantic_core", "tomli_w", "rich"},
-    1: {
+    "core": {"pydantic", "pydantic_core", "tomli_w", "rich", "filelock", "jinja2"},
+    "images": {"pydantic", "numpy", "PIL", "imagehash"},
+    "data": {
         "pydantic",
-        "rich",
         "numpy",
         "pyarrow",
         "PIL",
@@ -52,8 +50,7 @@ OUTSIDE = {
         "spacy",
         "py3langid",
         "datasets",
-        "numba",
-        "tokenizers",
+        "ijson",
         "ray",
     },
 }
@@ -67,98 +64,129 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def floor_of(module: str) -> int:
-    found = [floor for floor, patterns in FLOORS.items() if any(fnmatch(module, pattern) for pattern in patterns)]
-    assert found, f"{module} stands on no floor: say in FLOORS on which"
-    return found[0]
-
-
-def _statements(node: ast.AST) -> Iterator[ast.stmt]:
-    """Every statement, also inside functions, but not what only type checkers read."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            yield from (statement for part in child.orelse for statement in (part, *_statements(part)))
-            continue
-        if isinstance(child, ast.stmt):
-            yield child
-        yield from _statements(child)
+def _imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
+    """The modules that a file names: in any import statement, and in strings that are a module's whole name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:  # "from .tower import …"
+                above = module.split(".") if is_package else module.split(".")[:-1]
+                base = ".".join([*above[: len(above) + 1 - node.level], *([base] if base else [])])
+            for name in node.names:
+                full = f"{base}.{name.name}"
+                yield full if full in MODULES else base
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            named = node.value.partition(":")[0]
+            if named in MODULES and "." in named:
+                yield named
 
 
 @cache
 def imports(module: str) -> frozenset[str]:
     """The modules that a module imports, its own package's by their full names."""
     path = MODULES[module]
-    found = set()
-    for statement in _statements(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(statement, ast.Import):
-            found |= {name.name for name in statement.names}
-        elif isinstance(statement, ast.ImportFrom):
-            base = statement.module or ""
-            if statement.level:  # "from .tower import …"
-                above = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-                base = ".".join([*above[: len(above) + 1 - statement.level], *([base] if base else [])])
-            found |= {f"{base}.{name.name}" if f"{base}.{name.name}" in MODULES else base for name in statement.names}
-    return frozenset(found)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return frozenset(_imported(tree, module, path.name == "__init__.py")) - {module}
 
 
 def inside(module: str) -> set[str]:
-    return {name for name in imports(module) if name.partition(".")[0] == "cutline"}
+    return {name for name in imports(module) if name.partition(".")[0] == "cutline"} - {"cutline"}
 
 
-def test_the_reader_sees_hidden_imports_and_skips_types_only():
-    source = "if TYPE_CHECKING:\n    import a\nelse:\n    import b\ndef f():\n    with x:\n        from c import d\n"
-    found = [ast.unparse(statement) for statement in _statements(ast.parse(source))]
-    assert "import b" in found
-    assert "from c import d" in found
-    assert "import a" not in found
-    assert "cutline.run" in imports("cutline.cli")  # inside a function
-    assert "cutline.families.models.vgg" in imports("cutline.families.models.tower")  # relative
-    assert floor_of("cutline.caption_verb") == 5
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else "cutline"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down(module):
-    unknown = inside(module) - MODULES.keys()
-    assert not unknown, f"{module} imports {unknown}, which is no module"
-    above = {name for name in inside(module) if floor_of(name) > floor_of(module)}
-    assert not above, f"{module} (floor {floor_of(module)}) imports {above} from above"
+def test_every_kind_of_import_is_seen():
+    source = (
+        "if TYPE_CHECKING:\n    import a\ndef f():\n    with x:\n        from c import d\n"
+        "from .models import vgg\nimport_module('cutline.core.errors')\nf'{x}'\n'cutline'\n"
+    )
+    found = set(_imported(ast.parse(source), "cutline.families.blip", False))
+    assert found == {"a", "c", "cutline.families.models.vgg", "cutline.core.errors"}
 
 
-def test_no_circles():
-    # raises CycleError, which names the circle; the package itself is everybody's parent and imports nobody
-    list(TopologicalSorter({module: inside(module) - {"cutline"} for module in MODULES}).static_order())
-    assert not inside("cutline")
+def test_imports_point_down():
+    wrong = []
+    for module in MODULES:
+        wrong += [f"{module} imports {name}, which is no module" for name in inside(module) - MODULES.keys()]
+        wrong += [
+            f"{module} (floor {FLOORS[room(module)]}) imports {name} (floor {FLOORS[room(name)]})"
+            for name in inside(module) & MODULES.keys()
+            if module != "cutline" and room(name) != room(module) and FLOORS[room(name)] >= FLOORS[room(module)]
+        ]
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_lower_floors_need_little_from_outside(module):
-    if floor_of(module) not in OUTSIDE:
-        return
-    outside = {name.partition(".")[0] for name in imports(module)} - {"cutline"} - set(sys.stdlib_module_names)
-    assert outside <= OUTSIDE[floor_of(module)]
+def test_every_room_has_a_floor():
+    rooms = {room(module) for module in MODULES} - {"cutline"}
+    assert rooms == FLOORS.keys()
+    assert len(rooms) <= MOST_ROOMS
+    assert max(FLOORS.values()) <= MOST_FLOORS
 
 
-HEAVY = ("torch", "transformers", "datasets", "pandas")
+def _child(package: str, module: str) -> str:
+    """What of a package's own files and folders a module lies in."""
+    return module[len(package) + 1 :].split(".")[0] or "__init__"
 
 
-def loaded_by(modules: str) -> list[str]:
+def test_no_circle_at_any_depth():
+    circles = []
+    packages = [module for module, path in MODULES.items() if path.name == "__init__.py" and module != "cutline"]
+    for package in ["cutline", *packages]:
+        within = [module for module in MODULES if module == package or module.startswith(f"{package}.")]
+        graph: dict[str, set[str]] = {}
+        for module in within:
+            if module == "cutline":
+                continue
+            mine = graph.setdefault(_child(package, module), set())
+            mine |= {_child(package, name) for name in inside(module) if name in within} - {_child(package, module)}
+        try:
+            list(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            circles.append(f"{package}: {' → '.join(reversed(error.args[1]))}")
+    try:
+        list(TopologicalSorter({module: inside(module) for module in MODULES if module != "cutline"}).static_order())
+    except CycleError as error:
+        circles.append(" → ".join(reversed(error.args[1])))
+    assert not circles, "\n".join(circles)
+
+
+def test_lower_floors_need_little_from_outside():
+    known = set(sys.stdlib_module_names) | {"cutline", "__future__"}
+    wrong = []
+    for module in MODULES:
+        if room(module) in OUTSIDE:
+            outside = {name.partition(".")[0] for name in imports(module)} - known
+            wrong += [f"{module} imports {name}" for name in outside - OUTSIDE[room(module)]]
+    assert not wrong, "\n".join(wrong)
+
+
+HEAVY = ("torch", "transformers", "datasets", "pandas", "matplotlib", "typer")
+
+
+def loaded_by(modules: str) -> set[str]:
     """Which heavy libraries are there after importing modules in a fresh process."""
     script = f"import sys, {modules}\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout.split()
+    return set(done.stdout.split())
 
 
-def test_torch_begins_on_the_second_floor():
-    assert loaded_by(", ".join(module for module in MODULES if floor_of(module) < 2)) == []
+def test_the_lowest_floors_load_no_heavy_library():
+    low = [module for module in MODULES if room(module) in {"core", "images", "data"}]
+    assert loaded_by(", ".join(low)) == set()
 
 
 def test_what_needs_no_model_needs_no_torch():
-    modules = (
-        "cutline.run", "cutline.cli", "cutline.demo", "cutline.evaluate", "cutline.data.prepare", "cutline.families",
-        "cutline.families.settings", "cutline.train.settings", "cutline.score_verb", "cutline.caption_files",
-        "cutline.prediction_files", "cutline.reference_files", "cutline.report", "cutline.compare",
-    )  # fmt: skip
-    assert loaded_by(", ".join(modules)) == []
+    modules = """
+        run.run run.recipe run.preflight metrics.evaluation metrics.comparison families families.settings
+        train.settings caption.files metrics.files.predictions metrics.files.references report
+    """
+    assert loaded_by(", ".join(f"cutline.{name}" for name in modules.split())) == set()
+    verbs = [module for module in MODULES if module.startswith("cutline.cli.")]
+    assert loaded_by(", ".join(verbs)) <= {"typer"}
 
 
 def test_a_family_is_known_to_nobody():
@@ -166,5 +194,5 @@ def test_a_family_is_known_to_nobody():
     from cutline import families
 
     named = {f"cutline.families.{name}" for name in families.names()}
-    for module in MODULES:
-        assert not inside(module) & named, f"{module} imports a family by name"
+    known = [f"{module} imports {name}" for module in MODULES for name in inside(module) & named]
+    assert not known, "\n".join(known)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from cutline.cli import app, main
+from cutline.cli.main import app, main
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -26,7 +26,7 @@ def cutline(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The installed command's own way in, telling at its end what was imported."""
     script = """
 import sys
-from cutline.cli import main
+from cutline.cli.main import main
 try:
     main()
 finally:
@@ -59,7 +59,7 @@ def test_every_verb_has_help_that_imports_nothing_heavy(verb, tmp_path):
 def test_help_answers_in_a_third_of_a_second(tmp_path):
     def cpu_seconds() -> float:
         before = os.times()
-        subprocess.run([sys.executable, "-m", "cutline.cli", "--help"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-m", "cutline.cli.main", "--help"], cwd=tmp_path, stdout=subprocess.DEVNULL)
         after = os.times()
         return after.children_user + after.children_system - before.children_user - before.children_system
 
@@ -130,6 +130,6 @@ def test_a_full_disk_is_a_line_and_not_a_traceback(monkeypatch, capsys):
 
 def test_a_reader_that_has_gone_is_no_error(tmp_path):
     done = subprocess.run(
-        f"{sys.executable} -m cutline.cli families | true", shell=True, capture_output=True, text=True, timeout=60
+        f"{sys.executable} -m cutline.cli.main families | true", shell=True, capture_output=True, text=True, timeout=60
     )
     assert done.stderr == ""

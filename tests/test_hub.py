@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from cutline import hub
-from cutline.errors import CheckpointError
+from cutline.core import hub
+from cutline.core.errors import CheckpointError
 from cutline.families.open import open_checkpoint
 
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cutline import jsonl
-from cutline.errors import CutlineError, DataError
+from cutline.core import jsonl
+from cutline.core.errors import CutlineError, DataError
 
 ROWS: list[dict[str, Any]] = [
     {"id": "a", "caption": "a dog"},

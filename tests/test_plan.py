@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cutline import plan_verb
-from cutline.errors import CheckpointError
+from cutline.cli import plan as plan_verb
+from cutline.core.config import load, read_toml
+from cutline.core.errors import CheckpointError
 from cutline.families.settings import LoraSettings, ModelSettings
-from cutline.plan import config_of, outline, plan
-from cutline.recipe import load, read_toml
-from cutline.run import Recipe
+from cutline.run.run import Recipe
+from cutline.train.plan import config_of, outline, plan
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import partition
 

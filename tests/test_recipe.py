@@ -9,10 +9,10 @@ import tomllib
 
 import pytest
 
-from cutline import recipe as recipes
-from cutline.errors import RecipeError
-from cutline.recipe import parse, to_toml
-from cutline.run import Recipe
+from cutline.core import config as recipes
+from cutline.core.config import parse, to_toml
+from cutline.core.errors import RecipeError
+from cutline.run.run import Recipe
 
 GOOD = {"data": {"source": "photos"}, "model": {"checkpoint": "model"}}
 
@@ -159,7 +159,7 @@ def test_show_config_prints_a_whole_recipe_without_torch(tmp_path):
     (tmp_path / "r.toml").write_text('[data]\nsource = "x"\n[model]\ncheckpoint = "c"\n')
     script = """
 import sys
-from cutline.cli import main
+from cutline.cli.main import main
 try:
     main()
 finally:

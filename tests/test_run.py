@@ -14,16 +14,18 @@ from typing import Any
 
 import pytest
 
-from cutline import jsonl, recipe, run
-from cutline.caption_files import read
-from cutline.data import shapes
-from cutline.errors import RecipeError
-from cutline.evaluate import Evaluation
+from cutline.caption.files import read
+from cutline.core import config as recipe
+from cutline.core import jsonl
+from cutline.core.errors import RecipeError
 from cutline.families.open import open_checkpoint
+from cutline.images import shapes
 from cutline.metrics.baselines import CONTEXT
+from cutline.metrics.evaluation import Evaluation
+from cutline.run import run
 
 ROOT = Path(__file__).parent.parent
-RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "cutline/demo.toml"]
+RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "cutline/cli/demo.toml"]
 #: Each recipe as it is, and the one variant that has a model of another kind (Flan-T5 behind BLIP-2).
 AS_THEY_ARE = [pytest.param(path, [], id=path.stem) for path in RECIPES]
 OTHER = pytest.param(ROOT / "recipes/goodnews-blip2.toml", ["variant=8x24GB"], id="goodnews-blip2-8x24GB")
@@ -159,7 +161,7 @@ def test_finished_and_unchanged_is_passed_over_and_a_change_redoes_what_follows(
 
 
 def start(recipe_path: Path, folder: Path) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-m", "cutline.cli", "run", str(recipe_path), "--out", str(folder)]
+    arguments = [sys.executable, "-m", "cutline.cli.main", "run", str(recipe_path), "--out", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
     return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
 
@@ -213,7 +215,7 @@ def test_zero_shot_needs_no_training(drawn, tmp_path):
 
 
 def test_demo_recipe_is_the_one_that_the_package_ships():
-    from cutline import demo
+    from cutline.cli import demo
 
     made = demo.recipe(Path("somewhere"))
     assert made.data.source == "somewhere"

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from cutline import runs
-from cutline.errors import CutlineError
-from cutline.runs import RunFolder, fingerprint
+from cutline.core import run_folder as runs
+from cutline.core.errors import CutlineError
+from cutline.core.run_folder import RunFolder, fingerprint
 
 
 def test_a_second_process_is_kept_out(tmp_path):
-    script = f"from cutline.runs import RunFolder\nwith RunFolder({str(tmp_path)!r}).locked(): print('in')"
+    script = f"from cutline.core.run_folder import RunFolder\nwith RunFolder({str(tmp_path)!r}).locked(): print('in')"
     with RunFolder(tmp_path).locked():
         other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
         assert "Another cutline is working in" in other.stderr

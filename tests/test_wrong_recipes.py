@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cutline import cli
+from cutline.cli import main as cli
 from cutline.data.dataset import Dataset
 from cutline.families.open import find
 from tests.conftest import drawing
@@ -201,7 +201,7 @@ def test_the_good_recipe_is_good_until_an_image_is_lost(place, monkeypatch, caps
 def test_through_a_real_process(place):
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "cutline.cli", "run", *arguments],
+            [sys.executable, "-m", "cutline.cli.main", "run", *arguments],
             cwd=place, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
 

@@ -14,22 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cutline import jsonl
 from cutline.ablation.contexts import Oracle, changed
 from cutline.ablation.settings import AblationSettings
-from cutline.caption import caption
-from cutline.caption_files import PredictionFile
-from cutline.compare import Difference, pair
+from cutline.caption.caption import caption
+from cutline.caption.files import PredictionFile
+from cutline.core import jsonl
+from cutline.core.errors import CutlineError
+from cutline.core.progress import Progress
+from cutline.core.records import Prediction, Sample, Score
 from cutline.data.inspect.contexts import ContextFacts, Contexts
-from cutline.errors import CutlineError
 from cutline.families.base import Family
 from cutline.families.settings import GenerateSettings
 from cutline.metrics.base import References
 from cutline.metrics.baselines import CONTEXT
+from cutline.metrics.comparison import Difference, pair
 from cutline.metrics.scorer import Caption, Scorer
 from cutline.metrics.settings import ScoreSettings
-from cutline.progress import Progress
-from cutline.records import Prediction, Sample, Score
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cutline.ablation.settings import Condition
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
 from cutline.data.inspect.contexts import Names
 from cutline.data.steps.context import ContextStep
 from cutline.data.steps.context import Settings as ContextSettings
-from cutline.errors import DataError
 from cutline.metrics.baselines import derangement
-from cutline.records import Sample
 
 #: A sample → the same one, with the context that only its references could give.
 Oracle = Callable[[Sample], Sample]
@@ -58,7 +58,7 @@ def stepped(settings: ContextSettings) -> Oracle:
     Addresses and the photograph's notes still come first, as they do in the step.
     """
     allowed = settings.model_copy(update={"texts": ["caption"], "oracle": True})
-    from cutline.data.named_entities import Recogniser
+    from cutline.data.context.named_entities import Recogniser
 
     step = ContextStep(allowed, Recogniser(allowed.model))
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cutline.recipe import Section
+from cutline.core.config import Section
 
 #: How the context is changed; captions with the context as it is are there already.
 Condition = Literal["without", "shuffled", "oracle"]

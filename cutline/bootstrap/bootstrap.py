@@ -24,18 +24,18 @@ from typing import Any, cast
 
 import torch
 
-from cutline import jsonl
 from cutline.bootstrap.captions import Candidate, by_image, chosen, counts, from_rows, of_image
 from cutline.bootstrap.merge import Merged, merge
 from cutline.bootstrap.settings import BootstrapSettings
-from cutline.caption import caption
-from cutline.caption_files import PredictionFile, read
+from cutline.caption.caption import caption
+from cutline.caption.files import PredictionFile, read
+from cutline.core import jsonl
+from cutline.core.errors import CutlineError, DataError
+from cutline.core.progress import bar
+from cutline.core.records import Sample
 from cutline.data.dataset import Dataset
-from cutline.errors import CutlineError, DataError
 from cutline.families.base import Family
 from cutline.families.common.retrieval import RetrievalFamily
-from cutline.progress import bar
-from cutline.records import Sample
 from cutline.retrieve.embed import chunks, opened
 
 _FILES = ("made-by.json", "scores.jsonl", "captions.jsonl", "report.html")
@@ -193,7 +193,7 @@ def _scored(
 
 def report(found: Bootstrapped, web: Dataset, settings: BootstrapSettings, folder: Path) -> Path:
     """Writes ``report.html``; returns its path."""
-    from cutline.report import bootstrap_page  # matplotlib is wanted here only
+    from cutline.report import bootstrap_page
 
     keep = settings.keep
     rule = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cutline.bootstrap.settings import KeepSettings
-from cutline.records import Sample
+from cutline.core.records import Sample
 
 #: "web": found beside the image. "synthetic": written by the captioner.
 Kind = Literal["web", "synthetic"]

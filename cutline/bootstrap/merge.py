@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cutline import jsonl
 from cutline.bootstrap.captions import Candidate, by_image
+from cutline.core import jsonl
 from cutline.data import tars
 from cutline.data.dataset import FORMAT_VERSION, MARKER, SCHEMA, Dataset, write_table
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from cutline.core.config import Section
 from cutline.data.settings import DataSettings
 from cutline.families.settings import GenerateSettings, ModelSettings
-from cutline.recipe import Section
 
 
 class KeepSettings(Section):

@@ -12,7 +12,7 @@ from types import ModuleType
 from cutline.check import probes
 from cutline.check.subject import Subject
 from cutline.check.verdict import Finding, Verdict, failed, not_applicable, not_judged
-from cutline.errors import CutlineError, RecipeError
+from cutline.core.errors import CutlineError, RecipeError
 
 
 def ordered() -> list[str]:

@@ -14,13 +14,13 @@ from PIL.Image import Image
 from torch import Tensor
 
 from cutline.check.watch import CrossEntropies
-from cutline.data.images import ImageProblem, open_image
-from cutline.errors import DataError
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
 from cutline.families.base import Batch, Family, Generation
 from cutline.families.common import decode
 from cutline.families.common.loss import IGNORED
 from cutline.families.settings import GenerateSettings
-from cutline.records import Sample
+from cutline.images.open import ImageProblem, open_image
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import PartSummary, open_parts
 

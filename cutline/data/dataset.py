@@ -29,10 +29,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
 from cutline.data.addresses import is_address
-from cutline.data.images import ImageFacts
-from cutline.errors import DataError
-from cutline.records import Sample
+from cutline.images.open import ImageFacts
 
 if TYPE_CHECKING:
     from cutline.data.settings import DataSettings

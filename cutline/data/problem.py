@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cutline.data.images import IMAGE_REASONS
+from cutline.images.open import IMAGE_REASONS
 
 #: Why an address gives no image; ``transfer.PASSING`` says which of them may pass.
 FETCHING = {

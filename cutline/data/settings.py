@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
+from cutline.core.config import Section
 from cutline.data.steps import Steps
-from cutline.recipe import Section
 
 if TYPE_CHECKING:
     KnownSteps = Steps

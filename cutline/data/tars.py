@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from cutline import jsonl
-from cutline.data import signatures
+from cutline.core import jsonl
+from cutline.core.records import Sample
+from cutline.core.run_folder import fingerprint
 from cutline.data.dataset import TABLE, Dataset, image_name, store_image, write_table
-from cutline.data.images import ImageFacts, ImageProblem, container, member_path, read_bytes
-from cutline.records import Sample
-from cutline.runs import fingerprint
+from cutline.images import formats as signatures
+from cutline.images.open import ImageFacts, ImageProblem, container, member_path, read_bytes
 
 if TYPE_CHECKING:
-    from cutline.data.intake import Intake
+    from cutline.data.image_store import Intake
     from cutline.data.steps.organise import Settings
 
 #: Beginning like this, ``datasets`` passes it over: an imagefolder with tars in it is read as the tars only.

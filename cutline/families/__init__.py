@@ -8,7 +8,7 @@ from pathlib import Path
 # peft imports bitsandbytes wherever it is installed, and that regrets a kernel which nothing here asks for
 logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
 
-_NOT_FAMILIES = {"__init__", "base", "settings", "open"}
+_NOT_FAMILIES = {"__init__", "base", "settings", "open", "image_policy", "unsupported"}
 
 
 def names() -> list[str]:

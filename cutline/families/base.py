@@ -21,14 +21,14 @@ import transformers
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from cutline.data.images import open_sample
-from cutline.errors import CheckpointError
-from cutline.families.common import adapters, quantize
-from cutline.families.common.fixed_size import fixed_size
-from cutline.families.common.outline import Outlined
+from cutline.core.errors import CheckpointError
+from cutline.core.jsonl import write_atomically
+from cutline.core.records import Sample
+from cutline.families.image_policy import fixed_size
 from cutline.families.settings import GenerateSettings, ImagePolicy, ModelSettings
-from cutline.jsonl import write_atomically
-from cutline.records import Sample
+from cutline.families.weights import adapters, quantize
+from cutline.families.weights.outline import Outlined
+from cutline.images.open import open_sample
 
 #: Opaque outside its family, but for "labels" ([R, L], IGNORED where nothing is predicted) and, optionally, "weights"
 #: ([R], what each row's likelihood counts).

@@ -23,12 +23,12 @@ from transformers import (
     BlipProcessor,
 )
 
-from cutline.errors import CheckpointError
+from cutline.core.config import Section, parse
+from cutline.core.errors import CheckpointError
 from cutline.families.base import POLICY_FILE, Batch, Family
 from cutline.families.common.blip_roles import BlipReader, BlipWriter
 from cutline.families.common.tiny import wordpiece
 from cutline.families.models.blip_mixture import BlipMixture
-from cutline.recipe import Section, parse
 
 
 class New(Section):

@@ -25,7 +25,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch, Family
 from cutline.families.common.blip_2_matching import Blip2Matching
 from cutline.families.common.blip_texts import clean

@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, ResNetConfig, ViTImageProcessorPil
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from cutline.errors import CheckpointError
+from cutline.core.config import Section, parse
+from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.encoder_decoder import EncoderDecoderFamily
 from cutline.families.common.tiny import example_texts
@@ -26,7 +27,6 @@ from cutline.families.models.cnn_rnn import CnnRnnForConditionalGeneration
 from cutline.families.models.divide import divide
 from cutline.families.models.tower import build_tower, open_tower
 from cutline.families.models.vgg import VggConfig, open_vgg
-from cutline.recipe import Section, parse
 
 
 class New(Section):

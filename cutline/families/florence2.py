@@ -21,7 +21,7 @@ from transformers import (
     Florence2Processor,
 )
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.seq2seq import Seq2SeqFamily, place
 from cutline.families.common.tiny import byte_level_bpe

@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from cutline import families, hub, ranks
-from cutline.errors import CheckpointError
+from cutline import families
+from cutline.core import hub, ranks
+from cutline.core.config import parse
+from cutline.core.errors import CheckpointError
+from cutline.core.progress import say
 from cutline.families.base import POLICY_FILE, Family
-from cutline.families.common import adapters
-from cutline.families.common.elsewhere import instead_of
-from cutline.families.common.quantize import Quantization, quantizing
 from cutline.families.settings import Dtype, ImagePolicy, ModelSettings
-from cutline.progress import say
-from cutline.recipe import parse
+from cutline.families.unsupported import instead_of
+from cutline.families.weights import adapters
+from cutline.families.weights.quantize import Quantization, quantizing
 
 #: Parameters below which a second thread costs more than it gives.
 SMALL = 2_000_000

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.spliced import SplicedFamily
 from cutline.families.common.tiny import sentencepiece_bpe, tiny_text, tiny_vision

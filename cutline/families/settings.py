@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cutline.recipe import Section
+from cutline.core.config import Section
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

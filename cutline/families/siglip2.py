@@ -13,7 +13,7 @@ import torch
 from PIL.Image import Image
 from transformers import Siglip2Config, Siglip2ImageProcessorPil, Siglip2Model, Siglip2Processor
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.siglip import TINY_SIZE, SiglipFamily, tiny_text, tiny_tokenizer
 from cutline.families.settings import ImagePolicy

@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.tiles import TiledFamily, padded
 from cutline.families.common.tiny import byte_level_bpe, tiny_text, tiny_vision, with_ends

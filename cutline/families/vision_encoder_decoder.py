@@ -23,11 +23,11 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from cutline.errors import CheckpointError
+from cutline.core.config import Section, parse
+from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.encoder_decoder import EncoderDecoderFamily
 from cutline.families.common.tiny import byte_level_bpe
-from cutline.recipe import Section, parse
 
 
 class New(Section):

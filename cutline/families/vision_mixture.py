@@ -22,7 +22,8 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from cutline.errors import CheckpointError
+from cutline.core.config import Section, parse
+from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.blip_roles import BlipReader, BlipWriter
 from cutline.families.common.retrieval import unit
@@ -30,7 +31,6 @@ from cutline.families.common.tiny import example_texts
 from cutline.families.common.vocabulary import word_pieces
 from cutline.families.models.tower import build_tower, open_tower
 from cutline.families.models.vision_mixture import VisionMixture, VisionMixtureConfig
-from cutline.recipe import Section, parse
 
 
 class New(Section):

@@ -26,7 +26,8 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from cutline.errors import CheckpointError
+from cutline.core.config import Section, parse
+from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch, Family, Generation
 from cutline.families.common import decode
 from cutline.families.common.chat import ChatFamily, around_answer
@@ -36,7 +37,6 @@ from cutline.families.common.vocabulary import byte_bpe, word_level
 from cutline.families.models.tower import build_tower, cells_of, open_tower
 from cutline.families.models.vision_prefix import VisionPrefixConfig, VisionPrefixForConditionalGeneration
 from cutline.families.settings import GenerateSettings
-from cutline.recipe import Section, parse
 
 #: Stands in the text where the image's tokens go.
 IMAGE = "<image>"

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cutline.errors import ScoreError
-from cutline.metrics.ngrams import CandidateNgrams, ReferenceNgrams
-from cutline.metrics.tokenize import Tokenizer, default
-from cutline.recipe import Section
-from cutline.records import Prediction
+from cutline.core.config import Section
+from cutline.core.errors import ScoreError
+from cutline.core.records import Prediction
+from cutline.metrics.text.ngrams import CandidateNgrams, ReferenceNgrams
+from cutline.metrics.text.tokenize import Tokenizer, default
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ class References:
 
     Args:
         captions: image id → its captions, at least one each. The order of the ids is the order of everything else.
-        tokenizer: see :mod:`cutline.metrics.tokenize`.
+        tokenizer: see :mod:`cutline.metrics.text.tokenize`.
         training: the captions of the training images; for what asks whether a caption is new.
         contexts: image id → the text that stood in the prompt; for what asks whether a caption echoes it.
         images: image id → its file; for what looks at the images.

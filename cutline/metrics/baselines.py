@@ -12,7 +12,7 @@ import numpy as np
 
 from cutline.metrics.base import Floats, References
 from cutline.metrics.cider import Cider
-from cutline.metrics.tokenize import Tokenizer
+from cutline.metrics.text.tokenize import Tokenizer
 
 CONSTANT = "one constant caption"
 SHUFFLED = "captions of another image"

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from cutline.errors import ScoreError
+from cutline.core.errors import ScoreError
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References
-from cutline.metrics.encoder_settings import EncoderSettings, check_checkpoint
+from cutline.metrics.encoders.encoder_settings import EncoderSettings, check_checkpoint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from cutline.metrics.encoders import TokenEncoder, Vectors
+    from cutline.metrics.encoders.encoders import TokenEncoder, Vectors
 
 SCORES = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
 
@@ -76,7 +76,7 @@ class BertScore(MeanMetric):
 
     @cached_property
     def _encoder(self) -> TokenEncoder:
-        from cutline.metrics import encoders
+        from cutline.metrics.encoders import encoders
 
         return encoders.tokens("bertscore", self._settings, self._layer)
 

@@ -21,8 +21,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from cutline.core.config import Section
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References
-from cutline.recipe import Section
 
 SCORES = ("bleu4_nltk_smooth1", "bleu4_nltk_smooth2", "bleu4_nltk_smooth3", "bleu4_nltk_smooth4")
 

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from cutline.errors import ScoreError
+from cutline.core.config import Section
+from cutline.core.errors import ScoreError
 from cutline.metrics.base import Candidates, Floats, Metric, References, ratio, some
-from cutline.recipe import Section
 
 SCORES = ("chair_i", "chair_s")
 

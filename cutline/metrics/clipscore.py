@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from cutline.errors import ScoreError
+from cutline.core.errors import ScoreError
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References, ratio, some
-from cutline.metrics.encoder_settings import EncoderSettings, check_checkpoint
+from cutline.metrics.encoders.encoder_settings import EncoderSettings, check_checkpoint
 
 if TYPE_CHECKING:
-    from cutline.metrics.encoders import ClipEncoder, Vectors
+    from cutline.metrics.encoders.encoders import ClipEncoder, Vectors
 
 SCORES = ("clipscore", "refclipscore")
 
@@ -57,7 +57,7 @@ class ClipScore(MeanMetric):
 
     @cached_property
     def _encoder(self) -> ClipEncoder:
-        from cutline.metrics import encoders
+        from cutline.metrics.encoders import encoders
 
         return encoders.clip("clipscore", self._settings)
 

@@ -28,9 +28,9 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from cutline.errors import ScoreError
+from cutline.core.config import Section
+from cutline.core.errors import ScoreError
 from cutline.metrics.base import Candidates, Floats, Metric, References, some
-from cutline.recipe import Section
 
 SCORES = (
     "entity_precision", "entity_recall", "entity_f1",

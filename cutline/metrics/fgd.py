@@ -22,10 +22,10 @@ import numpy as np
 from pydantic import Field
 
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References
-from cutline.metrics.encoder_settings import EncoderSettings, check_checkpoint
+from cutline.metrics.encoders.encoder_settings import EncoderSettings, check_checkpoint
 
 if TYPE_CHECKING:
-    from cutline.metrics.encoders import SentenceEncoder
+    from cutline.metrics.encoders.encoders import SentenceEncoder
 
 SCORES = ("fgd",)
 
@@ -54,7 +54,7 @@ class Fgd(MeanMetric):
 
     @cached_property
     def _encoder(self) -> SentenceEncoder:
-        from cutline.metrics import encoders
+        from cutline.metrics.encoders import encoders
 
         return encoders.sentences("fgd", self._settings)
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from cutline.errors import ScoreError
+from cutline.core.config import Section
+from cutline.core.errors import ScoreError
 from cutline.metrics.base import Metric
-from cutline.recipe import Section
 
 _SCORES = re.compile(r"^SCORES = (\([^)]*\))", re.MULTILINE)
 _SETTINGS = re.compile(r"^class Settings\(", re.MULTILINE)

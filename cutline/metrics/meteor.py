@@ -5,7 +5,7 @@ words count 0.75, function words 0.25; F of precision and recall with alpha 0.85
 words) ** 0.2. Each image counts with its best reference; the set's score comes from those references' summed counts.
 
 The data (WordNet's synonyms, a table of paraphrases, function words) is read from an installed pycocoevalcap: see
-:mod:`cutline.metrics.meteor_data`.
+:mod:`cutline.metrics.text.meteor_data`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from cutline.metrics import meteor_data
-from cutline.metrics import meteor_search as search
 from cutline.metrics.base import Candidates, Floats, Metric, References, ratio
-from cutline.metrics.meteor_words import Encoded, Lexicon, Words
+from cutline.metrics.text import meteor_data
+from cutline.metrics.text import meteor_search as search
+from cutline.metrics.text.meteor_words import Encoded, Lexicon, Words
 
 SCORES = ("meteor",)
 
@@ -49,7 +49,7 @@ class Meteor(Metric):
         return [self._lexicon.words(self.references.tokens[first:last]) for first, last in counts]
 
     def statistics(self, candidates: Candidates) -> Floats:
-        """The counts of each image's best reference, [n, 23]; columns: see :mod:`cutline.metrics.meteor_search`."""
+        """The counts of each image's best reference, [n, 23]; columns: :mod:`cutline.metrics.text.meteor_search`."""
         lexicon = self._lexicon
         # '|||' separates captions on the way to the reference, which takes it out of candidates
         captions = [text.replace("|||", "").replace("  ", " ") for text in candidates.tokens]

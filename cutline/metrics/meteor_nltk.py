@@ -21,9 +21,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from cutline.errors import ScoreError
+from cutline.core.config import Section
+from cutline.core.errors import ScoreError
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References
-from cutline.recipe import Section
 
 SCORES = ("meteor_nltk",)
 

@@ -13,7 +13,7 @@ from cutline.metrics.base import Candidates, Floats, Metric, References
 from cutline.metrics.bleu import Bleu
 from cutline.metrics.cider import Cider
 from cutline.metrics.rouge_l import RougeL
-from cutline.metrics.tokenize import NewsTokenizer
+from cutline.metrics.text.tokenize import NewsTokenizer
 
 SCORES = ("bleu1_news", "bleu2_news", "bleu3_news", "bleu4_news", "rouge_l_news", "cider_news")
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cutline.errors import ScoreError, ScoreWarning
+from cutline.core.config import Section, parse
+from cutline.core.errors import ScoreError, ScoreWarning
+from cutline.core.records import Prediction, Score
 from cutline.metrics import find, significance
 from cutline.metrics.base import Candidates, Factory, Metric, References, some
-from cutline.metrics.ptb import LINE_BREAKS
 from cutline.metrics.settings import DEFAULT
-from cutline.metrics.tokenize import Tokenizer
-from cutline.recipe import Section, parse
-from cutline.records import Prediction, Score
+from cutline.metrics.text.ptb import LINE_BREAKS
+from cutline.metrics.text.tokenize import Tokenizer
 
 Floats = NDArray[np.float64]
 #: A caption as text, as the record it came in, or none; or several captions of an image, of which the first counts.

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model, field_validator, model_validator
 
-from cutline.errors import ScoreError
-from cutline.metrics import meteor_data
+from cutline.core.config import Section
+from cutline.core.errors import ScoreError
 from cutline.metrics.find import configurable, load, resolve
-from cutline.recipe import Section
+from cutline.metrics.text import meteor_data
 
 #: What is scored where nothing else is asked for; METEOR where its data is installed.
 DEFAULT = (

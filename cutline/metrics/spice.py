@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from cutline.errors import ScoreError
+from cutline.core.config import Section
+from cutline.core.errors import ScoreError
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References
 from cutline.metrics.cider import Cider
-from cutline.recipe import Section
 
 SCORES = ("spice", "spider")
 

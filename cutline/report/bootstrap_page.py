@@ -11,8 +11,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from cutline.data.images import ImageProblem
-from cutline.jsonl import write_atomically
+from cutline.core.jsonl import write_atomically
+from cutline.images.open import ImageProblem
 from cutline.report import dataset_plots
 from cutline.report.thumbnails import thumbnail
 

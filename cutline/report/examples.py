@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cutline.records import Prediction
+from cutline.core.records import Prediction
 from cutline.report.gather import Gathered
 from cutline.report.thumbnails import Thumbnail, frame
 from cutline.report.words import count, label, number

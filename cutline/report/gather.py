@@ -10,12 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cutline import caption_files, jsonl
+from cutline.caption import files as caption_files
+from cutline.core import jsonl
+from cutline.core.errors import CutlineError, DataError
+from cutline.core.records import Prediction, Sample
 from cutline.data.dataset import PROBLEMS, Dataset
-from cutline.data.images import ImageProblem
-from cutline.errors import CutlineError, DataError
-from cutline.evaluate import Evaluation
-from cutline.records import Prediction, Sample
+from cutline.images.open import ImageProblem
+from cutline.metrics.evaluation import Evaluation
 from cutline.report.thumbnails import Thumbnail, thumbnail
 
 #: In the order of a run; stages of other names come after them.

@@ -9,12 +9,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from cutline.data.images import ImageProblem
+from cutline.core.jsonl import write_atomically
+from cutline.core.records import Sample
 from cutline.data.inspect.contexts import FieldFacts
 from cutline.data.inspect.look import Inspection
 from cutline.data.inspect.pictures import Pair
-from cutline.jsonl import write_atomically
-from cutline.records import Sample
+from cutline.images.open import ImageProblem
 from cutline.report import dataset_plots
 from cutline.report.thumbnails import Thumbnail, thumbnail
 

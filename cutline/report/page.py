@@ -10,10 +10,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from cutline.core.jsonl import write_atomically
+from cutline.core.records import Score
 from cutline.data import steps
 from cutline.data.problem import LOSSES, MENDED
-from cutline.jsonl import write_atomically
-from cutline.records import Score
 from cutline.report import examples, plots, retrieval_page, words
 from cutline.report.gather import Gathered, gather
 

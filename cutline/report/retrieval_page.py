@@ -9,11 +9,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from cutline import jsonl
-from cutline.evaluate import Evaluation
+from cutline.core import jsonl
+from cutline.metrics.evaluation import Evaluation
 from cutline.report import plots
 from cutline.report.gather import Gathered
-from cutline.retrieve.stage import FOLDER
+from cutline.run.stages.retrieve import FOLDER
 
 _HERE = Path(__file__).parent
 

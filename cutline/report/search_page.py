@@ -11,9 +11,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from cutline.data.images import ImageProblem
+from cutline.core.short_ids import short_names
+from cutline.images.open import ImageProblem
 from cutline.report import words
-from cutline.report.names import short_names
 from cutline.report.thumbnails import frame, thumbnail
 from cutline.retrieve.index import PLAIN, Condition, Index, Kind
 from cutline.retrieve.search import Found

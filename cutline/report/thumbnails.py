@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from cutline.data.images import open_image
+from cutline.images.open import open_image
 
 #: A picture smaller than this is drawn larger than it is, where the marks of strong compression would show.
 _TINY_PX = 128

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from cutline.compare import Difference
-from cutline.evaluate import Evaluation
+from cutline.core.records import Score
 from cutline.metrics.baselines import HUMAN
-from cutline.records import Score
+from cutline.metrics.comparison import Difference
+from cutline.metrics.evaluation import Evaluation
 
 #: Score's name → what people call it, and what it says. A score that isn't here goes by its own name.
 _KNOWN = {

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cutline.errors import CutlineError
+from cutline.core.errors import CutlineError
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -14,14 +14,14 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from cutline.data.ahead import ahead
-from cutline.data.images import ImageProblem, open_image
+from cutline.core.jsonl import write_atomically
+from cutline.core.progress import Progress
+from cutline.core.records import Sample
+from cutline.core.threads import ahead
 from cutline.families.base import Batch
+from cutline.families.common.feature_cache import CHUNK
 from cutline.families.common.retrieval import RetrievalFamily
-from cutline.features import CHUNK
-from cutline.jsonl import write_atomically
-from cutline.progress import Progress
-from cutline.records import Sample
+from cutline.images.open import ImageProblem, open_image
 
 
 def chunks(samples: Sequence[Sample], family: RetrievalFamily) -> list[Sequence[Sample]]:

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutline import jsonl
-from cutline.errors import CutlineError, DataError
-from cutline.evaluate import Evaluation
+from cutline.core import jsonl
+from cutline.core.errors import CutlineError, DataError
+from cutline.core.progress import bar, say
+from cutline.core.records import Hit, Sample, Score
 from cutline.families.base import Batch
 from cutline.families.common.retrieval import RetrievalFamily
-from cutline.progress import bar, say
-from cutline.records import Hit, Sample, Score
+from cutline.metrics.evaluation import Evaluation
 from cutline.retrieve import recall
 from cutline.retrieve.embed import chunks, embed_images, embed_texts, opened, tokens
 from cutline.retrieve.gallery import Gallery, gather

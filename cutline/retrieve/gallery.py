@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cutline.records import Sample
+from cutline.core.records import Sample
 
 Places = NDArray[np.int64]
 

@@ -27,14 +27,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cutline.errors import DataError, RecipeError
+from cutline.core.errors import DataError, RecipeError
+from cutline.core.jsonl import write_atomically
+from cutline.core.progress import Progress
+from cutline.core.records import Sample
+from cutline.core.run_folder import RunFolder, fingerprint
 from cutline.families.common.retrieval import RetrievalFamily
-from cutline.jsonl import write_atomically
-from cutline.progress import Progress
-from cutline.records import Sample
 from cutline.retrieve.approximate import FEW, Approximate, library, make
 from cutline.retrieve.embed import embed_images, embed_texts
-from cutline.runs import RunFolder, fingerprint
 
 Floats = NDArray[np.float32]
 Kind = Literal["image", "text"]

@@ -13,8 +13,8 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
+from cutline.core.records import Score
 from cutline.metrics.significance import Floats, draws, group_sums, interval
-from cutline.records import Score
 from cutline.retrieve.gallery import Gallery
 
 Ranks = NDArray[np.int64]

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from cutline.data.images import open_image
+from cutline.core.records import Hit
 from cutline.families.base import Batch
 from cutline.families.common.retrieval import RetrievalFamily
-from cutline.records import Hit
+from cutline.images.open import open_image
 from cutline.retrieve.embed import embed_texts
 from cutline.retrieve.index import Condition, Floats, Index, Kind
 

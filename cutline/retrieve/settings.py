@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from cutline.recipe import Section
+from cutline.core.config import Section
 
 
 class RetrieveSettings(Section):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cutline.core.progress import Progress
 from cutline.families.base import Batch
 from cutline.families.common.matching import Matching
-from cutline.progress import Progress
 from cutline.retrieve.gallery import Gallery
 from cutline.retrieve.rerank import Candidates
 

@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from cutline.data.images import MIRRORED
+from cutline.core.records import Sample
 from cutline.families.base import Batch, Family
-from cutline.features import FeatureCache
-from cutline.records import Sample
+from cutline.families.common.feature_cache import FeatureCache
+from cutline.images.open import MIRRORED
 
 #: What an index of an example says besides its place, as bits.
 _MIRROR, _BARE = 1, 2

@@ -25,14 +25,14 @@ from PIL import Image
 from torch import nn
 from transformers import TrainerCallback
 
-from cutline import jsonl, ranks
-from cutline.caption import caption_pictures
-from cutline.data.images import open_image
-from cutline.errors import TrainingError
+from cutline.caption.caption import caption_pictures
+from cutline.core import jsonl, ranks
+from cutline.core.errors import TrainingError
+from cutline.core.records import Prediction, Sample
 from cutline.families.base import Batch, Family
 from cutline.families.settings import GenerateSettings
+from cutline.images.open import open_image
 from cutline.metrics.hygiene import loops
-from cutline.records import Prediction, Sample
 from cutline.train import last_good
 from cutline.train.last_good import LAST_GOOD, STOPPED
 from cutline.train.settings import GuardSettings

@@ -21,14 +21,14 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from cutline.core.errors import DataError, TrainingError
+from cutline.core.progress import bar, say
+from cutline.core.records import Sample
 from cutline.data.readers import read
 from cutline.data.settings import DataSettings
-from cutline.errors import DataError, TrainingError
 from cutline.families.common.loss import IGNORED
 from cutline.families.common.small_gpt2 import small_gpt2
 from cutline.families.common.vocabulary import MARKERS, word_level
-from cutline.progress import bar, say
-from cutline.records import Sample
 
 #: Suffixes of plain text; everything else is a source for a reader.
 TEXT = (".txt", ".gz")

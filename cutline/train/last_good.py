@@ -11,8 +11,8 @@ import os
 import shutil
 from pathlib import Path
 
-from cutline import jsonl, ranks
-from cutline.progress import say
+from cutline.core import jsonl, ranks
+from cutline.core.progress import say
 
 LAST_GOOD, STOPPED = "last-good", "stopped.json"
 

@@ -17,22 +17,22 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from cutline import jsonl, ranks
-from cutline.caption import caption, caption_cached
-from cutline.errors import TrainingError
-from cutline.evaluate import Scorer
+from cutline.caption.caption import caption, caption_cached
+from cutline.core import jsonl, ranks
+from cutline.core.errors import TrainingError
+from cutline.core.progress import Progress
+from cutline.core.records import Prediction, Sample
 from cutline.families.base import Batch, Family, Generation
+from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.settings import GenerateSettings
-from cutline.features import FeatureCache
 from cutline.metrics.base import References
-from cutline.progress import Progress
-from cutline.records import Prediction, Sample
-from cutline.train import together
+from cutline.metrics.evaluation import Scorer
+from cutline.train import distributed as together
 from cutline.train.examples import NOTES, EpochShuffle, mirrored, without_context
 from cutline.train.guards import not_finite
-from cutline.train.reward_stage import RewardStage
 from cutline.train.self_critical import SelfCritic
 from cutline.train.trainable import by_rate
+from cutline.train.weight_interpolation import RewardStage
 
 WEIGHTS = "trained.safetensors"
 #: Written last into a checkpoint; one without it is the leftover of a kill.

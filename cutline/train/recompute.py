@@ -15,7 +15,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from cutline.errors import TrainingError
+from cutline.core.errors import TrainingError
 from cutline.families.base import Family
 
 

@@ -11,22 +11,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cutline import ranks
-from cutline.data.images import open_sample
-from cutline.errors import TrainingError
+from cutline.core import ranks
+from cutline.core.errors import TrainingError
+from cutline.core.records import Sample
 from cutline.families.base import Batch, Family
+from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.common.retrieval import RetrievalFamily
-from cutline.features import FeatureCache
-from cutline.records import Sample
+from cutline.images.open import open_sample
 from cutline.retrieve.gallery import gather
 from cutline.retrieve.recall import recalls
 from cutline.retrieve.rerank import rerank
 from cutline.retrieve.stages import first_stage
-from cutline.train import together
+from cutline.train import distributed as together
 from cutline.train.loop import CaptionTrainer
+from cutline.train.positives import Truth
 from cutline.train.retriever import RetrievalBatch, Retriever
 from cutline.train.settings import RetrievalSettings, TrainSettings
-from cutline.train.truth import Truth
 
 #: What a checkpoint keeps of the training itself: temperature, slow copy, queues; alike in all processes.
 STATE = "retrieval.safetensors"

@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from cutline.errors import TrainingError
+from cutline.core.errors import TrainingError
 from cutline.families.base import Batch
 from cutline.families.common.loss import IGNORED, widened
 from cutline.families.common.retrieval import RetrievalFamily
-from cutline.train import together
+from cutline.train import distributed as together
 from cutline.train.contrast import before, gathered, sigmoid_loss, softmax_loss, total
 from cutline.train.hard_negatives import Pairs, draw
 from cutline.train.lengths import by_length
 from cutline.train.momentum import Slow
+from cutline.train.positives import Truth
 from cutline.train.settings import RetrievalSettings
-from cutline.train.truth import Truth
 
 #: Pairs for each text of a chunk that are matched with their activations in memory; of more, some are computed twice.
 MOST_PAIRS = 6

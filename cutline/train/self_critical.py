@@ -14,12 +14,12 @@ from dataclasses import replace
 
 import torch
 
+from cutline.core.records import Sample
 from cutline.families.base import Batch, Family
 from cutline.families.common.decode import drawing
+from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.settings import GenerateSettings
-from cutline.features import FeatureCache
-from cutline.metrics.tokenize import default
-from cutline.records import Sample
+from cutline.metrics.text.tokenize import default
 
 #: CIDEr-D's n-gram orders and the width of its penalty on length (see ``cutline/metrics/cider.py``).
 ORDERS, SIGMA = 4, 6.0

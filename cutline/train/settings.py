@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cutline.core.config import Section
 from cutline.families.settings import Dtype, LoraSettings
-from cutline.recipe import Section
 
 _POLICY = re.compile(r"frozen|full|lora|last:[1-9]\d*")
 

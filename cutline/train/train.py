@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
-from cutline import ranks
+from cutline.core import ranks
+from cutline.core.errors import TrainingError
+from cutline.core.progress import bar, say
+from cutline.core.records import Sample
 from cutline.data.dataset import Dataset
-from cutline.errors import TrainingError
 from cutline.families.base import Family
+from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.settings import GenerateSettings
-from cutline.features import FeatureCache
-from cutline.foresight import captioned_split
 from cutline.metrics.find import lower_is_better
-from cutline.progress import bar, say
-from cutline.records import Sample
-from cutline.train import together
+from cutline.run.preflight import captioned_split
+from cutline.train import distributed as together
 from cutline.train.examples import Collator, Examples, may_mirror, mirrored
 from cutline.train.guards import Guards
 from cutline.train.last_good import CHECKPOINTS, go_back, step_of
@@ -38,10 +38,10 @@ from cutline.train.loop import (
 )
 from cutline.train.recompute import recomputing
 from cutline.train.retrieval_loop import RetrievalTrainer
-from cutline.train.reward_stage import RewardStage
 from cutline.train.self_critical import SelfCritic
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import PartSummary, check_rates, open_parts
+from cutline.train.weight_interpolation import RewardStage
 
 
 def train(

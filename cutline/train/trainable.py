@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from cutline.errors import TrainingError
+from cutline.core.errors import TrainingError
 from cutline.families.base import Family
-from cutline.families.common import adapters
-from cutline.families.common.quantize import numel
 from cutline.families.settings import LoraSettings
+from cutline.families.weights import adapters
+from cutline.families.weights.quantize import numel
 
 
 @dataclass(frozen=True)

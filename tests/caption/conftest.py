@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cutline import cli
+from cutline.cli import main as cli
 from cutline.families.base import Family
 from cutline.families.open import find, open_checkpoint
 from cutline.families.settings import GenerateSettings

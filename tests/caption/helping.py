@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from cutline import jsonl
+from cutline.core import jsonl
+from cutline.core.records import Prediction, Sample
 from cutline.families.base import Family
-from cutline.records import Prediction, Sample
 
 
 def rows(path: Path) -> dict[str, Prediction]:

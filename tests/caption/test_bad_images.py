@@ -96,7 +96,7 @@ def test_names_on_stdin_that_are_missing_or_strange_get_rows(checkpoint, photos,
     drawing(3).save(odd, "PNG")
     names = [str(photos / "1.png"), str(photos / "gone.jpg"), str(photos), odd, str(photos / "1.png"), "", "a\0b.jpg"]
     done = subprocess.run(
-        [sys.executable, "-m", "cutline.cli", "caption", str(checkpoint), "-", "-o", str(tmp_path / "p.jsonl")],
+        [sys.executable, "-m", "cutline.cli.main", "caption", str(checkpoint), "-", "-o", str(tmp_path / "p.jsonl")],
         input=os.fsencode("\r\n".join(names)), capture_output=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

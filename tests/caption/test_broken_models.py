@@ -7,12 +7,12 @@ from typing import Any, cast
 import pytest
 import torch
 
-from cutline.caption import HOPELESS, caption
-from cutline.data.images import open_image
-from cutline.errors import CheckpointError
+from cutline.caption.caption import HOPELESS, caption
+from cutline.core.errors import CheckpointError
+from cutline.core.records import Prediction, Sample
 from cutline.families.base import Family, Generation
 from cutline.families.settings import GenerateSettings
-from cutline.records import Prediction, Sample
+from cutline.images.open import open_image
 from tests.caption.helping import Fake, every, fake, some
 from tests.conftest import drawing
 

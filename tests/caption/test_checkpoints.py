@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.open import find, open_checkpoint
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import cutline
-from cutline import caption_files, jsonl
-from cutline.errors import CutlineError
-from cutline.records import Prediction, Sample
+from cutline.caption import files as caption_files
+from cutline.core import jsonl
+from cutline.core.errors import CutlineError
+from cutline.core.records import Prediction, Sample
 from tests.caption.helping import rows
 from tests.conftest import drawing
 
@@ -142,7 +143,7 @@ def test_sidecar_names():
 
 
 def test_a_prepared_dataset_is_captioned_by_split_and_by_id(checkpoint, tmp_path, command):
-    from cutline.data import shapes
+    from cutline.images import shapes
 
     shapes.draw(tmp_path / "shapes", train=4, val=3, test=3)
     data = tmp_path / "dataset"

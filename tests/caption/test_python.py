@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import cutline
-from cutline.errors import CutlineError
-from cutline.records import Prediction
+from cutline.core.errors import CutlineError
+from cutline.core.records import Prediction
 from tests.conftest import drawing
 from tests.data.bad_images import COLOURFUL, encode, grey16, see_through
 

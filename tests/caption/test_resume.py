@@ -9,12 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-from cutline import jsonl
-from cutline.caption import caption
-from cutline.caption_files import PredictionFile
+from cutline.caption.caption import caption
+from cutline.caption.files import PredictionFile
+from cutline.core import jsonl
+from cutline.core.records import Sample
 from cutline.families.open import find
 from cutline.families.settings import GenerateSettings
-from cutline.records import Sample
 from tests.caption.helping import rows
 from tests.conftest import drawing
 
@@ -65,9 +65,9 @@ def test_killed_for_real_it_goes_on(checkpoint, photos, tmp_path, command):
     """kill -9 in the middle of the work, twice; the writer is slowed down so that there is a middle."""
     out = tmp_path / "p.jsonl"
     slow = (
-        "import time, cutline.caption as c\nreal = c._Captioner._generate\n"
+        "import time, cutline.caption.caption as c\nreal = c._Captioner._generate\n"
         "def slow(self, items):\n    time.sleep(0.4)\n    return real(self, items)\n"
-        "c._Captioner._generate = slow\nfrom cutline.cli import main\nmain()"
+        "c._Captioner._generate = slow\nfrom cutline.cli.main import main\nmain()"
     )
     arguments = [str(checkpoint), str(photos), "-o", str(out), "--batch-size", "2"]
     for lines in (1, 5):

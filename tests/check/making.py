@@ -9,13 +9,13 @@ from typing import Any
 from cutline.check.examine import examine
 from cutline.check.subject import Subject
 from cutline.check.verdict import Verdict
+from cutline.core.records import Sample
 from cutline.data.dataset import Dataset
-from cutline.data.prepare import prepare
+from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
 from cutline.families.base import Family
 from cutline.families.open import find
 from cutline.families.settings import GenerateSettings
-from cutline.records import Sample
 from cutline.train.settings import TrainSettings
 from tests.conftest import drawing
 

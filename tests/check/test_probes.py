@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cutline import families
-from cutline.errors import RecipeError
+from cutline.core.errors import RecipeError
 from cutline.families.base import Loss
 from cutline.families.common.loss import IGNORED, token_nll
 from cutline.families.open import find

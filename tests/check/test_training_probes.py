@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from cutline.families import open as opening
-from cutline.families.common import adapters
 from cutline.families.open import find
 from cutline.families.settings import LoraSettings
+from cutline.families.weights import adapters
 from cutline.train.loop import CaptionTrainer
 from cutline.train.settings import TrainSettings
 from tests.check.making import CAPTIONS, broken, failures, real_class, subject, verdicts

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from cutline import check_verb, cli, recipe, run
 from cutline.check import probes
+from cutline.cli import check as check_verb
+from cutline.cli import main as cli
+from cutline.core import config as recipe
 from cutline.families.base import Family
+from cutline.run import run
 
 ROOT = Path(__file__).parent.parent.parent
-RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "cutline/demo.toml"]
+RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "cutline/cli/demo.toml"]
 #: Each recipe as it is, and the one variant that has a model of another kind (Flan-T5 behind BLIP-2).
 AS_THEY_ARE = [pytest.param(path, [], id=path.stem) for path in RECIPES]
 OTHER = pytest.param(ROOT / "recipes/goodnews-blip2.toml", ["variant=8x24GB"], id="goodnews-blip2-8x24GB")
@@ -42,7 +45,7 @@ def call(monkeypatch, *arguments: str) -> int:
 
 def test_exit_code_and_what_people_read(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    demo = str(ROOT / "cutline/demo.toml")
+    demo = str(ROOT / "cutline/cli/demo.toml")
     assert call(monkeypatch, demo, "--tiny", "--out", "run", "--only", "no_future,end_token") == 0
     said = capsys.readouterr()
     assert "no caption sees its own future" in said.out

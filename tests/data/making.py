@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from cutline.data import shapes
-from cutline.data.prepare import Report, prepare
+from cutline.data.prepare.prepare import Report, prepare
 from cutline.data.settings import DataSettings
+from cutline.images import shapes
 
 
 def run(source: Path, folder: Path, **settings: Any) -> Report:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cutline.core.records import Sample
 from cutline.data import readers
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
-from cutline.records import Sample
 from tests.data.bad_images import encode, marker
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from cutline.core.errors import DataError, RecipeError
 from cutline.data.dataset import Dataset
-from cutline.data.perceptual import Near, look
 from cutline.data.steps import filter as filtering
 from cutline.data.steps import reasons
 from cutline.data.steps.split import stratified
-from cutline.errors import DataError, RecipeError
+from cutline.images.perceptual import Near, look
 from tests.conftest import drawing
 from tests.data.making import run, table
 
@@ -117,7 +117,7 @@ def test_pictures_that_look_the_same_are_found_and_others_are_not() -> None:
 
 def test_bands_miss_nothing() -> None:
     chance = np.random.default_rng(1)
-    from cutline.data.perceptual import Look
+    from cutline.images.perceptual import Look
 
     hashes = [int(value) for value in chance.integers(0, 2**63, 300, dtype=np.uint64)]
     for distance in (0, 3, 7, 15):

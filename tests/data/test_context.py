@@ -12,17 +12,17 @@ import pytest
 from PIL import Image
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from cutline import recipe
+from cutline.core import config as recipe
+from cutline.core.errors import CutlineError, RecipeError
+from cutline.core.records import Sample
+from cutline.data.context.caption_removal import without_captions
+from cutline.data.context.dates import date_in, date_of
+from cutline.data.context.named_entities import Named, listed_events, ranked
+from cutline.data.context.news_urls import NewsAddress, parse
 from cutline.data.dataset import Dataset
-from cutline.data.dates import date_in, date_of
-from cutline.data.named_entities import Named, listed_events, ranked
-from cutline.data.news_address import NewsAddress, parse
-from cutline.data.own_captions import without_captions
-from cutline.data.photo_notes import photo_notes
 from cutline.data.settings import DataSettings
 from cutline.data.steps import context
-from cutline.errors import CutlineError, RecipeError
-from cutline.records import Sample
+from cutline.images.metadata import photo_notes
 from tests.data.bad_images import encode, marker
 from tests.data.making import pictures, run
 

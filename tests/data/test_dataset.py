@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
 from cutline.data import readers
 from cutline.data.dataset import IMAGE_COLUMNS, Dataset
-from cutline.data.images import open_image
-from cutline.errors import DataError
-from cutline.records import Sample
+from cutline.images.open import open_image
 from tests.data.making import pictures, run
 
 
@@ -114,7 +114,7 @@ def test_hugging_face_reads_it_as_an_imagefolder(
 
 def test_a_hundred_thousand_rows_open_at_once(tmp_path: Path) -> None:
     from cutline.data import dataset as module
-    from cutline.data.images import ImageFacts
+    from cutline.images.open import ImageFacts
 
     facts = ImageFacts("ab" * 32, 8, 8, ".png")
     rows = (

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
+from cutline.core.errors import DataError
 from cutline.data.dataset import Dataset
-from cutline.data.downloads import Downloads
-from cutline.data.prepare import Report
+from cutline.data.download.ledger import Downloads
+from cutline.data.download.request import PASSING, opted_out, seconds
+from cutline.data.prepare.prepare import Report
 from cutline.data.problem import FETCHING
-from cutline.data.transfer import PASSING, opted_out, seconds
-from cutline.errors import DataError
 from tests.data.bad_images import BROKEN, COLOURFUL, encode, noise
 from tests.data.faulty_server import Server, serving
 from tests.data.making import run
@@ -137,7 +137,7 @@ def test_each_fault_has_the_outcome_that_it_should(server: Server, tmp_path: Pat
 
 
 def test_failed_ones_are_tried_again_when_asked(tmp_path: Path) -> None:
-    from cutline.data.prepare import prepare
+    from cutline.data.prepare.prepare import prepare
     from cutline.data.settings import DataSettings
 
     with serving({"a.jpg": encode(noise(), "JPEG")}) as server:
@@ -249,7 +249,7 @@ def test_without_the_step_addresses_are_an_error_that_names_it(tmp_path: Path) -
 
 
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path, monkeypatch) -> None:
-    from cutline.data import intake
+    from cutline.data import image_store as intake
 
     with serving({"a.jpg": encode(noise(), "JPEG")}) as server:
         source = listed(tmp_path / "s", [f"{server.address}/good/a.jpg"])
@@ -317,7 +317,7 @@ def test_a_ledger_of_another_version_is_said(tmp_path: Path) -> None:
 
 KILLED = """
 import sys
-from cutline.data.prepare import prepare
+from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
 prepare(DataSettings.model_validate_json(sys.argv[1]), sys.argv[2])
 """

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from cutline.data.dataset import Dataset
-from cutline.data.downloads import Downloads
+from cutline.data.download.ledger import Downloads
 from tests.data.bad_images import BROKEN, COLOURFUL, encode
 from tests.data.faulty_server import Server, serving
 from tests.data.test_download import KILLED, OUTCOMES, QUICK, count, files, listed

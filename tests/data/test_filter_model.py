@@ -10,16 +10,16 @@ from typing import cast
 import pytest
 import torch
 
-from cutline import recipe
+from cutline.core import config as recipe
+from cutline.core.errors import CheckpointError, RecipeError
 from cutline.data.dataset import Dataset
-from cutline.data.images import open_image
 from cutline.data.steps import filter as filtering
-from cutline.errors import CheckpointError, RecipeError
-from cutline.families.common import caption_scores
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import find
-from cutline.rehearsal import rehearsal
-from cutline.run import Recipe
+from cutline.images.open import open_image
+from cutline.retrieve import caption_scores
+from cutline.run.run import Recipe
+from cutline.run.tiny import rehearsal
 from tests.data.making import pictures, run
 
 CAPTIONS = ["two dogs run along the water", "a red square on white", "three cats asleep"]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, features
 
-from cutline.data import images
-from cutline.data.images import ImageProblem, check_image, image_hash, open_image
-from cutline.errors import CutlineError
+from cutline.core.errors import CutlineError
+from cutline.images import open as images
+from cutline.images.open import ImageProblem, check_image, image_hash, open_image
 from tests.data import bad_images
 from tests.data.bad_images import BLUE, BROKEN, COLOURFUL, RED, encode, marker
 

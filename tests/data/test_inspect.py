@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cutline.cli import main
+from cutline.cli.main import main
+from cutline.core.records import Sample
 from cutline.data.dataset import Dataset
 from cutline.data.inspect.contexts import Contexts, names_in
 from cutline.data.inspect.findings import findings
 from cutline.data.inspect.look import Inspection, inspect_dataset, inspect_source
 from cutline.data.settings import DataSettings
-from cutline.records import Sample
 from tests.conftest import drawing
 from tests.data.making import run, table
 
@@ -149,7 +149,7 @@ def test_a_second_look_decodes_nothing_says_the_same_and_finds_what_changed(tmp_
     monkeypatch.setenv("CUTLINE_CACHE", str(tmp_path / "cache"))
     run(path, tmp_path / "dataset", steps={"dedup": {"exact": "group"}})  # which looks at each picture, too
     with monkeypatch.context() as patch:
-        patch.setattr("cutline.data.looks.decode", None)
+        patch.setattr("cutline.images.perceptual_cache.decode", None)
         prepared, plain = inspect_dataset(Dataset.open(tmp_path / "dataset")), look(path)
     again = tmp_path / "source/images/1.png"
     state = again.stat()

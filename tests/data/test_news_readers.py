@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
 from cutline.data import readers
 from cutline.data.dataset import Dataset
-from cutline.data.images import open_image
-from cutline.data.rows import json_members
 from cutline.data.settings import DataSettings
-from cutline.errors import DataError
-from cutline.records import Sample
+from cutline.data.tables.rows import json_members
+from cutline.images.open import open_image
 from tests.data.bad_images import encode, marker, noise
 from tests.data.making import run
 from tests.data.reading import image, read, write

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from cutline.data import shapes
+from cutline.core.errors import DataError, RecipeError
+from cutline.data.captions import tidy
 from cutline.data.dataset import Dataset
-from cutline.data.images import open_image
-from cutline.data.prepare import prepare
+from cutline.data.prepare.prepare import prepare
 from cutline.data.problem import LOSSES, MENDED
 from cutline.data.settings import DataSettings
-from cutline.data.text import tidy
-from cutline.errors import DataError, RecipeError
+from cutline.images import shapes
+from cutline.images.open import open_image
 from tests.data.bad_images import BROKEN, COLOURFUL, encode, noise
 from tests.data.making import pictures, run, table
 
@@ -185,7 +185,7 @@ def test_the_number_of_threads_does_not_show(tmp_path: Path) -> None:
 
 CHILD = """
 import sys
-from cutline.data.prepare import prepare
+from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
 prepare(DataSettings(source=sys.argv[1]), sys.argv[2], progress=lambda done, total: print(done, flush=True), workers=2)
 """

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cutline.core.errors import DataError, RecipeError
+from cutline.core.records import Sample
 from cutline.data import readers
 from cutline.data.settings import DataSettings
-from cutline.errors import DataError, RecipeError
-from cutline.records import Sample
 from tests.data.reading import image, read, write
 
 REAL = Path(__file__).parents[2].parent / "shared/data"

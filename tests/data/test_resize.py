@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from cutline.data.dataset import Dataset
-from cutline.data.images import ImageProblem, open_image
 from cutline.data.steps.resize import Settings, resize
+from cutline.images.open import ImageProblem, open_image
 from tests.data.bad_images import BLUE, BROKEN, COLOURFUL, RED, encode, grey16, marker, palette_transparent, see_through
 from tests.data.making import pictures, run, table
 

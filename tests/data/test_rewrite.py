@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from cutline import recipe
-from cutline.data.manifest import manifest
+from cutline.core import config as recipe
+from cutline.core.errors import RecipeError
+from cutline.core.records import Sample
+from cutline.data.prepare.manifest import manifest
 from cutline.data.settings import DataSettings
 from cutline.data.steps import rewrite
-from cutline.errors import RecipeError
-from cutline.records import Sample
 from tests.data.making import table
 
 BEST = "https://static01.nyt.com/images/2012/01/01/arts/design/x-y/x-y-superJumbo{}.jpg"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from cutline.data import readers, shapes
-from cutline.data.images import open_image
+from cutline.core.records import Sample
+from cutline.data import readers
 from cutline.data.settings import DataSettings
-from cutline.records import Sample
+from cutline.images import shapes
+from cutline.images.open import open_image
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from cutline.data import ray_engine, shards
-from cutline.data.prepare import Report, prepare
+from cutline.core.errors import CutlineError, DataError
+from cutline.data.prepare import ray_engine, shards
+from cutline.data.prepare.prepare import Report, prepare
 from cutline.data.settings import DataSettings
-from cutline.errors import CutlineError, DataError
 from tests.data.bad_images import encode, noise
 from tests.data.faulty_server import Server, serving
 from tests.data.test_download import QUICK
@@ -135,7 +135,7 @@ def test_without_ray_it_is_said_what_to_install(source, tmp_path, monkeypatch):
 KILLED = """
 import sys
 from cutline.data import ray_engine
-from cutline.data.prepare import prepare
+from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
 ray_engine.SHARD = 7
 prepare(DataSettings.model_validate_json(sys.argv[1]), sys.argv[2], engine="ray")

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from cutline.data import split
+from cutline.data import splits as split
 from cutline.data.steps.split import stratified
 
 

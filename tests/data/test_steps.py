@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cutline import cli
+from cutline.cli import main as cli
+from cutline.core.config import Section
+from cutline.core.records import Sample
 from cutline.data import steps
 from cutline.data.addresses import BadAddress, is_public, joined, normal
 from cutline.data.dataset import Dataset
-from cutline.data.intake import Intake
+from cutline.data.image_store import Intake
 from cutline.data.problem import LOSSES, MENDED
 from cutline.data.steps import Drop, Place
-from cutline.recipe import Section
-from cutline.records import Sample
 from tests.data.bad_images import encode, marker
 from tests.data.faulty_server import serving
 from tests.data.test_download import QUICK, listed

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cutline.core.errors import DataError, RecipeError
+from cutline.core.records import Sample
 from cutline.data import readers
-from cutline.errors import DataError, RecipeError
-from cutline.records import Sample
 from tests.data.reading import image, read, write
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from cutline.bootstrap.merge import merge
+from cutline.core.config import parse
+from cutline.core.errors import RecipeError
 from cutline.data.dataset import Dataset
-from cutline.data.images import container, image_hash, open_image
 from cutline.data.inspect.look import inspect_dataset
-from cutline.data.prepare import prepare
+from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
-from cutline.errors import RecipeError
-from cutline.recipe import parse
+from cutline.images.open import container, image_hash, open_image
 from cutline.report.thumbnails import thumbnail
 from cutline.retrieve.gallery import gather
 from tests.data.bad_images import encode, noise

@@ -4,14 +4,14 @@ import pytest
 import torch
 from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
-from cutline.errors import CheckpointError
+from cutline.core.config import parse
+from cutline.core.errors import CheckpointError
+from cutline.core.records import Sample
 from cutline.families.blip import Blip, BlipCaptioner, BlipMatcher, BlipMixtureFamily
 from cutline.families.common.blip_texts import clean
 from cutline.families.models.blip_mixture import BlipMixture
 from cutline.families.open import find, open_family
 from cutline.families.settings import GenerateSettings, ModelSettings
-from cutline.recipe import parse
-from cutline.records import Sample
 from cutline.train.trainable import partition
 from tests.conftest import drawing
 

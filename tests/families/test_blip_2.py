@@ -10,11 +10,11 @@ from transformers import (
     Blip2Processor,
 )
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
+from cutline.core.records import Sample
 from cutline.families.base import Family
 from cutline.families.blip_2 import Blip2, Blip2Causal, Blip2Matcher, Blip2Seq2Seq
 from cutline.families.settings import GenerateSettings
-from cutline.records import Sample
 from cutline.train.trainable import open_parts, partition
 from tests.conftest import drawing
 

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import MobileNetV2Config, MobileNetV2Model, ResNetConfig, ResNetModel, ViTImageProcessorPil
 
-from cutline.errors import CheckpointError, RecipeError
+from cutline.core.errors import CheckpointError, RecipeError
+from cutline.core.records import Sample
 from cutline.families.cnn_rnn import CnnRnn
 from cutline.families.models.vgg import VggConfig, VggModel
 from cutline.families.settings import GenerateSettings
-from cutline.records import Sample
 from cutline.train.trainable import open_parts
 from tests.conftest import drawing
 

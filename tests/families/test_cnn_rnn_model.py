@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, MobileNetV2Config, ResNetConfig, ViTConfig
 from transformers.modeling_outputs import BaseModelOutput
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.models.cnn_rnn import CnnRnnConfig, CnnRnnForConditionalGeneration
 from cutline.families.models.vgg import VggConfig, VggModel
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from cutline.errors import RecipeError
-from cutline.families.common.constrain import Words, begins_word
+from cutline.core.config import parse
+from cutline.core.errors import RecipeError
+from cutline.core.records import Sample
+from cutline.families.common.logits_processors import Words, begins_word
 from cutline.families.open import find
 from cutline.families.settings import GenerateSettings
-from cutline.recipe import parse
-from cutline.records import Sample
 from tests.conftest import drawing
 
 FAMILIES = ["vision_encoder_decoder", "qwen2_5_vl", "cnn_rnn"]
@@ -85,7 +85,7 @@ def test_impossible_bounds_are_an_error():
 
 
 def test_what_a_checkpoint_keeps_is_used_where_a_recipe_says_nothing(tmp_path, capsys):
-    from cutline.run import Recipe, Run, with_kept
+    from cutline.run.run import Recipe, Run, with_kept
 
     family = find("vision_encoder_decoder").tiny(CAPTIONS)
     family.generation = GenerateSettings(max_tokens=9, no_repeat_ngram=3, min_words=2, batch_size=5)
@@ -105,7 +105,7 @@ def test_what_a_checkpoint_keeps_is_used_where_a_recipe_says_nothing(tmp_path, c
     talk = capsys.readouterr().err
     assert "generating otherwise than the checkpoint keeps: max_tokens = 7 (kept: 9)" in talk
     # the run's own recipe, with everything written out, means the same
-    from cutline.recipe import load
+    from cutline.core.config import load
 
     assert with_kept(load(tmp_path / "run/recipe.toml", Recipe)).generate == recipe.generate
 

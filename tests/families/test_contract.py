@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from cutline import families
+from cutline.core.records import Sample
 from cutline.families.base import Family
-from cutline.families.common import adapters
 from cutline.families.common.decode import forcing
 from cutline.families.common.loss import IGNORED
 from cutline.families.open import find
 from cutline.families.settings import GenerateSettings, LoraSettings
-from cutline.records import Sample
+from cutline.families.weights import adapters
 from cutline.train.trainable import open_parts, partition
 from tests.conftest import drawing
 

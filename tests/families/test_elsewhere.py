@@ -9,10 +9,10 @@ import pytest
 from transformers import PretrainedConfig
 
 from cutline import families
-from cutline.errors import CheckpointError
-from cutline.families.common.elsewhere import _INSTEAD
+from cutline.core.errors import CheckpointError
 from cutline.families.open import family_of
 from cutline.families.settings import ModelSettings
+from cutline.families.unsupported import _INSTEAD
 
 REMOTE = {"auto_map": {"AutoModel": "modeling.Model"}}
 CASES = {

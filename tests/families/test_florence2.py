@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
+from cutline.core.records import Sample
 from cutline.families.florence2 import Florence2
 from cutline.families.settings import GenerateSettings, ImagePolicy
-from cutline.records import Sample
 from tests.conftest import drawing
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import Gemma2Config, PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
+from cutline.core.records import Sample
 from cutline.families.common.loss import IGNORED
 from cutline.families.paligemma import PaliGemma
 from cutline.families.settings import ImagePolicy
-from cutline.records import Sample
 from tests.conftest import drawing
 
 

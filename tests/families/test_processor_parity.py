@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from cutline import families
+from cutline.core.records import Sample
 from cutline.families.common.loss import IGNORED
 from cutline.families.common.spliced import SplicedFamily
 from cutline.families.open import find
 from cutline.families.settings import GenerateSettings
-from cutline.records import Sample
 from tests.conftest import drawing
 
 CAPTIONS = ("a red circle above a blue square", "a green triangle")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cutline import families
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.base import Family
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import find

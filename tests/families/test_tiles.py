@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from cutline import families
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
+from cutline.core.records import Sample
 from cutline.families.common.loss import IGNORED
 from cutline.families.common.tiles import TiledFamily
 from cutline.families.open import find
 from cutline.families.settings import GenerateSettings, ImagePolicy
-from cutline.records import Sample
 from tests.conftest import drawing
 
 #: Long ones are cut by all families, Gemma 3's "pan and scan" wants crops of at least 256 px.

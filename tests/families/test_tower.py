@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.models.tower import open_tower
 from cutline.families.open import find
 from tests.conftest import drawing

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.align import Align
 from cutline.families.clip import Clip
 from cutline.families.settings import ImagePolicy

@@ -9,7 +9,8 @@ import torch
 import transformers as hf
 from transformers import AutoModelForImageTextToText
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
+from cutline.core.records import Sample
 from cutline.families.common.loss import IGNORED
 from cutline.families.common.tiny import example_texts
 from cutline.families.common.vocabulary import byte_bpe
@@ -17,7 +18,6 @@ from cutline.families.models.vgg import VggConfig, VggModel
 from cutline.families.models.vision_prefix import VisionPrefixForConditionalGeneration
 from cutline.families.settings import GenerateSettings, ImagePolicy, ModelSettings
 from cutline.families.vision_prefix import IMAGE, VisionPrefix
-from cutline.records import Sample
 from cutline.train.trainable import open_parts
 from tests.conftest import drawing
 

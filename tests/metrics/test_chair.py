@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cutline.errors import ScoreError
+from cutline.core.errors import ScoreError
 from cutline.metrics.chair import _OWN_LIST, Vocabulary, plural
 from cutline.metrics.scorer import score
 

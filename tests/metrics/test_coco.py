@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cutline.metrics.scorer import Scorer, score
-from cutline.metrics.tokenize import Pretokenized
+from cutline.metrics.text.tokenize import Pretokenized
 from tests.metrics import reference_scores
 
 SCORES = ("bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider")

@@ -6,7 +6,7 @@ import pytest
 
 from cutline.metrics.base import References
 from cutline.metrics.scorer import Scorer, score
-from cutline.metrics.tokenize import Pretokenized
+from cutline.metrics.text.tokenize import Pretokenized
 
 CAPTIONS = {"1": "A dog runs.", "2": "a dog runs fast", "3": "two cats", "4": ""}
 REFERENCES = {key: ["something"] for key in CAPTIONS}

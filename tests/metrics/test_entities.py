@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cutline.errors import ScoreError
-from cutline.evaluate import evaluate
+from cutline.core.errors import ScoreError
 from cutline.metrics.base import References
 from cutline.metrics.entities import Entities
+from cutline.metrics.evaluation import evaluate
 from cutline.metrics.scorer import Scorer, score
 from cutline.metrics.settings import ScoreSettings
 

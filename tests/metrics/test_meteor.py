@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cutline.errors import ScoreError
-from cutline.metrics import meteor_data, meteor_search
+from cutline.core.errors import ScoreError
 from cutline.metrics.base import References
 from cutline.metrics.meteor import Meteor
-from cutline.metrics.meteor_text import normalise, prefixes
-from cutline.metrics.meteor_words import Lexicon
-from cutline.metrics.porter2 import stem
 from cutline.metrics.scorer import Scorer, score
-from cutline.metrics.tokenize import Pretokenized
+from cutline.metrics.text import meteor_data, meteor_search
+from cutline.metrics.text.meteor_text import normalise, prefixes
+from cutline.metrics.text.meteor_words import Lexicon
+from cutline.metrics.text.porter2 import stem
+from cutline.metrics.text.tokenize import Pretokenized
 from tests.metrics import reference_scores
 
 ORACLE = json.loads(Path(__file__).with_name("meteor_oracle.json").read_text(encoding="utf-8"))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cutline.errors import ScoreError
+from cutline.core.config import parse
+from cutline.core.errors import ScoreError
 from cutline.metrics import meteor_nltk
 from cutline.metrics.scorer import score
 from cutline.metrics.settings import ScoreSettings
-from cutline.recipe import parse
 
 nltk = pytest.importorskip("nltk", reason="nltk is not installed (cutline[nltk])")
 

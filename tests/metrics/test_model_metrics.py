@@ -11,14 +11,14 @@ import pytest
 import torch
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, RobertaModel
 
-from cutline.errors import RecipeError, ScoreError
-from cutline.evaluate import evaluate
-from cutline.metrics import encoders, tiny_encoders
-from cutline.metrics.encoder_settings import EncoderSettings
+from cutline.core.config import parse, to_toml
+from cutline.core.errors import RecipeError, ScoreError
+from cutline.metrics.encoders import encoders, tiny_encoders
+from cutline.metrics.encoders.encoder_settings import EncoderSettings
+from cutline.metrics.evaluation import evaluate
 from cutline.metrics.fgd import Cloud, frechet
 from cutline.metrics.scorer import Scorer, score
 from cutline.metrics.settings import ScoreSettings
-from cutline.recipe import parse, to_toml
 from tests.conftest import drawing
 
 WORDS = ["a", "the", "dog", "cat", "runs", "sleeps", "on", "green", "grass", "red", "table", "two"]
@@ -221,7 +221,8 @@ def test_a_recipe_says_how_metrics_are_set() -> None:
 
 
 def test_at_the_command_line(images, tmp_path, capsys) -> None:
-    from cutline import compare_verb, score_verb
+    from cutline.cli import compare as compare_verb
+    from cutline.cli import score as score_verb
 
     made, references = tmp_path / "predictions.json", tmp_path / "references.json"
     made.write_text(json.dumps({f"{name}.png": text for name, text in PREDICTIONS.items()}))

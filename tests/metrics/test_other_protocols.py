@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cutline.errors import ScoreWarning
-from cutline.evaluate import evaluate
+from cutline.core.errors import ScoreWarning
+from cutline.metrics.evaluation import evaluate
 from cutline.metrics.scorer import score
 from cutline.metrics.settings import ScoreSettings
-from cutline.metrics.tokenize import NewsTokenizer
+from cutline.metrics.text.tokenize import NewsTokenizer
 from tests.metrics import reference_scores
 
 KNOWN = json.loads(Path(__file__).with_name("other_oracle.json").read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cutline.metrics.ptb import PtbTokenizer
+from cutline.metrics.text.ptb import PtbTokenizer
 from tests.metrics import reference_scores
 
 #: Captions in one text, and what the reference (Java) makes of each; found by asking it.

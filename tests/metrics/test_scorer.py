@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from cutline.errors import RecipeError, ScoreError, ScoreWarning
+from cutline.core.config import parse
+from cutline.core.errors import RecipeError, ScoreError, ScoreWarning
+from cutline.core.records import Prediction
 from cutline.metrics import find
 from cutline.metrics.hygiene import loops
 from cutline.metrics.scorer import Scorer, score
 from cutline.metrics.settings import ScoreSettings
-from cutline.recipe import parse
-from cutline.records import Prediction
 
 REFERENCES = {"b": ["a dog runs", "the dog runs"], "a": ["a red bike"], "c": ["two cats", "cats", "some cats sit"]}
 PREDICTIONS = {"a": "a red bike", "b": "a dog runs", "c": "a dog"}

@@ -6,10 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from cutline.metrics import ngrams
 from cutline.metrics.baselines import constant_caption, derangement
 from cutline.metrics.scorer import score
-from cutline.metrics.tokenize import Pretokenized
+from cutline.metrics.text import ngrams
+from cutline.metrics.text.tokenize import Pretokenized
 
 Words = list[str]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cutline.errors import ScoreError
+from cutline.core.errors import ScoreError
 from cutline.metrics.scorer import score
 
 REFERENCES = {"b": ["A dog runs.", "the dog runs"], "a": ["a red bike"], "c": ["two cats"]}

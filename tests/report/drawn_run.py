@@ -7,15 +7,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from cutline import jsonl
-from cutline.data import shapes
+from cutline.core import jsonl
+from cutline.core.records import Prediction
+from cutline.core.run_folder import RunFolder
 from cutline.data.dataset import Dataset
-from cutline.data.prepare import prepare
+from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
-from cutline.evaluate import evaluate
+from cutline.images import shapes
+from cutline.metrics.evaluation import evaluate
 from cutline.metrics.settings import ScoreSettings
-from cutline.records import Prediction
-from cutline.runs import RunFolder
 
 RECIPE = """about = "Drawn shapes."
 seed = 0

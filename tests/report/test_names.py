@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cutline.report.names import MOST, short_names
+from cutline.core.short_ids import MOST, short_names
 
 
 @pytest.mark.parametrize(

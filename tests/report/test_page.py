@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cutline.core.errors import DataError
+from cutline.core.records import Prediction
 from cutline.data.dataset import Dataset
-from cutline.errors import DataError
-from cutline.evaluate import Evaluation
-from cutline.records import Prediction
+from cutline.metrics.evaluation import Evaluation
 from cutline.report import write
 from cutline.report.words import interval, number
 from tests.report import drawn_run

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cutline.data.images import ImageProblem
+from cutline.images.open import ImageProblem
 from cutline.report import thumbnail_uri
 
 

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from cutline.compare import Difference
-from cutline.evaluate import Evaluation
+from cutline.core.records import Score
 from cutline.metrics.baselines import HUMAN
-from cutline.records import Score
+from cutline.metrics.comparison import Difference
+from cutline.metrics.evaluation import Evaluation
 from cutline.report import words
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from cutline import jsonl
-from cutline.errors import CutlineError, DataError
+from cutline.core import jsonl
+from cutline.core.errors import CutlineError, DataError
+from cutline.core.records import Sample
 from cutline.families.blip import BlipMatcher
 from cutline.families.blip_2 import Blip2Matcher
 from cutline.families.clip import Clip
 from cutline.families.common.matching import Matching, PlainMatching
-from cutline.records import Sample
 from cutline.retrieve import recall
 from cutline.retrieve.evaluate import evaluate
 from cutline.retrieve.gallery import gather

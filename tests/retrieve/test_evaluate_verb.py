@@ -6,7 +6,7 @@ import json
 
 from typer.testing import CliRunner
 
-from cutline.cli import app
+from cutline.cli.main import app
 
 
 def test_overwriting_begins_anew_and_leaves_what_is_not_its_own(tmp_path, monkeypatch):

@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cutline.cli import main
-from cutline.data.prepare import prepare
+from cutline.cli.main import main
+from cutline.core.errors import CutlineError, DataError, RecipeError
+from cutline.core.records import Sample
+from cutline.core.run_folder import RunFolder
+from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
-from cutline.errors import CutlineError, DataError, RecipeError
 from cutline.families.blip import BlipMatcher
 from cutline.families.blip_2 import Blip2Matcher
-from cutline.records import Sample
 from cutline.retrieve import approximate
 from cutline.retrieve.index import Condition, Index, update
 from cutline.retrieve.search import search
-from cutline.runs import RunFolder
 from tests.conftest import drawing
 from tests.retrieve.test_rerank import stirred
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cutline.records import Sample
+from cutline.core.records import Sample
 from cutline.retrieve.gallery import gather
 from cutline.retrieve.recall import recalls
 from cutline.retrieve.stages import first_stage

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.blip import BlipMatcher
 from cutline.families.blip_2 import Blip2Matcher
 from cutline.families.clip import Clip

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cutline.data import shapes
 from cutline.data.dataset import Dataset
-from cutline.data.prepare import prepare
+from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
+from cutline.images import shapes
 
 
 @pytest.fixture(scope="session")

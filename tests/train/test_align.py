@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cutline import jsonl
-from cutline.errors import RecipeError
-from cutline.recipe import parse
+from cutline.core import jsonl
+from cutline.core.config import parse
+from cutline.core.errors import RecipeError
 from cutline.train import loop
 from cutline.train import train as verb
 from cutline.train.settings import TrainSettings

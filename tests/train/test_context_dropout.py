@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cutline.core.errors import TrainingError
+from cutline.core.records import Sample
 from cutline.data.dataset import Dataset
-from cutline.errors import TrainingError
 from cutline.families.open import find
-from cutline.records import Sample
 from cutline.train import train as verb
 from cutline.train.examples import Collator, EpochShuffle, Examples
 from cutline.train.settings import TrainSettings

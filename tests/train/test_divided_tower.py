@@ -9,11 +9,11 @@ import torch
 from transformers import CLIPVisionConfig, MobileNetV2Config, ResNetConfig
 from transformers.modeling_outputs import BaseModelOutput
 
+from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.models.divide import divide
 from cutline.families.models.tower import build_tower
 from cutline.families.models.vgg import VggConfig
 from cutline.families.open import find
-from cutline.features import FeatureCache
 from cutline.train import train as verb
 from cutline.train.examples import Collator
 from cutline.train.settings import TrainSettings

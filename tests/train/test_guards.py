@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cutline import jsonl
-from cutline.errors import TrainingError
+from cutline.core import jsonl
+from cutline.core.errors import TrainingError
+from cutline.core.records import Prediction, Sample
 from cutline.families.open import find
-from cutline.records import Prediction, Sample
 from cutline.train import guards, loop
 from cutline.train import train as verb
 from cutline.train.guards import Guards, Panel, least_loss

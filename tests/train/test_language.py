@@ -10,10 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from cutline.cli import app
-from cutline.errors import DataError
+from cutline.cli.main import app
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
 from cutline.families.open import find
-from cutline.records import Sample
 from cutline.train.language import gather
 
 TRAIN = ["a red circle above a blue square", "a green triangle beside a red circle"]

@@ -8,11 +8,11 @@ import sys
 import pytest
 import torch
 
-from cutline.errors import CheckpointError, RecipeError, TrainingError
-from cutline.families.common import adapters
+from cutline.core.config import parse
+from cutline.core.errors import CheckpointError, RecipeError, TrainingError
 from cutline.families.open import find, open_checkpoint, open_family
 from cutline.families.settings import GenerateSettings, LoraSettings, ModelSettings
-from cutline.recipe import parse
+from cutline.families.weights import adapters
 from cutline.train import train as verb
 from cutline.train.trainable import open_parts
 from tests.train.test_training import settings
@@ -224,7 +224,7 @@ def test_impossible_quantisation_is_said_in_plain_words(tmp_path, monkeypatch):
         patch.setitem(sys.modules, "bitsandbytes", None)
         with pytest.raises(CheckpointError, match=r"cutline\[bnb\]"):
             miniature(tmp_path, quantize="nf4")
-    from cutline.families.common.quantize import Quantization, quantizing
+    from cutline.families.weights.quantize import Quantization, quantizing
 
     mps = Quantization("nf4", True, torch.float32, torch.device("mps"))
     if "mps" not in sys.modules["bitsandbytes"].supported_torch_devices:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cutline.data.images import open_image, open_sample
+from cutline.core.records import Sample
+from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.open import find
-from cutline.features import FeatureCache
-from cutline.records import Sample
+from cutline.images.open import open_image, open_sample
 from cutline.train import train as verb
 from cutline.train.examples import Collator, EpochShuffle, Examples, may_mirror, mirrored
 from cutline.train.settings import TrainSettings

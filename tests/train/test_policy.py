@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from cutline import jsonl
-from cutline.errors import TrainingError
-from cutline.families.common import adapters
+from cutline.core import jsonl
+from cutline.core.errors import TrainingError
 from cutline.families.open import find
 from cutline.families.settings import LoraSettings
+from cutline.families.weights import adapters
 from cutline.train import loop
 from cutline.train import train as verb
 from cutline.train.recompute import recomputing

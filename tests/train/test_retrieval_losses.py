@@ -10,18 +10,18 @@ import torch
 from torch.nn import functional as F
 
 from cutline import families
+from cutline.core.records import Sample
 from cutline.families.blip import BlipMatcher
 from cutline.families.clip import Clip
 from cutline.families.open import find
-from cutline.records import Sample
 from cutline.train.contrast import Queue, sigmoid_loss, softmax_loss
 from cutline.train.hard_negatives import Pairs, draw
 from cutline.train.lengths import by_length
+from cutline.train.positives import Truth
 from cutline.train.retrieval_loop import RetrievalCollator
 from cutline.train.retriever import Retriever
 from cutline.train.settings import RetrievalSettings
 from cutline.train.trainable import open_parts
-from cutline.train.truth import Truth
 
 KINDS = [kind for name in families.names() for kind in find(name).variants() if "embed" in kind.can]
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cutline import jsonl
-from cutline.data import shapes
-from cutline.data.prepare import prepare
+from cutline.core import jsonl
+from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
+from cutline.images import shapes
 
 #: What is trained, [train.retrieval], and captions an example.
 KINDS = {

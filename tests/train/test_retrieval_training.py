@@ -7,8 +7,9 @@ from typing import cast
 import pytest
 import torch
 
-from cutline import jsonl, recipe
-from cutline.errors import CheckpointError, RecipeError, TrainingError
+from cutline.core import config as recipe
+from cutline.core import jsonl
+from cutline.core.errors import CheckpointError, RecipeError, TrainingError
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import find, open_checkpoint, open_family
 from cutline.families.settings import ModelSettings

@@ -10,8 +10,8 @@ import torch
 from cutline.families.open import find
 from cutline.train import loop, self_critical
 from cutline.train import train as verb
-from cutline.train.reward_stage import RewardStage
 from cutline.train.settings import TrainSettings
+from cutline.train.weight_interpolation import RewardStage
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ import sys
 import pytest
 from safetensors.torch import load_file
 
-from cutline import jsonl
-from cutline.data import shapes
-from cutline.recipe import load
-from cutline.run import Recipe, Run
+from cutline.core import jsonl
+from cutline.core.config import load
+from cutline.images import shapes
+from cutline.run.run import Recipe, Run
 
 RECIPE = """
 [data]
@@ -61,7 +61,7 @@ def test_two_processes_are_one_with_the_same_batch(tmp_path):
     Run(load(recipes[1], Recipe), alone)()
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*start, "-m", "cutline.cli", "run", str(recipes[2]), "--out", str(both)],
+        [*start, "-m", "cutline.cli.main", "run", str(recipes[2]), "--out", str(both)],
         capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

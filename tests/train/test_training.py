@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cutline import jsonl
-from cutline.data import shapes
+from cutline.core import jsonl
+from cutline.core.errors import DataError, TrainingError
 from cutline.data.dataset import Dataset
-from cutline.data.prepare import prepare
+from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
-from cutline.errors import DataError, TrainingError
+from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.open import find
-from cutline.features import FeatureCache
+from cutline.images import shapes
 from cutline.train import loop
 from cutline.train import train as verb
 from cutline.train.examples import Collator, Examples
@@ -225,7 +225,7 @@ def test_trainable_weights_are_kept_in_float32():
 
 
 def test_every_caption_is_seen_once_an_epoch():
-    from cutline.records import Sample
+    from cutline.core.records import Sample
 
     samples = [Sample(id="a", image="", captions=("1", "2", "3")), Sample(id="b", image="", captions=("4",))]
     sizes: list[tuple[int | Literal["all"], int]] = [(1, 4), (2, 3), ("all", 2)]
@@ -277,7 +277,7 @@ def test_features_are_never_stale(dataset, tmp_path):
 
 
 def test_killed_while_seeing_goes_on_with_the_same_bits(dataset, tmp_path, monkeypatch):
-    from cutline import features
+    from cutline.families.common import feature_cache as features
 
     monkeypatch.setattr(features, "CHUNK", {"cpu": 4})
     family = find("cnn_rnn").tiny().eval()

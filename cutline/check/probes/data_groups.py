@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cutline.check.subject import Subject
 from cutline.check.verdict import Finding, failed, not_applicable, passed
-from cutline.data.split import divided
+from cutline.data.splits import divided
 
 STAGE = "data"
 TITLE = "the splits share no group"

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cutline.core.records import Sample
 from cutline.data.steps.filter import Filter
 from cutline.data.steps.filter import Settings as FilterSettings
-from cutline.records import Sample
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import regex
 
-from cutline.data.dates import date_in
+from cutline.core.records import Sample
+from cutline.data.context.dates import date_in
 from cutline.data.inspect.captions import words_of
 from cutline.data.steps.context import ORACLE, SOURCES
-from cutline.records import Sample
 
 #: A field leaks when it holds the caption of more images than this share; captions of fewer words don't count.
 SHARE, FEWEST_WORDS = 0.01, 3

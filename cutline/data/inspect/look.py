@@ -10,24 +10,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
+from cutline.core.threads import ahead
 from cutline.data import readers
 from cutline.data.addresses import is_address
-from cutline.data.ahead import ahead
-from cutline.data.check import cores
+from cutline.data.captions import tidy
 from cutline.data.dataset import Dataset
-from cutline.data.images import MAX_PIXELS, ImageFacts, ImageProblem, read_bytes
 from cutline.data.inspect.captions import CaptionFacts, Captions, languages
 from cutline.data.inspect.contexts import ContextFacts, Contexts, Names, names_in
 from cutline.data.inspect.findings import Finding, findings
 from cutline.data.inspect.pictures import PictureFacts, Pictures
-from cutline.data.looks import Looks
-from cutline.data.perceptual import Look
+from cutline.data.prepare.decode import cores
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
-from cutline.data.split import canonical, divided, rank
-from cutline.data.text import tidy
-from cutline.errors import DataError
-from cutline.records import Sample
+from cutline.data.splits import canonical, divided, rank
+from cutline.images.open import MAX_PIXELS, ImageFacts, ImageProblem, read_bytes
+from cutline.images.perceptual import Look
+from cutline.images.perceptual_cache import Looks
 
 #: Called with how many images are done, and how many there are (0: unknown).
 Progress = Callable[[int, int], None]

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cutline.data.images import ImageFacts
-from cutline.data.perceptual import Look, Near
+from cutline.core.records import Sample
 from cutline.data.problem import Problem
-from cutline.records import Sample
+from cutline.images.open import ImageFacts
+from cutline.images.perceptual import Look, Near
 
 #: Bits of 64 by which the hashes of pictures that look the same may differ; as in [data.steps.dedup].
 DISTANCE = 6

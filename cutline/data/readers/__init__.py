@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, cast
 
+from cutline.core.errors import DataError, RecipeError
+from cutline.core.records import Sample
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
-from cutline.errors import DataError, RecipeError
-from cutline.records import Sample
 
 
 class Reader(Protocol):

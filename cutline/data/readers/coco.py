@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cutline.data.finder import ImageFinder
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
 from cutline.data.problem import Problem
-from cutline.data.rows import read_json
 from cutline.data.settings import DataSettings
-from cutline.errors import DataError
-from cutline.records import Sample
+from cutline.data.tables.image_finder import ImageFinder
+from cutline.data.tables.rows import read_json
 
 DESCRIPTION = "COCO caption annotations, captions_*.json (images and annotations), a file or a folder with several"
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cutline.data.dates import date_of
-from cutline.data.finder import ImageFinder
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
+from cutline.data.context.dates import date_of
 from cutline.data.problem import Problem
-from cutline.data.rows import json_members, read_json
 from cutline.data.settings import DataSettings
-from cutline.errors import DataError
-from cutline.records import Sample
+from cutline.data.tables.image_finder import ImageFinder
+from cutline.data.tables.rows import json_members, read_json
 
 DESCRIPTION = "GoodNews: captioning_dataset.json (article → images, headline, article), beside it splits and image URLs"
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cutline import hub, jsonl
-from cutline.cache import cache_root
-from cutline.data import columns
-from cutline.data.columns import texts
+from cutline.core import hub, jsonl
+from cutline.core.cache import cache_root
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
-from cutline.errors import DataError
-from cutline.records import Sample
+from cutline.data.tables import columns
+from cutline.data.tables.columns import texts
 
 DESCRIPTION = 'a dataset of the Hugging Face hub, source = "hub:owner/name" or "hub:owner/name/configuration"'
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
 from cutline.data.dataset import IMAGE_COLUMNS, MARKER, TABLE, Dataset
-from cutline.data.finder import ImageFinder
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
-from cutline.data.split import known_name
-from cutline.data.tables import read_table
-from cutline.errors import DataError
-from cutline.records import Sample
+from cutline.data.splits import known_name
+from cutline.data.tables.image_finder import ImageFinder
+from cutline.data.tables.samples import read_table
 
 DESCRIPTION = "a Hugging Face imagefolder (with metadata.csv, .jsonl or .parquet), or a dataset prepared by Cutline"
 

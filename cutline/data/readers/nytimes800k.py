@@ -10,13 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cutline.core.records import Sample
 from cutline.data.addresses import is_address
-from cutline.data.dates import date_of
-from cutline.data.finder import ImageFinder
+from cutline.data.context.dates import date_of
 from cutline.data.problem import Problem
-from cutline.data.rows import Row, TableFile
 from cutline.data.settings import DataSettings
-from cutline.records import Sample
+from cutline.data.tables.image_finder import ImageFinder
+from cutline.data.tables.rows import Row, TableFile
 
 DESCRIPTION = "NYTimes800k: JSON lines, an article each, with parsed_section (paragraphs and captions) or images"
 

@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
-from cutline.data.signatures import IMAGE_SUFFIXES
-from cutline.data.split import known_name
-from cutline.errors import DataError
-from cutline.records import Sample
+from cutline.data.splits import known_name
+from cutline.images.formats import IMAGE_SUFFIXES
 
 DESCRIPTION = "a folder of images, each with a .txt file of the same name beside it, one caption a line"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cutline.data.finder import ImageFinder
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
 from cutline.data.problem import Problem
 from cutline.data.readers.nytimes800k import holds_articles
 from cutline.data.settings import DataSettings
-from cutline.data.tables import read_table
-from cutline.errors import DataError
-from cutline.records import Sample
+from cutline.data.tables.image_finder import ImageFinder
+from cutline.data.tables.samples import read_table
 
 DESCRIPTION = "a CSV, TSV, JSON-lines or Parquet file (or a JSON list) with a row per image or per caption"
 

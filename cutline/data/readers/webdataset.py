@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cutline.data.columns import CAPTION, texts
-from cutline.data.images import member_path
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
-from cutline.data.signatures import IMAGE_SUFFIXES
-from cutline.data.split import known_name
-from cutline.errors import DataError
-from cutline.records import Sample
+from cutline.data.splits import known_name
+from cutline.data.tables.columns import CAPTION, texts
+from cutline.images.formats import IMAGE_SUFFIXES
+from cutline.images.open import member_path
 
 DESCRIPTION = "WebDataset: a .tar, or a folder of them, with 000.jpg beside 000.txt or 000.json"
 

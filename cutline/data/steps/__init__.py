@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from pydantic import create_model
 
+from cutline.core.config import Section
+from cutline.core.records import Sample
 from cutline.data.problem import Problem
-from cutline.recipe import Section
-from cutline.records import Sample
 
 if TYPE_CHECKING:
-    from cutline.data.intake import Intake
+    from cutline.data.image_store import Intake
 
 Phase = Literal["reading", "images", "checked", "end"]
 PHASES: tuple[Phase, ...] = ("reading", "images", "checked", "end")

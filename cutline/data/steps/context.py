@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from cutline import hub
+from cutline.core import hub
+from cutline.core.config import Section
+from cutline.core.errors import RecipeError
+from cutline.core.records import Sample
 from cutline.data.addresses import is_address
-from cutline.data.own_captions import readable, without_captions
+from cutline.data.context.caption_removal import readable, without_captions
 from cutline.data.steps import Place
 from cutline.data.steps.rewrite import ORIGINAL
-from cutline.errors import RecipeError
-from cutline.recipe import Section
-from cutline.records import Sample
 
 DESCRIPTION = "article, headline, addresses, EXIF and IPTC → a line of context for the prompt"
 PHASE: Literal["checked"] = "checked"
@@ -117,7 +117,7 @@ def is_oracle(sample: Sample) -> bool:
 
 
 def open(settings: Settings, place: Place | None = None) -> ContextStep:
-    from cutline.data.named_entities import Recogniser
+    from cutline.data.context.named_entities import Recogniser
 
     memory = place.folder / ".work/context.sqlite" if place else None
     return ContextStep(settings, Recogniser(settings.model, memory))
@@ -152,8 +152,8 @@ class ContextStep:
 
     def fields(self, sample: Sample) -> dict[str, Found]:
         """Field → its values and source; absent fields are left out."""
-        from cutline.data.dates import date_in, date_of
-        from cutline.data.named_entities import ranked
+        from cutline.data.context.dates import date_in, date_of
+        from cutline.data.context.named_entities import ranked
 
         addresses = self._addresses(sample)
         notes: Mapping[str, str] = sample.extra.get("photo_notes") or {}
@@ -212,14 +212,14 @@ def _field(sample: Sample, name: str) -> Any:
 
 def _date_of(addresses: Sequence[tuple[str, str]]) -> Found | None:
     """The date from the image's address before the article's."""
-    from cutline.data.news_address import parse
+    from cutline.data.context.news_urls import parse
 
     return next((Found((date,), source) for source, one in addresses if (date := parse(one).date)), None)
 
 
 def _section(addresses: Sequence[tuple[str, str]], columns: Sequence[tuple[str, Any]]) -> Found | None:
     """The section from the article's address before the image's, then from columns; one that says little comes last."""
-    from cutline.data.news_address import VAGUE, parse
+    from cutline.data.context.news_urls import VAGUE, parse
 
     named = [(source, parse(one).section) for source, one in reversed(addresses)]
     named += [(name, " ".join(value.split())) for name, value in columns if isinstance(value, str)]

@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from cutline.data.images import read_bytes
+from cutline.core.config import Section
+from cutline.core.records import Sample
 from cutline.data.steps import Drop, Place
-from cutline.recipe import Section
-from cutline.records import Sample
+from cutline.images.open import read_bytes
 
 DESCRIPTION = "samples → the first of each picture"
 PHASE: Literal["checked"] = "checked"
@@ -53,8 +53,8 @@ class Dedup:
     """
 
     def __init__(self, settings: Settings, place: Place):
-        from cutline.data.looks import Looks
-        from cutline.data.perceptual import Near
+        from cutline.images.perceptual import Near
+        from cutline.images.perceptual_cache import Looks
 
         self.settings = settings
         self.joins: list[tuple[tuple[str, str, str], tuple[str, str, str]]] = []

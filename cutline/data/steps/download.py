@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 import cutline
+from cutline.core.config import Section
+from cutline.core.records import Sample
 from cutline.data.problem import FETCHING, Problem
 from cutline.data.steps import Drop, Place, Step
-from cutline.recipe import Section
-from cutline.records import Sample
 
 if TYPE_CHECKING:
-    from cutline.data.downloader import Downloader
+    from cutline.data.download.downloader import Downloader
 
 DESCRIPTION = "addresses of images → images"
 PHASE: Literal["images"] = "images"
@@ -72,7 +72,7 @@ class Settings(Section):
 
 def open(settings: Settings, place: Place) -> Step:
     """The step by itself: one sample at a time. Preparing gives ``Downloader`` all of them at once."""
-    from cutline.data.downloader import Downloader
+    from cutline.data.download.downloader import Downloader
 
     return One(Downloader(settings, place.intake))
 

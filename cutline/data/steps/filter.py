@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from cutline.data.remembered import Remembered
+from cutline.core.config import Section
+from cutline.core.errors import CutlineError, RecipeError
+from cutline.core.identity import identity
+from cutline.core.memo import Remembered
+from cutline.core.records import Sample
 from cutline.data.steps import Drop, Place
-from cutline.errors import CutlineError, RecipeError
-from cutline.identity import identity
-from cutline.recipe import Section
-from cutline.records import Sample
 
 DESCRIPTION = "samples → those with captions and images that are good enough"
 PHASE: Literal["checked"] = "checked"
@@ -192,7 +192,7 @@ def _languages(wanted: Sequence[str]) -> Callable[[str], str]:
 
 
 def _by_model(checkpoint: str) -> Scorer:
-    above = importlib.import_module("cutline.families.common.caption_scores")  # torch comes only when it is wanted
+    above = importlib.import_module("cutline.retrieve.caption_scores")  # torch comes only when it is wanted
     found: Scorer = above.scorer(checkpoint)
     return found
 

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from cutline.core.config import Section
+from cutline.core.records import Sample
 from cutline.data.steps import Place, Step
-from cutline.recipe import Section
-from cutline.records import Sample
 
 DESCRIPTION = "the dataset → fan-out folders, WebDataset tars, or both"
 PHASE: Literal["end"] = "end"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from cutline.data.images import ImageFacts, ImageProblem, decode, orientation, read_bytes
+from cutline.core.config import Section
+from cutline.core.records import Sample
 from cutline.data.steps import Drop, Place, Step
-from cutline.recipe import Section
-from cutline.records import Sample
+from cutline.images.open import ImageFacts, ImageProblem, decode, orientation, read_bytes
 
 if TYPE_CHECKING:
     from PIL import Image

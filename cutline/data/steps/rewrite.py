@@ -12,10 +12,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from cutline.core.config import Section
+from cutline.core.records import Sample
 from cutline.data.addresses import is_address
 from cutline.data.steps import Place
-from cutline.recipe import Section
-from cutline.records import Sample
 
 DESCRIPTION = "addresses of images → addresses of their best renditions"
 PHASE: Literal["reading"] = "reading"

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cutline.data.split import fill_empty, rank
+from cutline.core.config import Section
+from cutline.core.errors import DataError
+from cutline.core.records import Sample
+from cutline.data.splits import fill_empty, rank
 from cutline.data.steps import Place, Step
-from cutline.errors import DataError
-from cutline.recipe import Section
-from cutline.records import Sample
 
 DESCRIPTION = "samples → splits by group and seed, each with the same mix of a column's values"
 PHASE: Literal["end"] = "end"

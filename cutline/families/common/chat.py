@@ -12,11 +12,11 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from cutline.core.records import Sample
 from cutline.families.base import Batch, Family, Generation, Loss
 from cutline.families.common import decode
 from cutline.families.common.loss import IGNORED, token_nll
 from cutline.families.settings import GenerateSettings
-from cutline.records import Sample
 
 _MARK = "caption"  # stands for an answer where a chat template is asked what it puts around one
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from cutline.families.base import Generation
-from cutline.families.common.constrain import Start, Words
+from cutline.families.common.logits_processors import Start, Words
 from cutline.families.settings import GenerateSettings
 
 

@@ -10,11 +10,11 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
+from cutline.core.records import Sample
 from cutline.families.base import Batch, Family, Generation, Loss
 from cutline.families.common import decode
 from cutline.families.common.loss import IGNORED, pad_labels, token_nll
 from cutline.families.settings import GenerateSettings
-from cutline.records import Sample
 
 
 class EncoderDecoderFamily(Family):

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Qwen2Tokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common import tiny
 from cutline.families.common.spliced import SplicedFamily

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
+from cutline.core.records import Sample
 from cutline.families.base import Batch
 from cutline.families.common.chat import ChatFamily, around_answer
 from cutline.families.common.image_only import image_only
 from cutline.families.settings import ImagePolicy
-from cutline.records import Sample
 
 
 class SplicedFamily(ChatFamily):

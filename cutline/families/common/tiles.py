@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.spliced import SplicedFamily
 from cutline.families.settings import ImagePolicy

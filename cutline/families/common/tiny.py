@@ -10,8 +10,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
-from cutline.data.shapes import caption, scenes
 from cutline.families.common.vocabulary import cut_words, word_pieces
+from cutline.images.shapes import caption, scenes
 
 _SENTENCES = (
     "Describe the image in one sentence.",

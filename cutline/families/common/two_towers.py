@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 
-from cutline.errors import CheckpointError
+from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch, Family
 from cutline.families.common.retrieval import RetrievalFamily, unit
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
 if TYPE_CHECKING:
-    from .cnn_rnn import CnnRnnConfig
+    from cutline.families.models.cnn_rnn import CnnRnnConfig
 
 GATES = {"lstm": 4, "gru": 3}
 

@@ -21,11 +21,10 @@ from transformers import initialization as init
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-from cutline.errors import CheckpointError
-
-from .attentive_rnn import GATES, AttentiveDecoder, Bridge, Cell, Memory, RecurrentState
-from .divide import Halves
-from .tower import as_cells, build_tower, channels_of, keep_statistics
+from cutline.core.errors import CheckpointError
+from cutline.families.models.attentive_rnn import GATES, AttentiveDecoder, Bridge, Cell, Memory, RecurrentState
+from cutline.families.models.divide import Halves
+from cutline.families.models.tower import as_cells, build_tower, channels_of, keep_statistics
 
 
 class CnnRnnConfig(PreTrainedConfig):

@@ -17,10 +17,9 @@ from transformers import (
     VisionEncoderDecoderModel,
 )
 
-from cutline import hub
-from cutline.errors import CheckpointError
-
-from . import vgg  # noqa: F401  makes "cutline_vgg" known to AutoModel
+from cutline.core import hub
+from cutline.core.errors import CheckpointError
+from cutline.families.models import vgg  # noqa: F401  makes "cutline_vgg" known to AutoModel
 
 #: Model type → modules that only pooled outputs read. Left in, they would be trained in name only.
 _ONLY_FOR_POOLING = {

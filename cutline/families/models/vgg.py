@@ -19,8 +19,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 
-from cutline import hub
-from cutline.errors import CheckpointError
+from cutline.core import hub
+from cutline.core.errors import CheckpointError
 
 # Convolutions in each of the five blocks; a 2 x 2 max-pooling ends each block.
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

@@ -15,8 +15,8 @@ from transformers import AutoConfig, BlipTextConfig, GenerationMixin, PreTrained
 from transformers import initialization as init
 from transformers.configuration_utils import SubConfigSpec
 
-from .blip_mixture import TextRoles
-from .tower import as_cells, build_tower, channels_of, keep_statistics
+from cutline.families.models.blip_mixture import TextRoles
+from cutline.families.models.tower import as_cells, build_tower, channels_of, keep_statistics
 
 
 class VisionMixtureConfig(PreTrainedConfig):

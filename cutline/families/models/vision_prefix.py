@@ -27,9 +27,8 @@ from transformers import initialization as init
 from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from cutline.errors import CheckpointError
-
-from .tower import as_cells, build_tower, channels_of, keep_statistics
+from cutline.core.errors import CheckpointError
+from cutline.families.models.tower import as_cells, build_tower, channels_of, keep_statistics
 
 PROJECTORS = ("mlp", "linear")
 

@@ -1,0 +1,205 @@
+"""Files of predictions: ``predictions.jsonl``, and the forms that other tools read.
+
+A prediction file is appended to and can be gone on with; beside it lies a note of what made it, so that captions of two
+models, or of two ways of decoding, are never mixed in one file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from cutline.core import jsonl
+from cutline.core.errors import CutlineError
+from cutline.core.records import Prediction, Sample
+from cutline.images.formats import IMAGE_SUFFIXES
+
+Form = Literal["jsonl", "csv", "tsv", "coco", "txt", "submission"]
+#: Forms of one file that is written whole when all captions are there.
+WHOLE: tuple[Form, ...] = ("csv", "tsv", "coco", "submission")
+
+_SUFFIXES: dict[str, Form] = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv", ".json": "coco"}
+
+
+def read(path: str | Path) -> dict[str, Prediction]:
+    """Predictions by id; of two rows with the same id the later counts (the image was tried again)."""
+    return {row["id"]: Prediction.from_json(row) for row in jsonl.read(path)}
+
+
+def form_of(path: str) -> Form:
+    """The form that a file name asks for.
+
+    Raises:
+        CutlineError: none is known for it.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
+    raise CutlineError(
+        f"{path}: can't tell from the name in which form to write.",
+        "End it in .jsonl, .csv, .tsv or .json (COCO results), or say --format.",
+    )
+
+
+class PredictionFile:
+    """``predictions.jsonl`` with its note ``predictions.jsonl.made-by``.
+
+    Args:
+        path: of the .jsonl file.
+        made_by: what decides about the captions (checkpoint, settings); must be the same to go on with a file.
+    """
+
+    def __init__(self, path: str | Path, made_by: Mapping[str, Any]):
+        self.path = Path(path)
+        self.note = self.path.with_name(self.path.name + ".made-by")
+        self.made_by = json.loads(json.dumps(made_by))  # as it reads back
+
+    def open(self, *, retry_failed: bool = False) -> dict[str, Prediction]:
+        """The predictions that are there already.
+
+        Args:
+            retry_failed: failed ones are taken out of the file, so that an image never has two rows.
+
+        Raises:
+            CutlineError: the file was made by another model or with other settings.
+        """
+        if not self.path.exists():
+            jsonl.write_atomically(self.note, json.dumps(self.made_by, indent=2) + "\n")
+            return {}
+        known = json.loads(self.note.read_text()) if self.note.exists() else None
+        if known != self.made_by:
+            what = "; ".join(_differences(known, self.made_by)) if known else "by something else"
+            raise CutlineError(
+                f"{self.path} was made differently: {what}.", "Give another -o, or --overwrite to begin it anew."
+            )
+        found = read(self.path)
+        if retry_failed and any(row.status == "failed" for row in found.values()):
+            jsonl.Appender(self.path).close()  # nobody else writes it
+            found = {id: row for id, row in found.items() if row.status == "ok"}
+            jsonl.write_atomically(self.path, text("jsonl", found.values()))
+        return found
+
+    def delete(self) -> None:
+        """
+        Raises:
+            CutlineError: another process is writing it.
+        """
+        if self.path.exists():
+            jsonl.Appender(self.path).close()
+        self.path.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is not as it was, in words; fingerprints by their names only."""
+    found = []
+    for key in [*then, *(key for key in now if key not in then)]:
+        one, other = then.get(key), now.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += _differences(one, other)
+        elif one != other:
+            short = not isinstance(one, str) or len(one) < 16
+            found.append(f"{key} was {json.dumps(one)}, is {json.dumps(other)}" if short else f"another {key}")
+    return found
+
+
+def write(path: str, form: Form, predictions: Sequence[Prediction]) -> None:
+    """Writes finished predictions as one file in a form of other tools, whole or not at all.
+
+    Args:
+        path: the file.
+        form: "csv"/"tsv" (id, caption, status, error), "coco" (results JSON; failed images are left out, as its readers
+            know no other way), "submission" (image_id and caption, as challenges want it; empty where there is none).
+        predictions: in the order to write.
+    """
+    jsonl.write_atomically(path, text(form, predictions))
+
+
+def sidecars(samples: Sequence[Sample], folder: str = "") -> dict[str, Path]:
+    """Where each image's ``.txt`` goes, by id.
+
+    Args:
+        samples: the images.
+        folder: a folder for all, with the images' own folders in it where they lie in several; "" puts each beside
+            its image.
+
+    Raises:
+        CutlineError: two images would have the same file.
+    """
+    if folder:
+        names = {sample.id: Path(os.path.abspath(sample.id)) for sample in samples}
+        common = os.path.commonpath([name.parent for name in names.values()])
+        places = {id: Path(folder) / _as_text(name.relative_to(common)) for id, name in names.items()}
+    else:
+        places = {sample.id: _as_text(Path(sample.image)) for sample in samples}
+    owners: dict[Path, str] = {}
+    for id, place in places.items():
+        if place in owners:
+            raise CutlineError(
+                f"{owners[place]} and {id} would both have the captions of {place}.",
+                "Choose a form that keeps all in one file, such as --format jsonl.",
+            )
+        owners[place] = id
+    return places
+
+
+def _as_text(image: Path) -> Path:
+    """The usual name of an image's text file; a dot in a name that is no file's ("v1.2") ends nothing."""
+    known = image.suffix.lower() in IMAGE_SUFFIXES
+    return image.with_suffix(".txt") if known else image.with_name(f"{image.name}.txt")
+
+
+def write_sidecars(places: Mapping[str, Path], predictions: Iterable[Prediction]) -> None:
+    """A text file for each image that has a caption."""
+    for row in predictions:
+        if row.caption is not None:
+            jsonl.write_atomically(places[row.id], row.caption + "\n")
+
+
+def text(form: Form, predictions: Iterable[Prediction]) -> str:
+    """Predictions as the text of a file."""
+    if form == "jsonl":
+        return "".join(jsonl.dumps(row.to_json()) + "\n" for row in predictions)
+    if form == "coco":
+        rows = [{"image_id": _coco_id(p.id), "caption": p.caption} for p in predictions if p.caption is not None]
+        return "[" + ",\n".join(jsonl.dumps(row) for row in rows) + "]\n"
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter="\t" if form == "tsv" else ",", lineterminator="\n")
+    if form == "submission":
+        writer.writerow(["image_id", "caption"])
+        writer.writerows([image_id(row.id), row.caption or ""] for row in predictions)
+        return out.getvalue()
+    writer.writerow(["id", "caption", "status", "error"])
+    for row in predictions:
+        writer.writerow([row.id, row.caption or "", row.status, row.error or ""])
+    return out.getvalue()
+
+
+def image_id(id: str) -> str:
+    """What a challenge calls an image: its file's name, without folders and ending."""
+    path = Path(id)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+
+
+def check_image_ids(ids: Iterable[str]) -> None:
+    """
+    Raises:
+        CutlineError: two images would have the same name in a submission.
+    """
+    owners: dict[str, str] = {}
+    for id in ids:
+        name = image_id(id)
+        if owners.setdefault(name, id) != id:
+            raise CutlineError(
+                f"{owners[name]} and {id} would both be image_id {name} in the submission.",
+                "Caption the folders one by one, or choose --format csv.",
+            )
+
+
+def _coco_id(id: str) -> int | str:
+    return int(id) if id.isascii() and id.isdigit() and str(int(id)) == id else id

@@ -1,0 +1,373 @@
+"""Preparing: a source of captioned images becomes a dataset in which every image opens and is captioned.
+
+read → reading steps → tidy captions → split → limit → download → decode every image → checked steps → write → end steps
+
+It can be killed at any moment and goes on when started again: images are stored under the hash of their bytes,
+verdicts on them are kept in ``.work/checked.jsonl``, what became of addresses in ``downloads.sqlite``, the rest is made
+again from the source, and the marker is written last. Images that shall lie in tars alone are files until then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from cutline.core import jsonl
+from cutline.core.errors import DataError, RecipeError
+from cutline.core.identity import identity
+from cutline.core.records import Sample
+from cutline.core.run_folder import fingerprint
+from cutline.data import dataset, readers, steps, tars
+from cutline.data import splits as splitting
+from cutline.data.addresses import is_address
+from cutline.data.download.downloader import Downloader
+from cutline.data.download.ledger import NAME as DOWNLOADS
+from cutline.data.image_store import Intake
+from cutline.data.prepare.decode import Checker
+from cutline.data.prepare.decoded import Ledger
+from cutline.data.prepare.duplicates import Pictures
+from cutline.data.prepare.source_rows import Losses, Spool, read_source, refuse_large_loss
+from cutline.data.problem import Problem
+from cutline.data.settings import DataSettings
+from cutline.data.steps.context import FIELDS
+from cutline.data.steps.split import refuse as refuse_split
+from cutline.data.steps.split import stratified, stratum
+
+#: What the work on images is done with.
+Engine = Literal["threads", "ray"]
+
+#: Called with (images done, images in all) after each image.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What preparing came to; ``dataset.json`` holds the same, except ``decoded`` and ``unchanged``.
+
+    Attributes:
+        rows: rows of the source; an image with several captions is one.
+        samples: samples in the dataset.
+        lost: rows that are not in it because of a problem.
+        left_out: samples that ``limit`` left out.
+        dropped: samples that steps took out, as the recipe wants.
+        splits: number of samples by split.
+        split_by: "source" or "seed": who divided them.
+        problems: number of problems by reason (see ``cutline.data.problem``); ``problems.jsonl`` lists them.
+        steps: what each step did: how many samples it let through, and how many it dropped, by reason.
+        decoded: images decoded in this run; the others were known from an earlier one.
+        unchanged: the dataset was finished already, and nothing was done.
+    """
+
+    rows: int
+    samples: int
+    lost: int
+    left_out: int
+    splits: Mapping[str, int]
+    split_by: str
+    problems: Mapping[str, int]
+    dropped: int = 0
+    steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    decoded: int = 0
+    unchanged: bool = False
+
+
+def prepare(
+    settings: DataSettings,
+    folder: str | Path,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    retry_failed: bool = False,
+    engine: Engine = "threads",
+) -> Report:
+    """Makes a dataset of the source that the settings name, or goes on with it; at once when nothing has changed.
+
+    Args:
+        folder: of the dataset: new, empty, or prepared before.
+        workers: threads that decode; by default one a core. The result doesn't depend on it.
+        retry_failed: fetch again what failed in an earlier run.
+        engine: "ray" spreads the work over a cluster (see ``ray_engine``); the dataset is the same.
+
+    Raises:
+        RecipeError: an unknown format or column.
+        DataError: the source can't be read, nothing is left, or more than ``max_lost`` of it is lost.
+    """
+    folder = Path(folder)
+    if settings.source is None:
+        raise RecipeError("data.source is missing.", "Name a file or folder with captioned images.")
+    source = Path(settings.source)
+    readers.check_present(source)
+    _refuse_folder(source, folder)
+    with _locked(folder):
+        made_from = {
+            "settings": fingerprint(settings.model_dump(mode="json", exclude={"dataset"})),
+            "source": _state(source),
+        }
+        if model := getattr(settings.steps.chosen().get("filter"), "model", ""):
+            made_from["filter"] = identity(model)
+        known = _marker(folder)
+        if known and known.get("made_from") == made_from and not retry_failed:
+            return _report(known, unchanged=True)
+        tars.unpack(folder)
+        marker, decoded = Preparation(settings, source, folder, progress, workers, retry_failed, engine)()
+        marker["made_from"] = made_from
+        jsonl.write_atomically(folder / dataset.MARKER, json.dumps(marker, indent=2) + "\n")
+        return _report(marker, decoded=decoded)
+
+
+class Preparation:
+    """One run of everything but the marker."""
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        source: Path,
+        folder: Path,
+        progress: Progress | None = None,
+        workers: int | None = None,
+        retry_failed: bool = False,
+        engine: Engine = "threads",
+    ):
+        self.engine = engine
+        self.settings, self.source, self.folder = settings, source, folder
+        self.progress, self.workers, self.retry_failed = progress, workers, retry_failed
+        self.work = folder / ".work"
+        chosen = settings.steps.chosen()
+        self.intake = Intake(folder, settings.max_pixels, chosen.get("resize"), notes="context" in chosen)
+        self.place = steps.Place(folder, self.intake)
+        self.told: dict[str, dict[str, Any]] = {}
+
+    def __call__(self) -> tuple[dict[str, Any], int]:
+        """Returns what the marker is to say, and the number of images decoded."""
+        pictures = Pictures()
+        with Losses(self.work / dataset.PROBLEMS) as losses:
+            spool = self._read(losses)
+            lost_in_reading = losses.rows
+            split_by = _divide(spool, self.settings, losses)
+            chosen = self.settings.steps.chosen()
+            if "split" in chosen:
+                made = FIELDS if "context" in chosen else ()
+                refuse_split(chosen["split"], split_by, spool.samples(range(len(spool))), made)
+            kept: Collection[int] = range(len(spool))
+            if self.settings.limit is not None:
+                kept = frozenset(splitting.draw(spool.ids, spool.splits, self.settings.limit, self.settings.seed))
+            decoded = self._images(spool, kept, losses, pictures)
+            if split_by == "source":
+                for problem in pictures.divided():
+                    losses.add(problem)
+        refuse_large_loss(losses, self.settings.max_lost, spool.rows, lost_in_reading, len(kept))
+        moves = pictures.moves(spool.groups, spool.splits) if split_by == "seed" else {}
+        if "split" in self.settings.steps.chosen("end"):
+            moves = self._stratified(moves)
+        whole = self._write(pictures, moves, losses)
+        organise = self.settings.steps.chosen("end").get("organise")
+        if organise and organise.tars:
+            self.told["organise"] = tars.write(whole, organise)
+            if not organise.folders:
+                whole = tars.pack(whole, organise.samples_per_tar, self.intake)
+        else:
+            tars.remove(self.folder)
+        marker = {
+            "format_version": dataset.FORMAT_VERSION,
+            "rows": spool.rows,
+            "samples": len(whole),
+            "lost": losses.rows,
+            "left_out": len(spool) - len(kept),
+            "dropped": losses.dropped,
+            "splits": whole.splits(),
+            "split_by": split_by,
+            "problems": dict(sorted(losses.counts.items())),
+            "steps": self.told,
+            "fingerprint": whole.fingerprint,
+        }
+        return marker, decoded
+
+    def _read(self, losses: Losses) -> Spool:
+        with steps.Chain(self.settings.steps, "reading", self.place) as chain:
+            source = through(chain, readers.read(self.settings))
+            spool = read_source(source, self.settings, self.work / "rows.jsonl", losses)
+            self.tell(chain)
+        return spool
+
+    def _images(self, spool: Spool, places: Collection[int], losses: Losses, pictures: Pictures) -> int:
+        """Brings, stores and judges the images; writes the rows of those that stay. Returns how many it decoded."""
+        if not self.settings.steps.chosen("images").get("download"):
+            _refuse_addresses(spool, places)
+        if self.engine == "ray":
+            from cutline.data.prepare import ray_engine
+
+            return ray_engine.images(self, spool, places, losses, pictures)
+        accepted = self.work / "accepted.jsonl"
+        accepted.unlink(missing_ok=True)
+        with ExitStack() as stack:
+            # first, so that a model that isn't there is known before hours of downloading
+            chain = stack.enter_context(steps.Chain(self.settings.steps, "checked", self.place))
+            downloader = self._download(spool, places, stack)
+            ledger = stack.enter_context(Ledger(self.work / "checked.jsonl", self.intake.made))
+            out = stack.enter_context(jsonl.Appender(accepted))
+            checker = Checker(self.intake, ledger, self.workers, downloader.find if downloader else None)
+            step = self.counter(len(places))
+            for sample, verdict in checker.check(spool.samples(places), step):
+                if isinstance(verdict, Problem):
+                    losses.add(replace(verdict, id=sample.id))
+                    continue
+                named = dataset.source_name(sample.image, self.settings)
+                result = chain(dataset.as_checked(sample, verdict, self.intake.path(verdict), named))
+                if isinstance(result, Problem):
+                    losses.add(result)
+                    continue
+                pictures.add(result, verdict)
+                out.write([dataset.table_row(result, verdict, named)])
+            self.tell(chain, pictures)
+        return checker.decoded
+
+    def _download(self, spool: Spool, places: Collection[int], stack: ExitStack) -> Downloader | None:
+        settings = self.settings.steps.chosen("images").get("download")
+        if settings is None:
+            return None
+        downloader = stack.enter_context(Downloader(settings, self.intake, self.workers))
+        if self.retry_failed:
+            downloader.ledger.retry_failed()
+        downloader.run(spool.samples(places), self.counter(len(places)))
+        self.told["download"] = dict(downloader.ledger.counts())
+        return downloader
+
+    def _stratified(self, moves: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        """Group → its final group and split, each split with the same mix of the column's values."""
+        column = self.settings.steps.chosen("end")["split"].stratify
+        groups, strata = [], []
+        for row in jsonl.read(self.work / "accepted.jsonl"):
+            groups.append(moves.get(row["group"], row)["group"])
+            strata.append(stratum(column, json.loads(row["context"]), json.loads(row["extra"])))
+        if not any(strata):
+            raise DataError(f"No sample has a {column!r} to divide by.", "Mend stratify in [data.steps.split].")
+        splits = stratified(groups, strata, self.settings.val, self.settings.test, self.settings.seed)
+        final = {group: {"group": group, "split": split} for group, split in splits.items()}
+        return final | {old: final[new["group"]] for old, new in moves.items() if new["group"] in final}
+
+    def _write(self, pictures: Pictures, moves: Mapping[str, dict[str, str]], losses: Losses) -> dataset.Dataset:
+        accepted = self.work / "accepted.jsonl"
+        if accepted.stat().st_size == 0:
+            raise DataError(f"The steps leave nothing: {losses.top()}.", "Make [data.steps.filter] more lenient.")
+        (self.folder / dataset.MARKER).unlink(missing_ok=True)  # from here on the old dataset is no longer whole
+        dataset.write_table(self.folder, (row | moves.get(row["group"], {}) for row in jsonl.read(accepted)))
+        os.replace(losses.path, self.folder / dataset.PROBLEMS)
+        self.intake.sweep(pictures, aside=(self.folder / DOWNLOADS).exists())
+        for name in ("rows.jsonl", "accepted.jsonl"):
+            (self.work / name).unlink()
+        return dataset.Dataset(self.folder)
+
+    def tell(self, chain: steps.Chain, pictures: Pictures | None = None) -> None:
+        """Notes what steps did; which samples they found to be alike goes to the pictures."""
+        self.told |= {name: dict(counts) for name, counts in chain.counts.items()}
+        for name, facts in chain.facts():
+            self.told[name] |= facts
+        if pictures is not None:
+            for _, step in chain.steps:
+                pictures.join(getattr(step, "joins", ()))
+
+    def counter(self, total: int) -> Callable[[], None]:
+        """What is called once for each of so many things that are done."""
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            if self.progress:
+                self.progress(done, total)
+
+        return step
+
+
+def through(chain: steps.Chain, source: Iterator[Sample | Problem]) -> Iterator[Sample | Problem]:
+    """A source's samples as they come out of the steps."""
+    for item in source:
+        yield chain(item) if isinstance(item, Sample) else item
+
+
+def _refuse_addresses(spool: Spool, places: Collection[int]) -> None:
+    """Raises a DataError where images are addresses; asked where the recipe has no step that fetches them."""
+    if addresses := sum(is_address(sample.image) for sample in spool.samples(places)):
+        raise DataError(
+            f"{addresses:,} images are addresses on the web, and nothing fetches them.",
+            "Add [data.steps.download] to the recipe, or --set data.steps.download={}.",
+        )
+
+
+def _divide(spool: Spool, settings: DataSettings, losses: Losses) -> str:
+    """Gives every sample its final split; says who decided it."""
+    if not any(spool.splits):
+        spool.splits = splitting.assign(spool.groups, settings.val, settings.test, settings.seed)
+        return "seed"
+    for name, split in zip(spool.ids, spool.splits, strict=True):
+        if not split:
+            losses.add(Problem(id=name, reason="no_split", detail="the source names one for others"))
+    spool.splits = splitting.complete(spool.groups, spool.splits)
+    for group, counts in splitting.divided(spool.groups, spool.splits).items():
+        detail = ", ".join(f"{split}: {count}" for split, count in counts.items())
+        losses.add(Problem(id=group, reason="divided_group", detail=detail))
+    return "source"
+
+
+def _refuse_folder(source: Path, folder: Path) -> None:
+    """
+    Raises:
+        DataError: the dataset would lie in its own source, or among files that are no dataset.
+    """
+    inside, outside = folder.resolve(), source.resolve()
+    if inside == outside or outside.is_relative_to(inside) or (source.is_dir() and inside.is_relative_to(outside)):
+        raise DataError(
+            f"The dataset {folder} and its source {source} overlap.",
+            "Give another folder in [data] dataset.",
+        )
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file.", "Give a folder in [data] dataset.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / ".work").is_dir():
+        raise DataError(f"{folder} holds other things already.", "Give an empty folder in [data] dataset.")
+
+
+def _state(source: Path) -> str:
+    """Changes when the source does: names, sizes and times of its files. Images elsewhere are not looked at."""
+    if str(source).startswith("hub:"):  # what the hub has is known when it is loaded
+        return str(source)
+    if source.is_file():
+        files = [source]
+    elif (source / dataset.MARKER).is_file():  # a prepared dataset: its table names every image by its hash
+        files = [source / dataset.MARKER, source / dataset.TABLE]
+    else:
+        files = sorted(Path(place) / name for place, _, names in os.walk(source) for name in names)
+    parts = []
+    for file in files:
+        state = file.stat() if file.exists() else None
+        parts.append([ascii(str(file)), state and state.st_size, state and state.st_mtime_ns])
+    return fingerprint(parts)
+
+
+def _marker(folder: Path) -> dict[str, Any]:
+    """What ``dataset.json`` says when it belongs to a whole dataset; {} otherwise."""
+    try:
+        return dataset.Dataset.open(folder).marker
+    except DataError:
+        return {}
+
+
+def _report(marker: Mapping[str, Any], **facts: Any) -> Report:
+    return Report(**{name: marker[name] for name in Report.__slots__ if name in marker}, **facts)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    (folder / ".work").mkdir(parents=True, exist_ok=True)
+    with open(folder / ".work" / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError(
+                f"Another process is preparing {folder}.", "Wait for it, or give another folder in [data] dataset."
+            ) from error
+        yield

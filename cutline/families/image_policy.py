@@ -1,0 +1,35 @@
+"""Image processors of one fixed input size, set to an image policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cutline.core.errors import CheckpointError
+from cutline.families.settings import ImagePolicy
+
+
+def fixed_size(image_processor: Any, policy: ImagePolicy) -> None:
+    """Sets an image processor of fixed size to a policy.
+
+    Args:
+        image_processor: a Hugging Face image processor; its sizes are changed in place.
+        policy: ``size`` None keeps the processor's own side; ``fit`` "model" keeps its way of resizing.
+    """
+    if policy.size is None and policy.fit == "model":
+        return
+    crop = dict(getattr(image_processor, "crop_size", None) or {})
+    size = dict(image_processor.size)
+    side = policy.size or crop.get("height") or size.get("height") or size.get("shortest_edge")
+    if side is None:
+        raise CheckpointError(
+            f"{type(image_processor).__name__} doesn't say its input size.", "Give [model.image] size = … in px."
+        )
+    if policy.fit == "squash" or (policy.fit == "model" and "height" in size):
+        image_processor.size = {"height": side, "width": side}
+        image_processor.do_center_crop = False
+    else:
+        shortest = size.get("shortest_edge", side)
+        scale = shortest / crop["height"] if policy.fit == "model" and crop else 1.0
+        image_processor.size = {"shortest_edge": round(side * scale)}
+        image_processor.crop_size = {"height": side, "width": side}
+        image_processor.do_center_crop = True

@@ -1,0 +1,142 @@
+"""Opening a checkpoint with its language model in 4 or 8 bits, by bitsandbytes.
+
+Source: Dettmers et al. 2023, arXiv:2305.14314 (NF4, double quantisation); Dettmers et al. 2022, arXiv:2208.07339 (8
+bits). Only matrices of the part ``text`` are quantised: quantised vision towers and bridges lose what they see, and a
+quantised output layer loses words.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
+
+from cutline.core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from cutline.families.base import Family
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How matrices are quantised.
+
+    Attributes:
+        kind: "nf4" (4.5 bits a weight, 4.1 with ``double``) or "int8".
+        double: NF4's scales are quantised, too.
+        compute: what NF4 matrices are multiplied in; int8 multiplies in integers, outliers in 16 bits.
+        device: where they are quantised and stay.
+    """
+
+    kind: Literal["nf4", "int8"]
+    double: bool
+    compute: torch.dtype
+    device: torch.device
+
+
+_wanted: ContextVar[Quantization | None] = ContextVar("quantization", default=None)
+
+
+@contextmanager
+def quantizing(quantization: Quantization | None) -> Iterator[None]:
+    """Every checkpoint that ``Family.load_whole`` opens in this context is quantised so.
+
+    Raises:
+        CheckpointError: bitsandbytes is missing, or can't do it here.
+    """
+    if quantization is not None:
+        _check(quantization)
+    token = _wanted.set(quantization)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
+
+
+def _check(quantization: Quantization) -> None:
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every call what it casts
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise CheckpointError(
+            f'[model] quantize = "{quantization.kind}" needs bitsandbytes.',
+            'Install it: pip install "cutline[bnb]"; or leave quantize out.',
+        ) from error
+    kind = quantization.device.type
+    known = {getattr(device, "type", device) for device in bitsandbytes.supported_torch_devices}
+    if kind not in known:
+        raise CheckpointError(
+            f"bitsandbytes {bitsandbytes.__version__} can't quantise on {kind}.",
+            f"Use one of {', '.join(sorted(known & {'cuda', 'cpu', 'xpu', 'hpu'}))}, or leave [model] quantize out.",
+        )
+
+
+def options(family: type[Family], kind: Any, checkpoint: str, config: Any = None) -> dict[str, Any]:
+    """What ``from_pretrained`` takes to quantise in this context; nothing outside of one.
+
+    Raises:
+        CheckpointError: the model's text part has nothing to quantise.
+    """
+    wanted = _wanted.get()
+    if wanted is None:
+        return {}
+    quantised, others = _matrices(family, kind, config or kind.config_class.from_pretrained(checkpoint))
+    if not quantised:
+        raise CheckpointError(
+            f"The text part of {family.name()} has no linear layers to quantise.", "Leave [model] quantize out."
+        )
+    common: dict[str, Any] = {"llm_int8_skip_modules": others}
+    if wanted.kind == "nf4":
+        how = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=wanted.double,
+            bnb_4bit_compute_dtype=wanted.compute,
+            **common,
+        )
+    else:
+        how = BitsAndBytesConfig(load_in_8bit=True, **common)
+    return {"quantization_config": how, "device_map": {"": str(wanted.device)}}
+
+
+def _matrices(family: type[Family], kind: Any, config: Any) -> tuple[list[str], list[str]]:
+    """Names of the linear layers of the text part, and of all others; from the configuration, without weights."""
+    with torch.device("meta"):
+        model = kind(config)
+    bare = family.__new__(family)  # a family's parts may depend on the model's architecture, and on nothing else
+    nn.Module.__init__(bare)
+    bare.model, bare.config = model, model.config
+    quantised: list[str] = []
+    others: list[str] = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            (quantised if bare.part_of(f"{name}.weight") == "text" else others).append(name)
+    return quantised, others
+
+
+def finish(model: Any) -> str | None:
+    """Readies a model that was opened; returns the kind of quantisation that it has, also of one stored so."""
+    found = None
+    for module in model.modules():
+        name = type(module).__name__
+        if name == "Linear4bit":
+            found = "nf4"
+            # the fast path for processors with AVX512-BF16 fails for sizes that are no multiples of 64 × 32
+            module.support_avx512bf16_for_cpu = False
+        elif name == "Linear8bitLt":
+            found = "int8"
+    return found
+
+
+def numel(parameter: nn.Parameter) -> int:
+    """Number of weights; a quantised matrix holds two in a byte."""
+    state = getattr(parameter, "quant_state", None)
+    return int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()

@@ -1,0 +1,48 @@
+"""What every metric that looks through a pretrained model can be told. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from cutline.core import hub
+from cutline.core.config import Section
+from cutline.core.errors import ScoreError
+
+
+class EncoderSettings(Section):
+    """A metric's own settings add ``model`` with its usual checkpoint."""
+
+    model: str
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="precision of the model; stands in the signature, because it moves the score"
+    )
+    device: str = Field("auto", description='"auto", "cpu", "cuda", "cuda:1", "mps"')
+    batch_size: int = Field(64, ge=1, description="texts or images at a time; changes no score but by rounding")
+
+
+def check_checkpoint(metric: str, settings: EncoderSettings) -> None:
+    """Looks for the checkpoint's configuration, without opening the checkpoint.
+
+    Raises:
+        ScoreError: there is none.
+    """
+    if settings.model == "tiny":
+        return
+    from transformers import AutoConfig
+
+    hub.look_before(settings.model)
+    try:
+        AutoConfig.from_pretrained(settings.model)
+    except (OSError, ValueError) as error:
+        raise not_opened(metric, settings, error) from error
+
+
+def not_opened(metric: str, settings: EncoderSettings, error: Exception) -> ScoreError:
+    """The error of a checkpoint that could not be opened."""
+    words = " ".join(str(error).split())[:200]
+    return ScoreError(
+        f"{metric}: the checkpoint {settings.model} could not be opened: {type(error).__name__}: {words}",
+        f"Give a folder or a name on the hub as [score.{metric}] model (--set {metric}.model=…).",
+    )

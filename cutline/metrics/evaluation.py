@@ -1,0 +1,306 @@
+"""Scores with baselines beside them, as files and as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from cutline.core import jsonl
+from cutline.core.errors import ScoreError
+from cutline.core.records import Prediction, Score
+from cutline.metrics import baselines
+from cutline.metrics.base import Candidates, Floats, References
+from cutline.metrics.comparison import Difference, pair
+from cutline.metrics.scorer import Caption, Scorer, broken_lines, check_ids, missing_warning, score
+from cutline.metrics.settings import ScoreSettings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Evaluation", "Scorer", "check_ids", "evaluate", "score", "table"]
+
+#: The name of what is scored, where it is held against a baseline.
+MADE = "predictions"
+
+#: What is said of captions whose prompts were made from the references.
+ORACLE = (
+    "The context was made from the references (oracle = true): these are oracle scores, the best that context could "
+    "do, and no results to compare with others."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """All that is known about one set of predictions.
+
+    Attributes:
+        scores: score's name → score.
+        baselines: baseline's name → its scores, of the metrics that compare captions with references.
+        differences: baseline's name → score's name → the predictions held against it by paired tests, image by image;
+            of the baselines that have the same images and references.
+        counts: images, references, predictions that are empty, failed, missing, unfinished.
+        warnings: what to mind, a sentence each.
+        notes: baseline's name → how it was made.
+        ids, captions, references: one an image, in the order of the scores' ``per_image``.
+    """
+
+    scores: dict[str, Score]
+    baselines: dict[str, dict[str, Score]] = field(default_factory=dict)
+    differences: dict[str, dict[str, Difference]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    notes: dict[str, str] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+    references: tuple[tuple[str, ...], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``scores.json``."""
+        row = {
+            "scores": [found.to_json() for found in self.scores.values()],
+            "baselines": {
+                name: [found.to_json() for found in scores.values()] for name, scores in self.baselines.items()
+            },
+            "differences": {
+                name: [found.to_json() for found in differences.values()]
+                for name, differences in self.differences.items()
+            },
+            "counts": self.counts,
+            "warnings": list(self.warnings),
+            "notes": self.notes,
+        }
+        return cast("dict[str, Any]", _plain(row))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes ``per_image.jsonl`` and then ``scores.json`` into a folder."""
+        per_image = {name: found.per_image for name, found in self.scores.items()}
+        rows = [
+            {
+                "id": name,
+                "caption": caption,
+                "references": list(texts),
+                "scores": {metric: values[place] for metric, values in per_image.items()},
+            }
+            for place, (name, caption, texts) in enumerate(zip(self.ids, self.captions, self.references, strict=True))
+        ]
+        lines = "".join(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in rows)
+        jsonl.write_atomically(Path(folder) / "per_image.jsonl", lines)
+        text = json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n"
+        jsonl.write_atomically(Path(folder) / "scores.json", text)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Evaluation:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ScoreError: the folder holds no scores.
+        """
+        folder = Path(folder)
+        if not (folder / "scores.json").is_file():
+            raise ScoreError(f"There are no scores in {folder}.", "Score the predictions first (cutline score).")
+        found = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        rows = list(jsonl.read(folder / "per_image.jsonl")) if (folder / "per_image.jsonl").is_file() else []
+        per_image = {
+            row["metric"]: tuple(
+                float("nan") if line["scores"][row["metric"]] is None else line["scores"][row["metric"]]
+                for line in rows
+            )
+            for row in found["scores"]
+        }
+        return cls(
+            scores={
+                row["metric"]: Score.from_json({**row, "per_image": per_image[row["metric"]]})
+                for row in found["scores"]
+            },
+            baselines={
+                name: {row["metric"]: Score.from_json(row) for row in scores}
+                for name, scores in found["baselines"].items()
+            },
+            differences={
+                name: {row["metric"]: Difference(**row) for row in rows}
+                for name, rows in found.get("differences", {}).items()
+            },
+            counts=found["counts"],
+            warnings=tuple(found["warnings"]),
+            notes=found.get("notes", {}),
+            ids=tuple(row["id"] for row in rows),
+            captions=tuple(row["caption"] for row in rows),
+            references=tuple(tuple(row["references"]) for row in rows),
+        )
+
+
+def evaluate(
+    predictions: Mapping[str, Caption],
+    references: Mapping[str, Sequence[str]],
+    training_captions: Mapping[str, Sequence[str]] | Sequence[Sequence[str]] | Sequence[str] | None = None,
+    groups: Mapping[str, Hashable] | Sequence[Hashable] | None = None,
+    settings: ScoreSettings | None = None,
+    contexts: Mapping[str, str] | None = None,
+    allow_missing: bool = False,
+    images: Mapping[str, str | Path] | None = None,
+    oracle: bool = False,
+) -> Evaluation:
+    """Scores predictions and, beside them, captions that don't know the image.
+
+    Args:
+        predictions, references, groups, allow_missing: as for :func:`cutline.metrics.scorer.score`.
+        training_captions: the captions of the training images (or one caption each); the constant caption is the best
+            of them, judged by training captions alone. None: no such baseline.
+        contexts: image id → the text that stood in the prompt; copied as a caption it is a baseline, too.
+        images: image id → its file, for metrics that look at the images.
+        oracle: the context was made from the references; every score's signature and a warning then say so.
+
+    Raises:
+        ScoreError: see :func:`cutline.metrics.scorer.score`.
+    """
+    settings = settings or ScoreSettings()
+    training = [[item] if isinstance(item, str) else item for item in _values(training_captions or ())]
+    known = References(
+        references, training=[text for texts in training for text in texts], contexts=contexts, images=images
+    )
+    scorer = Scorer(
+        known,
+        settings.metrics,
+        groups=groups,
+        resamples=settings.resamples,
+        seed=settings.seed,
+        options=settings.options,
+    )
+    candidates = scorer.candidates(predictions, allow_missing)
+    missing = len(scorer.references) - len(predictions)
+    warnings = scorer.warnings()
+    warnings += broken_lines(candidates.captions, "predictions")
+    if oracle:
+        warnings.insert(0, ORACLE)
+    warnings += missing_warning(missing, len(scorer.references))
+    if candidates.several:
+        many = sum(len(texts) > 1 for texts in candidates.several)
+        warnings.append(f"{many} images have several captions: the first was scored, self_bleu looks at all of them.")
+    statistics = scorer.statistics(candidates)
+    beside, differences, notes = _baselines(scorer, candidates, statistics, training, contexts, settings, warnings)
+    scores = scorer.score_candidates(candidates, statistics=statistics)
+    warnings += scorer.left_out(scores)
+    if oracle:
+        scores = {name: replace(one, signature=f"{one.signature}|context:oracle") for name, one in scores.items()}
+    return Evaluation(
+        scores=scores,
+        baselines=beside,
+        differences=differences,
+        counts=_counts(predictions, candidates, missing),
+        warnings=tuple(warnings),
+        notes=notes,
+        ids=scorer.references.ids,
+        captions=tuple(candidates.captions),
+        references=tuple(scorer.references.captions),
+    )
+
+
+def _counts(predictions: Mapping[str, Caption], candidates: Candidates, missing: int) -> dict[str, int]:
+    records = [found for found in predictions.values() if isinstance(found, Prediction)]
+    done = [found for found in records if found.status == "ok" and found.caption is not None]
+    return {
+        "images": len(candidates.captions),
+        "references": int(candidates.references.per_image.sum()),
+        "empty": candidates.empty,
+        "failed": sum(found.status == "failed" for found in records),
+        "missing": missing,
+        "unfinished": sum(not found.finished for found in done),
+    }
+
+
+def _baselines(
+    scorer: Scorer,
+    candidates: Candidates,
+    statistics: Floats,
+    training: Sequence[Sequence[str]],
+    contexts: Mapping[str, str] | None,
+    settings: ScoreSettings,
+    warnings: list[str],
+) -> tuple[dict[str, dict[str, Score]], dict[str, dict[str, Difference]], dict[str, str]]:
+    """The baselines' scores, the predictions against them, and how each was made; warns of what could not be made."""
+    found: dict[str, dict[str, Score]] = {}
+    differences: dict[str, dict[str, Difference]] = {}
+    notes: dict[str, str] = {}
+    references = scorer.references
+
+    def add(name: str, captions: Sequence[str], note: str) -> None:
+        blind = references.candidates(captions)
+        try:
+            counted = scorer.statistics(blind)
+        except ScoreError as error:  # a metric that can only judge what it was given something about
+            warnings.append(f"The baseline {name} could not be scored: {error.problem}")
+            return
+        found[name] = scorer.score_candidates(blind, only_comparing=True, statistics=counted)
+        notes[name] = note
+        if scorer.resamples:
+            tested, _ = pair(scorer, (name, MADE), {name: blind, MADE: candidates}, {name: counted, MADE: statistics})
+            differences[name] = {row.metric: row for row in tested if row.metric in scorer.comparing}
+
+    if any(training):
+        caption = baselines.constant_caption(training, references.tokenizer, settings.seed)
+        add(
+            baselines.CONSTANT,
+            [caption] * len(references),
+            f"“{caption}”, the training caption with the best CIDEr over the training captions, for every image.",
+        )
+    else:
+        warnings.append("No training captions are known: there is no constant caption to compare with.")
+    others = baselines.derangement(scorer.groups or references.ids, settings.seed)
+    if others is None:
+        warnings.append("One group holds more than half of the images: no captions of another image to compare with.")
+    else:
+        note = f"The same predictions, each given to an image of another group (seed {settings.seed})."
+        add(baselines.SHUFFLED, [candidates.captions[place] for place in others], note)
+    if contexts and any(contexts.get(name) for name in references.ids):
+        copied = [contexts.get(name, "") for name in references.ids]
+        add(baselines.CONTEXT, copied, "The text that stood in the prompt, as the caption.")
+    several = {name: texts for name, texts in zip(references.ids, references.captions, strict=True) if len(texts) > 1}
+    if several:
+        human = scorer.again({name: texts[1:] for name, texts in several.items()})
+        captions = human.references.candidates([texts[0] for texts in several.values()])
+        found[baselines.HUMAN] = human.score_candidates(captions, only_comparing=True)
+        notes[baselines.HUMAN] = (
+            f"The first reference against the others, for {len(several)} images; one reference fewer than above."
+        )
+    return found, differences, notes
+
+
+def _values(
+    training: Mapping[str, Sequence[str]] | Sequence[Sequence[str]] | Sequence[str],
+) -> list[Sequence[str] | str]:
+    return list(training.values()) if isinstance(training, Mapping) else list(training)
+
+
+def _plain(value: Any) -> Any:
+    """NaN as null: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def table(evaluation: Evaluation) -> Table:
+    """The scores for people: value, interval, and the baselines' values beside them."""
+    from rich.table import Table
+
+    found = Table(title=f"{evaluation.counts.get('images', 0):,} images", title_justify="left")
+    found.add_column("score", no_wrap=True)
+    found.add_column("value", justify="right", no_wrap=True)
+    drawn = any(one.low != one.high for one in evaluation.scores.values())  # without resamples there are no intervals
+    if drawn:
+        found.add_column("95 % interval", justify="right", no_wrap=True)
+    for name in evaluation.baselines:
+        found.add_column(name, justify="right")
+    for name, mine in evaluation.scores.items():
+        others = [scores.get(name) for scores in evaluation.baselines.values()]
+        found.add_row(
+            name,
+            f"{mine.value:.4f}",
+            *([f"{mine.low:.3f}–{mine.high:.3f}"] if drawn else []),
+            *(f"{other.value:.4f}" if other else "" for other in others),
+        )
+    return found

@@ -1,0 +1,93 @@
+"""What a recipe's stages need of its data, asked when that is prepared and before hours of training or captioning."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from cutline.core.errors import CutlineError, DataError
+from cutline.data.dataset import Dataset
+from cutline.run.recipe import Recipe
+
+if TYPE_CHECKING:
+    from cutline.core.records import Sample
+
+#: What a split is needed for.
+_FOR = {"train": "to train on", "val": "to choose the best checkpoint by"}
+
+_ADD_CONTEXT = "Name its columns in [data.columns] context, or add [data.steps.context]"
+
+
+def refuse(recipe: Recipe, dataset: Dataset, split: str, stages: Collection[str], tiny: bool = False) -> None:
+    """Stops before the long work where a stage would stop in it.
+
+    Args:
+        dataset: prepared, but without what bootstrapping would add.
+        split: what is captioned; of a recipe for retrieval, what is ranked ("": all).
+        stages: those that the recipe has and that are wanted.
+        tiny: a rehearsal, in which drawn shapes without context may stand in for the data.
+
+    Raises:
+        CutlineError: a stage can't be done with these data.
+    """
+    if "train" in stages and recipe.train:
+        _training(recipe, dataset, tiny)
+    if "retrieve" in stages:
+        images = dataset.split(split) if split else dataset
+        if not any(images.column("captions")):
+            raise DataError(f"No image of {split or dataset.path} has a caption to be found by.", "Give it captions.")
+    if {"caption", "score", "ablate"} & set(stages):
+        wanted = dataset.split(split)
+        if "score" in stages and not any(wanted.column("captions")):
+            raise CutlineError(f"No image of {split} has a caption to score against.", "Leave score out of --only.")
+        if "ablate" in stages and recipe.ablation:
+            _ablation(recipe, list(wanted), tiny)
+
+
+def captioned_split(dataset: Dataset, name: str) -> Dataset:
+    """A split that training needs: "train" or "val".
+
+    Raises:
+        DataError: it isn't there, or none of its images has a caption.
+    """
+    if name not in dataset.splits():
+        raise DataError(
+            f"{dataset.path} has no split {name!r} {_FOR[name]}; it has {', '.join(dataset.splits()) or 'none'}.",
+            f"Add {name} to the source's split column, or leave the splits to [data] val and test.",
+        )
+    found = dataset.split(name)
+    if not any(found.column("captions")):
+        raise DataError(f"No image of the split {name} has a caption {_FOR[name]}.", "Give it captions.")
+    return found
+
+
+def _training(recipe: Recipe, dataset: Dataset, tiny: bool) -> None:
+    if recipe.bootstrap:  # which may bring all that is trained on
+        captioned_split(dataset, "val")
+        return
+    training = captioned_split(dataset, "train")
+    captioned_split(dataset, "val")
+    asked = recipe.train and recipe.train.drop_context
+    if asked and not tiny and not any(context != "{}" for context in training.column("context")):
+        raise CutlineError(
+            f"[train] drop_context = {asked}: no training image has context.",
+            f"{_ADD_CONTEXT}, or leave drop_context out.",
+        )
+
+
+def _ablation(recipe: Recipe, samples: list[Sample], tiny: bool) -> None:
+    from cutline.ablation.ablate import refuse_prompt, refuse_samples
+    from cutline.ablation.contexts import changed
+    from cutline.data.context.named_entities import Recogniser
+    from cutline.families.open import prompt_of
+
+    settings = recipe.ablation
+    assert settings is not None
+    if not tiny:  # a miniature has the prompt of its family
+        refuse_prompt(prompt_of(recipe.model))
+    refuse_samples(samples)
+    if "shuffled" in settings.conditions:  # which needs images of several groups
+        changed("shuffled", samples, lambda sample: sample, recipe.score.seed)
+    step = recipe.data.steps.chosen("checked").get("context")
+    for model in {settings.names, step.model if step and "oracle" in settings.conditions else ""} - {""}:
+        Recogniser(model).close()

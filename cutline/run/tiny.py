@@ -1,0 +1,82 @@
+"""A recipe cut down to a rehearsal: what ``--tiny`` runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cutline.core import ranks
+from cutline.core.progress import say
+from cutline.data.settings import DataSettings
+from cutline.data.steps import Steps
+
+if TYPE_CHECKING:
+    from cutline.bootstrap.settings import BootstrapSettings
+    from cutline.run.run import Recipe
+
+
+def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe, cut down to what a CPU does in a minute. Where its data isn't here, drawn shapes stand in."""
+    data = recipe.data.model_copy(update={"limit": 12, "dataset": None, "steps": _without_models(recipe.data.steps)})
+    ablation = recipe.ablation and recipe.ablation.model_copy(update={"names": ""})
+    if data.source is None or not Path(data.source).exists():
+        from cutline.images import shapes
+
+        say(f"tiny: {data.source} is not here; drawn shapes stand in for it")
+        drawn = folder / "shapes"
+        if ranks.is_first() and not (drawn / "captions.csv").exists():
+            shapes.draw(drawn, train=12, val=12, test=12)
+        data, ablation = DataSettings(source=str(drawn), limit=12), None  # shapes have no context
+    train = recipe.train and recipe.train.model_copy(
+        update={"max_steps": 4, "evaluate_every": 2, "batch_size": 2, "accumulate": min(2, recipe.train.accumulate),
+                "warmup": 0.5, "patience": 0, "val_images": 4, "val_max_tokens": 8, "log_every": 1, "trackers": [],
+                "precision": "auto", "fsdp": None, "deepspeed": None, "parts": _of_miniature(recipe.train.parts),
+                "optimizer": recipe.train.optimizer.removeprefix("paged_")}
+    )  # fmt: skip
+    if train:  # the guards are rehearsed, but nothing that a random miniature says can stop it
+        train = train.model_copy(update={"guards": train.guards.model_copy(update={"every": 2, "patience": 1000})})
+    if train and train.align:
+        short = {"max_steps": 2, "parts": _of_miniature(train.align.parts)}
+        train = train.model_copy(update={"align": train.align.model_copy(update=short)})
+    if train and train.reward_after is not None:
+        train = train.model_copy(update={"reward_after": 0.05, "reward_draws": 2})
+    if train and train.retrieval:
+        short = {"chunk": 1 if train.retrieval.chunk else None, "queue": min(4, train.retrieval.queue)}
+        train = train.model_copy(update={"retrieval": train.retrieval.model_copy(update=short)})
+    generate = recipe.generate.model_copy(update={"max_tokens": 12, "beams": min(2, recipe.generate.beams),
+                                                  "batch_size": 4, "split": "auto"})  # fmt: skip
+    score = recipe.score.rehearsed()
+    changed: dict[str, Any] = {"data": data, "train": train, "generate": generate, "score": score, "ablation": ablation}
+    changed |= {"bootstrap": _bootstrap(recipe.bootstrap, folder)}
+    return recipe.model_copy(update=changed)
+
+
+def _without_models(steps: Steps) -> Steps:
+    """The filter's model stays away: a rehearsal opens no checkpoint, and a miniature's scores would mean nothing."""
+    chosen = steps.chosen().get("filter")
+    if chosen is None or not chosen.model:
+        return steps
+    say(f"tiny: captions are not scored by {chosen.model}")
+    return steps.model_copy(update={"filter": chosen.model_copy(update={"model": ""})})
+
+
+def _bootstrap(settings: BootstrapSettings | None, folder: Path) -> BootstrapSettings | None:
+    """A miniature is sure of nothing, so that a half of all is kept, whatever it says."""
+    if settings is None or settings.web is None:
+        return settings
+    web = settings.web.model_copy(update={"limit": 12, "dataset": None})
+    if web.source is None or not Path(web.source).exists():
+        from cutline.images import shapes
+
+        drawn = folder / "web-shapes"
+        if ranks.is_first() and not (drawn / "captions.csv").exists():
+            shapes.draw(drawn, train=12, val=0, test=0, seed=1)
+        web = DataSettings(source=str(drawn), limit=12)
+    generate = settings.generate.model_copy(update={"max_tokens": 12, "batch_size": 4})
+    keep = settings.keep.model_copy(update={"share": 0.5})
+    return settings.model_copy(update={"web": web, "generate": generate, "keep": keep})
+
+
+def _of_miniature(parts: dict[str, str]) -> dict[str, str]:
+    """Policies for a model of two layers: of "last:8" it has the last one."""
+    return {part: "last:1" if policy.startswith("last:") else policy for part, policy in parts.items()}
