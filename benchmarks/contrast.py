@@ -75,7 +75,7 @@ def step(width: int, layers: int, size: int, count: int, chunk: int | None, *, i
     family = BlipMatcher(model, tiny.image_processor, tiny.tokenizer)
     open_parts(family, {})
     truth = Truth(samples)
-    retriever = Retriever(family, RetrievalSettings(chunk=chunk, itm=float(itm)), truth).train()
+    retriever = Retriever(family, RetrievalSettings(mini_batch_size=chunk, itm=float(itm)), truth).train()
     batch = RetrievalBatch(
         visual={"pixel_values": torch.empty(count, 3, size, size).uniform_(-1, 1)},
         captions=captions,

@@ -151,7 +151,7 @@ def test_what_is_kept_is_merged_with_where_it_came_from(done, web, human):
 
 def test_the_merged_dataset_is_trained_on(done, tmp_path):
     _, folder = done
-    chosen = TrainSettings(max_steps=2, evaluate_every=2, batch_size=4, warmup=0, retrieval={})
+    chosen = TrainSettings(max_steps=2, eval_steps=2, batch_size=4, warmup_steps=0, retrieval={})
     facts = training.train(mixture(), Dataset.open(folder / "dataset"), chosen, tmp_path)
     assert facts["steps"] == 2
 

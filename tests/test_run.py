@@ -35,7 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "family": "vision_encoder_decoder",
         "new": {"vision_layers": 1, "vision_width": 16, "text_layers": 1, "text_width": 16, "heads": 2},
     },
-    "train": {"max_steps": 6, "evaluate_every": 2, "batch_size": 4, "log_every": 1, "val_max_tokens": 6},
+    "train": {"max_steps": 6, "eval_steps": 2, "batch_size": 4, "logging_steps": 1, "val_max_new_tokens": 6},
     "generate": {"max_tokens": 8, "batch_size": 2},
     "score": {"resamples": 50},
 }

@@ -24,7 +24,7 @@ checkpoint = "model"
 [train]
 max_steps = 1
 batch_size = 2
-val_max_tokens = 3
+val_max_new_tokens = 3
 
 [generate]
 max_tokens = 3
@@ -89,7 +89,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "no [model]": ("no_model", r"the section \[model\] is missing", r"Add \[model\]"),
     "no source": ("no_source", "data.source is missing", "Name a file or folder with captioned images"),
     "wrong type": ("good --set train.batch_size=many", 'train.batch_size = "many": must be a whole number', "images"),
-    "wrong choice": ("good --set train.schedule=cosin", "must be one of 'cosine'", 'Did you mean "cosine"?'),
+    "wrong choice": ("good --set train.lr_scheduler_type=cosin", "must be one of 'cosine'", 'Did you mean "cosine"?'),
     "out of range": ("good --set train.lr=-1", "train.lr = -1: must be above 0", "peak learning rate"),
     "malformed --set": ("good --set train.lr", "--set train.lr is not of the form", "For example --set train.epochs=3"),
     "unknown stage": ("good --only prepare,trian", "There is no stage 'trian'", "Stages: prepare, bootstrap, train,"),

@@ -37,7 +37,7 @@ CAPTIONING = ("caption", "score", "ablate")
 QUANTIZING = ("quantize", "double_quantize", "compute_dtype")
 
 #: Keys of [train] that change nothing about the result.
-_WITHOUT_EFFECT = {"guards", "log_every", "keep", "workers", "trackers"}
+_WITHOUT_EFFECT = {"guards", "logging_steps", "save_total_limit", "dataloader_num_workers", "report_to"}
 
 
 class Run:

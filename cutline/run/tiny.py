@@ -28,20 +28,36 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
             shapes.draw(drawn, train=12, val=12, test=12)
         data, ablation = DataSettings(source=str(drawn), limit=12), None  # shapes have no context
     train = recipe.train and recipe.train.model_copy(
-        update={"max_steps": 4, "evaluate_every": 2, "batch_size": 2, "accumulate": min(2, recipe.train.accumulate),
-                "warmup": 0.5, "patience": 0, "val_images": 4, "val_max_tokens": 8, "log_every": 1, "trackers": [],
-                "precision": "auto", "fsdp": None, "deepspeed": None, "parts": _of_miniature(recipe.train.parts),
-                "optimizer": recipe.train.optimizer.removeprefix("paged_")}
-    )  # fmt: skip
+        update={
+            "max_steps": 4,
+            "eval_steps": 2,
+            "batch_size": 2,
+            "gradient_accumulation_steps": min(2, recipe.train.gradient_accumulation_steps),
+            "warmup_steps": 0.5,
+            "patience": 0,
+            "val_images": 4,
+            "val_max_new_tokens": 8,
+            "logging_steps": 1,
+            "report_to": [],
+            "precision": "auto",
+            "fsdp": None,
+            "deepspeed": None,
+            "parts": _of_miniature(recipe.train.parts),
+            "optimizer": recipe.train.optimizer.removeprefix("paged_"),
+        }
+    )
     if train:  # the guards are rehearsed, but nothing that a random miniature says can stop it
         train = train.model_copy(update={"guards": train.guards.model_copy(update={"every": 2, "patience": 1000})})
     if train and train.align:
         short = {"max_steps": 2, "parts": _of_miniature(train.align.parts)}
         train = train.model_copy(update={"align": train.align.model_copy(update=short)})
-    if train and train.reward_after is not None:
-        train = train.model_copy(update={"reward_after": 0.05, "reward_draws": 2})
+    if train and train.scst:
+        train = train.model_copy(update={"scst": train.scst.model_copy(update={"start_epoch": 0.05, "samples": 2})})
     if train and train.retrieval:
-        short = {"chunk": 1 if train.retrieval.chunk else None, "queue": min(4, train.retrieval.queue)}
+        short = {
+            "mini_batch_size": 1 if train.retrieval.mini_batch_size else None,
+            "queue": min(4, train.retrieval.queue),
+        }
         train = train.model_copy(update={"retrieval": train.retrieval.model_copy(update=short)})
     generate = recipe.generate.model_copy(update={"max_tokens": 12, "beams": min(2, recipe.generate.beams),
                                                   "batch_size": 4, "split": "auto"})  # fmt: skip

@@ -52,7 +52,7 @@ _REMEDIES = {
     "empty": "Lower [train] lr; cutline check says whether the end token stands where it should.",
     "loops": "Lower [train] lr, or open fewer parts; [generate] no_repeat_ngram only hides it.",
     "echo": "Make sure by cutline check that the prompt is neither learnt nor said.",
-    "endless": "Make sure by cutline check that the end token is a label; else raise [train] val_max_tokens.",
+    "endless": "Make sure by cutline check that the end token is a label; else raise [train] val_max_new_tokens.",
     "same": "The image has no influence: open the bridge, or lower [train] lr; cutline check tries two images.",
 }
 

@@ -42,7 +42,7 @@ class RetrievalCollator:
         features = self.cache.get(samples) if self.cache else None
         visual = self.family.visual(samples, None, None, features)
         rows = [number for number, sample in enumerate(samples) for _ in sample.captions]
-        size = self.settings.chunk or len(samples)
+        size = self.settings.mini_batch_size or len(samples)
         chunks = range(0, len(samples), size) if self.settings.lm else range(0)
         captions = [caption for sample in samples for caption in sample.captions]
         batch = RetrievalBatch(
@@ -148,12 +148,12 @@ class RetrievalTrainer(CaptionTrainer):
         if settings.deepspeed or settings.fsdp:
             raise TrainingError(
                 "[train.retrieval] trains with torchrun's processes, each with the whole model.",
-                "Leave deepspeed and fsdp out; chunk bounds the memory.",
+                "Leave deepspeed and fsdp out; mini_batch_size bounds the memory.",
             )
         truth = Truth(training)
         self.retriever = Retriever(cast(RetrievalFamily, family), settings.retrieval, truth)
         validation = RetrievalValidation(
-            validating, settings.retrieval, cache, settings.retrieval.chunk or settings.batch_size
+            validating, settings.retrieval, cache, settings.retrieval.mini_batch_size or settings.batch_size
         )
         super().__init__(
             family,
@@ -171,7 +171,7 @@ class RetrievalTrainer(CaptionTrainer):
         """Forward and backward of each part of a batch; only the last one's gradients go to the other processes."""
         model.train()
         settings = self.retriever.settings
-        self.retriever.distill = settings.distill * self._risen(settings.distill_warmup)
+        self.retriever.alpha = settings.alpha * self._risen(settings.alpha_warmup)
         self.retriever.hardness = self._risen(settings.itm_warmup)
         with self.compute_loss_context_manager():
             parts = self.retriever.parts(inputs["batch"])

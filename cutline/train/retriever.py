@@ -142,7 +142,7 @@ class Retriever(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(0.07, device=family.device)) if family.scale() is None else None
         self._slow = [Slow(family, settings.momentum, settings.queue)] if settings.momentum is not None else []
         #: Share of the momentum encoder's distribution in the target; the trainer raises it slowly.
-        self.distill = settings.distill
+        self.alpha = settings.alpha
         #: Of ITM's negatives, from 0 to 1; raised slowly, too.
         self.hardness = 1.0
 
@@ -154,7 +154,7 @@ class Retriever(nn.Module):
             self.family.bound_scale()
             if self.temperature is not None:
                 self.temperature.clamp_(0.001, 0.5)
-        count, size = len(batch.pictures), self.settings.chunk or len(batch.pictures)
+        count, size = len(batch.pictures), self.settings.mini_batch_size or len(batch.pictures)
         tokens = sum(int((lm["labels"] != IGNORED).sum()) for lm in batch.lm)
         totals = {"lm": total(tokens, self.family.device)} if batch.lm else {}
         parts = [Part(batch, first, min(first + size, count), totals) for first in range(0, count, size)]
@@ -273,7 +273,7 @@ class Retriever(nn.Module):
              self.truth(keys.pictures, words).T),
         )  # fmt: skip
         for logits, soft, true in directions:
-            found = softmax_loss(logits * widened(times), true, (soft * widened(times)).detach(), self.distill)
+            found = softmax_loss(logits * widened(times), true, (soft * widened(times)).detach(), self.alpha)
             loss = loss + found / total(len(true), device)
         return loss / 2
 
@@ -342,7 +342,7 @@ class Retriever(nn.Module):
 
     def _write(self, part: Part, features: Batch) -> Tensor:
         """The sum over the part's caption tokens of their negative log-likelihood, in nats."""
-        size = self.settings.chunk or len(part.batch.pictures)
+        size = self.settings.mini_batch_size or len(part.batch.pictures)
         lm = {name: tensor.to(self.family.device) for name, tensor in part.batch.lm[part.first // size].items()}
         return self.family(lm | features).nll  # type: ignore[no-any-return]
 

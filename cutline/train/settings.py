@@ -35,7 +35,9 @@ class AlignSettings(Section):
     max_steps: int | None = Field(None, ge=1, description="stop this stage after so many steps, whatever epochs says")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of this stage")
     batch_size: int | None = Field(None, ge=1, description="examples a device and step; none: as in [train]")
-    accumulate: int | None = Field(None, ge=1, description="batches that make one step; none: as in [train]")
+    gradient_accumulation_steps: int | None = Field(
+        None, ge=1, description="batches that make one step; none: as in [train]"
+    )
 
     _policies = field_validator("parts")(_check_policies)
 
@@ -74,7 +76,7 @@ class RetrievalSettings(Section):
         "auto",
         description="the contrastive loss: over all candidates, or pair by pair; auto: as the family was trained",
     )
-    chunk: int | None = Field(
+    mini_batch_size: int | None = Field(
         None,
         ge=1,
         description="examples whose activations are in memory at a time; the loss is that of the whole batch "
@@ -86,11 +88,11 @@ class RetrievalSettings(Section):
     queue: int = Field(
         0, ge=0, description="keys of earlier steps that stay as candidates, of each kind; needs momentum"
     )
-    distill: float = Field(
+    alpha: float = Field(
         0.0, ge=0, lt=1, description="share of the slow copy's distribution in the target of ITC; needs momentum"
     )
-    distill_warmup: float = Field(
-        1.0, ge=0, description="epochs in which distill rises from 0; published: 1 for fine-tuning, 2 for pretraining"
+    alpha_warmup: float = Field(
+        1.0, ge=0, description="epochs in which alpha rises from 0; published: 1 for fine-tuning, 2 for pretraining"
     )
     rerank: int = Field(
         0, ge=0, description="validation: nearest candidates of each query that are ranked anew by ITM; 0: ITC alone"
@@ -109,8 +111,8 @@ class RetrievalSettings(Section):
     def _fits(self) -> RetrievalSettings:
         if self.itm != "auto" and self.itm < 0:
             raise ValueError("itm is below 0")
-        if self.momentum is None and (self.queue or self.distill):
-            raise ValueError("queue and distill need momentum, for example 0.995")
+        if self.momentum is None and (self.queue or self.alpha):
+            raise ValueError("queue and alpha need momentum, for example 0.995")
         if not (self.itc or self.itm or self.lm):
             raise ValueError("itc, itm and lm are all 0; there is nothing to learn")
         return self
@@ -126,6 +128,24 @@ class RetrievalSettings(Section):
         return frozenset(tasks[name] for name, weight in self.weights(can).items() if weight)
 
 
+class ScstSettings(Section):
+    """``[train.scst]``: self-critical sequence training, which rewards sampled captions by CIDEr.
+
+    Source: Rennie et al. 2017, arXiv:1612.00563.
+    """
+
+    start_epoch: float = Field(ge=0, description="epochs of the usual training before the first self-critical step")
+    lr: float = Field(1e-4, gt=0, description="learning rate of self-critical steps, falling to 0; keep it low")
+    samples: int = Field(5, ge=2, description="captions sampled for each image of a self-critical step")
+    interpolation: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="weights that are validated and saved: 0 are those before the first self-critical step, 1 the "
+        "current ones, and between them a linear interpolation",
+    )
+
+
 class TrainSettings(Section):
     parts: dict[str, str] = Field(
         default_factory=dict,
@@ -135,14 +155,15 @@ class TrainSettings(Section):
     lora: LoraSettings = LoraSettings()
     align: AlignSettings | None = Field(None, description="a stage before, which trains the bridge alone")
     retrieval: RetrievalSettings | None = Field(None, description="train for retrieval instead of captions")
+    scst: ScstSettings | None = Field(None, description="finish with self-critical training, which rewards CIDEr")
     epochs: float = Field(10, gt=0, description="times that each image–caption pair is seen")
     max_steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever epochs says")
     batch_size: int = Field(32, ge=1, description="examples a device and step: images with captions_per_image captions")
-    accumulate: int = Field(1, ge=1, description="batches whose gradients make one step together")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="batches whose gradients make one step together")
     captions_per_image: int | Literal["all"] = Field(
         1, description='captions of an image that one example holds; "all" sees each image once an epoch, and is faster'
     )
-    flip: bool = Field(
+    horizontal_flip: bool = Field(
         False, description="mirror a half of the images, but none whose captions say what is left or right"
     )
     drop_context: float = Field(
@@ -153,10 +174,10 @@ class TrainSettings(Section):
         default_factory=dict,
         description="peak learning rate of parts that differ from lr; same schedule, in proportion",
     )
-    schedule: Literal["cosine", "linear", "constant"] = Field(
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="of the learning rate, after warm-up"
     )
-    warmup: float = Field(0.05, ge=0, description="steps of warm-up; below 1 a share of all steps")
+    warmup_steps: float = Field(0.05, ge=0, description="steps of warm-up; below 1 a share of all steps")
     min_lr: float = Field(0.0, ge=0, description="learning rate at the end of the cosine")
     optimizer: str = Field(
         "adamw_torch",
@@ -167,37 +188,26 @@ class TrainSettings(Section):
     betas: tuple[float, float] = Field((0.9, 0.999), description="of Adam's moments")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over the vocabulary")
-    reward_after: float | None = Field(
-        None, ge=0, description="epochs after which drawn captions are rewarded by CIDEr (self-critical); none: never"
-    )
-    reward_lr: float = Field(1e-4, gt=0, description="learning rate of self-critical steps, falling to 0; keep it low")
-    reward_draws: int = Field(5, ge=2, description="captions drawn for each image of a self-critical step")
-    reward_share: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="what is validated and kept: this share of the way from likelihood's weights to the rewarded ones",
-    )
     precision: Dtype = Field("auto", description="of the arithmetic; auto: bfloat16 on a GPU that has it, else float32")
     gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
-    evaluate_every: int | Literal["epoch"] = Field(
-        "epoch", description="steps between validations, each with a checkpoint"
-    )
+    eval_steps: int | Literal["epoch"] = Field("epoch", description="steps between validations, each with a checkpoint")
     metric: str = Field("cider", description="score of the generated validation captions that chooses the checkpoint")
     val_images: int | None = Field(None, ge=2, description="validation images to caption each time; none: all")
-    val_beams: int = Field(1, ge=1, description="beams of the captions made for validation")
-    val_max_tokens: int = Field(40, ge=1, description="longest caption made for validation, in tokens")
+    val_num_beams: int = Field(1, ge=1, description="beams of the captions made for validation")
+    val_max_new_tokens: int = Field(40, ge=1, description="longest caption made for validation, in tokens")
     patience: int = Field(0, ge=0, description="stop after so many validations without a better score; 0: never")
-    keep: int = Field(2, ge=2, description="checkpoints kept for going on; one more is the best")
+    save_total_limit: int = Field(2, ge=2, description="checkpoints kept for going on; one more is the best")
     cache_features: bool = Field(True, description="compute a frozen vision part's features once and keep them on disk")
     cache_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="of the features on disk")
-    workers: int = Field(0, ge=0, description="processes that prepare batches; 0: the training process itself")
+    dataloader_num_workers: int = Field(
+        0, ge=0, description="processes that prepare batches; 0: the training process itself"
+    )
     guards: GuardSettings = GuardSettings()
-    log_every: int = Field(20, ge=1, description="steps between lines of the log")
+    logging_steps: int = Field(20, ge=1, description="steps between lines of the log")
     fsdp: str | None = Field(None, description='as the Trainer has it ("full_shard"), under torchrun')
     fsdp_config: str | None = Field(None, description="a JSON file with more of FSDP's settings")
     deepspeed: str | None = Field(None, description="a DeepSpeed configuration, a JSON file")
-    trackers: list[str] = Field(default_factory=list, description='"tensorboard", "wandb", "trackio", "mlflow", …')
+    report_to: list[str] = Field(default_factory=list, description='"tensorboard", "wandb", "trackio", "mlflow", …')
 
     _policies = field_validator("parts")(_check_policies)
 
@@ -205,10 +215,10 @@ class TrainSettings(Section):
     def _positive(self) -> TrainSettings:
         if self.captions_per_image != "all" and self.captions_per_image < 1:
             raise ValueError("captions_per_image is below 1")
-        if self.evaluate_every != "epoch" and self.evaluate_every < 1:
-            raise ValueError("evaluate_every is below 1")
-        if self.retrieval and self.reward_after is not None:
-            raise ValueError("reward_after rewards captions; leave it out of a training for retrieval")
+        if self.eval_steps != "epoch" and self.eval_steps < 1:
+            raise ValueError("eval_steps is below 1")
+        if self.retrieval and self.scst:
+            raise ValueError("scst rewards captions; leave it out of a training for retrieval")
         if self.retrieval and self.drop_context:
             raise ValueError("drop_context is of prompts; a training for retrieval has none")
         return self

@@ -96,7 +96,7 @@ def _align(
     said = {key: value for key, value in settings.align.model_dump().items() if value is not None}
     parts = dict.fromkeys(family.parts, "frozen") | settings.align.parts
     stage = settings.model_copy(
-        update={"align": None, "max_steps": None, "patience": 0, "reward_after": None} | said | {"parts": parts}
+        update={"align": None, "max_steps": None, "patience": 0, "scst": None} | said | {"parts": parts}
     )
     if (folder / WEIGHTS).exists():
         say("train: aligned before")
@@ -135,7 +135,7 @@ def _stage(
     check_rates(family, settings.part_lr)
     cache = None
     if settings.cache_features and family.see_only_frozen():
-        flipped = [mirrored(sample) for sample in training if may_mirror(sample)] if settings.flip else []
+        flipped = [mirrored(sample) for sample in training if may_mirror(sample)] if settings.horizontal_flip else []
         cache = _cached(family, [*training, *validating, *flipped], settings, cache_root)
     if family.serial and family.device.type == "cpu":
         torch.set_num_threads(1)
@@ -195,7 +195,9 @@ def _trainer(
     arguments: dict[str, Any],
 ) -> CaptionTrainer:
     training, validating = data
-    arguments = arguments | settings.model_dump(include={"part_lr", "flip", "drop_context"})
+    arguments = (
+        arguments | settings.model_dump(include={"part_lr", "drop_context"}) | {"flip": settings.horizontal_flip}
+    )
     if settings.retrieval:
         return RetrievalTrainer(family, settings, training, validating, cache, **arguments)
     return CaptionTrainer(
@@ -204,7 +206,7 @@ def _trainer(
         settings.label_smoothing,
         _critic(family, training, settings, cache),
         _first_critical_step(arguments["train_dataset"], settings),
-        settings.reward_lr,
+        settings.scst.lr if settings.scst else 0.0,
         eval_dataset=Examples(validating[ranks.rank() :: ranks.count()], "all"),
         data_collator=Collator(family, cache),
         **arguments,
@@ -216,10 +218,10 @@ def _guards(
 ) -> list[Guards]:
     if settings.retrieval or not settings.guards.enabled:  # they look at captions
         return []
-    until = _first_critical_step(examples, settings) if settings.reward_after is not None else math.inf
+    until = _first_critical_step(examples, settings) if settings.scst else math.inf
     panel = spread(validating, settings.guards.images)
     return [
-        Guards(family, panel, validating, settings.guards, settings.val_max_tokens, settings.label_smoothing, until,
+        Guards(family, panel, validating, settings.guards, settings.val_max_new_tokens, settings.label_smoothing, until,
                folder, steps)
     ]  # fmt: skip
 
@@ -232,7 +234,7 @@ def _what_the_trainer_refuses() -> Iterator[None]:
     except (ValueError, ImportError) as error:
         raise TrainingError(
             f"[train] can't be done: {' '.join(str(error).split())[:300]}",
-            "Change that key, or install what it needs; optimizer and trackers have the Trainer's names.",
+            "Change that key, or install what it needs; optimizer and report_to have the Trainer's names.",
         ) from error
 
 
@@ -241,21 +243,21 @@ def arguments(
 ) -> TrainingArguments:
     """The ``[train]`` section in the words of Hugging Face's Trainer; ``choose``: the best checkpoint is the result."""
     precision = precision_of(settings, device)
-    strategy = "epoch" if settings.evaluate_every == "epoch" else "steps"
-    every = settings.evaluate_every if isinstance(settings.evaluate_every, int) else 500
-    cosine = settings.schedule == "cosine" and settings.min_lr > 0
+    strategy = "epoch" if settings.eval_steps == "epoch" else "steps"
+    every = settings.eval_steps if isinstance(settings.eval_steps, int) else 500
+    cosine = settings.lr_scheduler_type == "cosine" and settings.min_lr > 0
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulate,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
         learning_rate=settings.lr,
-        lr_scheduler_type="cosine_with_min_lr" if cosine else settings.schedule
-        if settings.schedule != "constant" else "constant_with_warmup",
+        lr_scheduler_type="cosine_with_min_lr" if cosine else settings.lr_scheduler_type
+        if settings.lr_scheduler_type != "constant" else "constant_with_warmup",
         lr_scheduler_kwargs={"min_lr": settings.min_lr} if cosine else None,
-        warmup_steps=settings.warmup if settings.warmup < 1 else int(settings.warmup),
+        warmup_steps=settings.warmup_steps if settings.warmup_steps < 1 else int(settings.warmup_steps),
         optim=settings.optimizer,
         weight_decay=settings.weight_decay,
         adam_beta1=settings.betas[0],
@@ -267,15 +269,15 @@ def arguments(
         eval_steps=every,
         save_strategy=strategy,
         save_steps=every,
-        save_total_limit=settings.keep + 1,
+        save_total_limit=settings.save_total_limit + 1,
         load_best_model_at_end=choose,
         metric_for_best_model=f"eval_{settings.chosen_by}" if choose else None,
         greater_is_better=bool(settings.retrieval) or not lower_is_better(settings.metric) if choose else None,
-        logging_steps=settings.log_every,
+        logging_steps=settings.logging_steps,
         logging_nan_inf_filter=False,
         disable_tqdm=True,
-        report_to=settings.trackers or "none",
-        dataloader_num_workers=settings.workers,
+        report_to=settings.report_to or "none",
+        dataloader_num_workers=settings.dataloader_num_workers,
         dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False,
         label_names=["labels"],
@@ -304,7 +306,7 @@ def precision_of(settings: TrainSettings, device: torch.device) -> str:
 
 
 def _for_validation(settings: TrainSettings) -> GenerateSettings:
-    return GenerateSettings(beams=settings.val_beams, max_tokens=settings.val_max_tokens, batch_size=64)
+    return GenerateSettings(beams=settings.val_num_beams, max_tokens=settings.val_max_new_tokens, batch_size=64)
 
 
 def spread(samples: Sequence[Sample], count: int | None) -> list[Sample]:
@@ -317,20 +319,21 @@ def spread(samples: Sequence[Sample], count: int | None) -> list[Sample]:
 def _critic(
     family: Family, training: Sequence[Sample], settings: TrainSettings, cache: FeatureCache | None
 ) -> SelfCritic | None:
-    if settings.reward_after is None:
+    if settings.scst is None:
         return None
-    return SelfCritic(family, training, settings.reward_draws, settings.val_max_tokens, cache)
+    return SelfCritic(family, training, settings.scst.samples, settings.val_max_new_tokens, cache)
 
 
 def _reward_stage(family: Family, settings: TrainSettings, examples: Examples) -> RewardStage | None:
-    if settings.reward_after is None or settings.reward_share == 1:
+    if settings.scst is None or settings.scst.interpolation == 1:
         return None
-    return RewardStage(family, settings.reward_share, _first_critical_step(examples, settings))
+    return RewardStage(family, settings.scst.interpolation, _first_critical_step(examples, settings))
 
 
 def _first_critical_step(examples: Examples, settings: TrainSettings) -> int:
     batches = math.ceil(len(examples) / (settings.batch_size * ranks.count()))
-    return round((settings.reward_after or 0.0) * math.ceil(batches / settings.accumulate))
+    start_epoch = settings.scst.start_epoch if settings.scst else 0.0
+    return round(start_epoch * math.ceil(batches / settings.gradient_accumulation_steps))
 
 
 def _cached(family: Family, samples: Sequence[Sample], settings: TrainSettings, root: Path | None) -> FeatureCache:

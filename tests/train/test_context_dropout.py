@@ -83,8 +83,8 @@ def trained(dataset, folder, monkeypatch, **changes):
 
     monkeypatch.setattr(family, "encode", noted)
     settings = TrainSettings(
-        epochs=50, evaluate_every=3, batch_size=5, val_images=2, val_max_tokens=3, guards={"enabled": False},
-        schedule="constant", cache_features=False, **changes,
+        epochs=50, eval_steps=3, batch_size=5, val_images=2, val_max_new_tokens=3, guards={"enabled": False},
+        lr_scheduler_type="constant", cache_features=False, **changes,
     )  # fmt: skip
     verb.train(family, Told(dataset.path), settings, folder, cache_root=folder)
     return prompts, torch.cat([p.detach().flatten() for p in family.parameters()])
@@ -100,7 +100,7 @@ def test_killed_and_resumed_leaves_out_what_an_unbroken_run_does(dataset, tmp_pa
 
 
 def test_rewarded_captions_are_drawn_without_the_context_too(dataset, tmp_path, monkeypatch):
-    how = {"max_steps": 1, "reward_after": 0.0, "reward_draws": 2, "drop_context": 1.0}
+    how = {"max_steps": 1, "scst": {"start_epoch": 0.0, "samples": 2}, "drop_context": 1.0}
     prompts, _ = trained(dataset, tmp_path, monkeypatch, **how)
     assert len(prompts) >= 2  # the batch, and the captions drawn for it
     assert not any(told for row in prompts for _, told in row)

@@ -84,7 +84,7 @@ def test_features_below_the_trained_layers_are_cached_and_the_training_is_the_sa
         see = family.model.see
         monkeypatch.setattr(family.model, "see", lambda pixels, see=see: calls.append(len(pixels)) or see(pixels))
         settings = TrainSettings(
-            parts={"vision": "last:1"}, max_steps=4, evaluate_every=2, batch_size=4, lr=1e-2, val_max_tokens=4,
+            parts={"vision": "last:1"}, max_steps=4, eval_steps=2, batch_size=4, lr=1e-2, val_max_new_tokens=4,
             cache_features=cache, cache_dtype="float32",
         )  # fmt: skip
         verb.train(family, dataset, settings, tmp_path / str(cache), cache_root=tmp_path)

@@ -30,8 +30,8 @@ def vit_gpt2():
 
 
 def settings(**changes) -> TrainSettings:
-    usual: dict[str, Any] = {"max_steps": 8, "evaluate_every": 2, "batch_size": 3, "lr": 1e-3, "warmup": 0}
-    usual |= {"log_every": 1, "val_max_tokens": 20, "guards": GuardSettings(every=1, patience=2, images=3)}
+    usual: dict[str, Any] = {"max_steps": 8, "eval_steps": 2, "batch_size": 3, "lr": 1e-3, "warmup_steps": 0}
+    usual |= {"logging_steps": 1, "val_max_new_tokens": 20, "guards": GuardSettings(every=1, patience=2, images=3)}
     return TrainSettings(**(usual | changes))
 
 

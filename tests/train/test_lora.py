@@ -119,7 +119,10 @@ def test_what_was_trained_is_saved_small_and_says_the_same(dataset, tmp_path, na
     parts = {"vision": "frozen", "bridge": "full", "text": "lora", "head": "frozen"}
     before = say(family, dataset)
     verb.train(
-        family, dataset, settings(parts=parts, lora={"r": 2} | lora, max_steps=3, lr=3e-2, warmup=0), tmp_path / "train"
+        family,
+        dataset,
+        settings(parts=parts, lora={"r": 2} | lora, max_steps=3, lr=3e-2, warmup_steps=0),
+        tmp_path / "train",
     )
     family.save(tmp_path / "light")
     said = say(family, dataset)
@@ -146,7 +149,7 @@ def test_other_tools_open_the_adapters(dataset, tmp_path):
     from peft import PeftModel
 
     family = miniature(tmp_path / "base")
-    verb.train(family, dataset, settings(parts=TEXT_ONLY, max_steps=3, lr=3e-2, warmup=0), tmp_path / "train")
+    verb.train(family, dataset, settings(parts=TEXT_ONLY, max_steps=3, lr=3e-2, warmup_steps=0), tmp_path / "train")
     family.save(tmp_path / "light")
     theirs = find("qwen2_5_vl").load(str(tmp_path / "base"))
     theirs.model = PeftModel.from_pretrained(theirs.model, str(tmp_path / "light")).base_model.model

@@ -62,8 +62,10 @@ def test_cached_features_of_mirror_images_are_those_of_a_live_tower(dataset, tmp
     assert batch["mirrored"].tolist() == [False] * 4 + [True] * 4
 
 
-@pytest.mark.parametrize("changes", [{"cache_features": False}, {"reward_after": 0.0, "reward_draws": 2}])
+@pytest.mark.parametrize("changes", [{"cache_features": False}, {"scst": {"start_epoch": 0.0, "samples": 2}}])
 def test_training_with_mirror_images_runs_from_pixels_and_with_rewards(dataset, tmp_path, changes):
     family = find("cnn_rnn").tiny(["a red square"])
-    settings = TrainSettings(max_steps=2, evaluate_every=2, batch_size=3, flip=True, val_max_tokens=4, **changes)
+    settings = TrainSettings(
+        max_steps=2, eval_steps=2, batch_size=3, horizontal_flip=True, val_max_new_tokens=4, **changes
+    )
     assert verb.train(family, dataset, settings, tmp_path, cache_root=tmp_path)["steps"] == 2

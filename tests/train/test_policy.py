@@ -39,7 +39,7 @@ def test_each_part_has_its_learning_rate(dataset, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop.Log, "on_step_end", on_step_end)
     family = vit_gpt2()
-    changes = {"part_lr": {"bridge": 0.02, "vision": 0.001}, "warmup": 0, "lr": 0.01, "min_lr": 0.005}
+    changes = {"part_lr": {"bridge": 0.02, "vision": 0.001}, "warmup_steps": 0, "lr": 0.01, "min_lr": 0.005}
     verb.train(family, dataset, settings(**changes), tmp_path)
     for row in seen:
         assert row["bridge"] == pytest.approx(2 * row["text"])
@@ -53,7 +53,7 @@ def test_a_rate_of_an_unknown_part_is_named(dataset, tmp_path):
 
 
 def test_cosine_rises_falls_and_stays_above_its_floor(dataset, tmp_path):
-    verb.train(vit_gpt2(), dataset, settings(lr=0.01, warmup=2, min_lr=0.002, max_steps=8), tmp_path)
+    verb.train(vit_gpt2(), dataset, settings(lr=0.01, warmup_steps=2, min_lr=0.002, max_steps=8), tmp_path)
     found = rates(tmp_path)
     cosine = [0.002 + 0.008 * 0.5 * (1 + math.cos(math.pi * step / 6)) for step in range(7)]
     assert found == pytest.approx([0.0, 0.005, *cosine[:6]]) or found == pytest.approx([0.005, 0.01, *cosine[1:]])
@@ -162,7 +162,13 @@ def test_a_whole_training_with_adapters_is_the_same_with_recomputation(dataset, 
     found = []
     for wanted in (False, True):
         family = find("qwen2_5_vl").tiny(seed=3)
-        changes = {"parts": ADAPTERS, "lora": {"r": 2, "dropout": 0.0}, "optimizer": "sgd", "lr": 0.1, "warmup": 0}
+        changes = {
+            "parts": ADAPTERS,
+            "lora": {"r": 2, "dropout": 0.0},
+            "optimizer": "sgd",
+            "lr": 0.1,
+            "warmup_steps": 0,
+        }
         verb.train(
             family, dataset, settings(max_steps=2, gradient_checkpointing=wanted, **changes), tmp_path / str(wanted)
         )

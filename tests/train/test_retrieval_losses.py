@@ -71,10 +71,10 @@ def test_chunks_have_the_loss_and_gradient_of_the_whole_batch(dataset, kind, mom
     if momentum and kind.contrast == "sigmoid":
         pytest.skip("the sigmoid loss has no keys")
     lm = 0.5 if "caption" in kind.can else 0.0
-    settings = {"lm": lm, "momentum": momentum, "distill": 0.4 if momentum else 0.0, "queue": 8 if momentum else 0}
+    settings = {"lm": lm, "momentum": momentum, "alpha": 0.4 if momentum else 0.0, "queue": 8 if momentum else 0}
     found = {}
     for chunk in (None, 5, 1):
-        retriever = made(kind, torch.float64, chunk=chunk, **settings)
+        retriever = made(kind, torch.float64, mini_batch_size=chunk, **settings)
         batch = batched(retriever, samples(dataset))
         # statistics of a BatchNorm depend on what is in a batch together, so they stand still here
         found[chunk] = gradients(retriever, batch, train=kind.name() != "align")
@@ -94,7 +94,8 @@ def test_chunks_have_the_loss_and_gradient_of_the_whole_batch(dataset, kind, mom
 @pytest.mark.parametrize("kind", [Clip, BlipMatcher])
 def test_chunks_are_as_exact_in_float32(dataset, kind):
     (losses, whole), (cut, parts) = (
-        gradients(retriever, batched(retriever, samples(dataset))) for retriever in (made(kind), made(kind, chunk=5))
+        gradients(retriever, batched(retriever, samples(dataset)))
+        for retriever in (made(kind), made(kind, mini_batch_size=5))
     )
     assert cut == pytest.approx(losses, abs=1e-5)
     for name, gradient in whole.items():
@@ -103,7 +104,7 @@ def test_chunks_are_as_exact_in_float32(dataset, kind):
 
 def test_dropout_falls_alike_in_both_passes(dataset):
     """Else the gradient would be of vectors that the loss never saw."""
-    retriever = made(BlipMatcher, chunk=4, itm=0.0)
+    retriever = made(BlipMatcher, mini_batch_size=4, itm=0.0)
     for module in retriever.family.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.5
@@ -149,7 +150,7 @@ def test_what_is_kept_for_the_gradient_does_not_grow_with_the_batch(dataset):
             for n in range(6) for place, one in enumerate(few)]  # fmt: skip
     kept = {}
     for name, some, chunk in (("few", few, 2), ("many", many, 2), ("many whole", many, None)):
-        retriever = made(BlipMatcher, chunk=chunk, itm=0.0)
+        retriever = made(BlipMatcher, mini_batch_size=chunk, itm=0.0)
         kept[name] = peak(retriever, batched(retriever, some))
     assert kept["many"] < 1.1 * kept["few"]
     assert kept["many whole"] > 6 * kept["few"]
@@ -164,7 +165,7 @@ def test_an_image_that_every_text_is_taken_for_does_not_fill_the_memory(dataset,
     found, kept = {}, {}
     for most in (2, 100):
         monkeypatch.setattr("cutline.train.retriever.MOST_PAIRS", most)
-        retriever = made(BlipMatcher, torch.float64, chunk=2)
+        retriever = made(BlipMatcher, torch.float64, mini_batch_size=2)
         batch = batched(retriever, samples(dataset))
         kept[most] = peak(retriever, batch)
         found[most] = gradients(retriever, batch)
@@ -175,7 +176,7 @@ def test_an_image_that_every_text_is_taken_for_does_not_fill_the_memory(dataset,
 
 
 def test_a_chunk_of_which_nothing_is_drawn_for_matching(dataset):
-    retriever = made(BlipMatcher, chunk=1, itm_share=0.01)
+    retriever = made(BlipMatcher, mini_batch_size=1, itm_share=0.01)
     said, found = gradients(retriever, batched(retriever, samples(dataset)))
     assert said["itm"] > 0
     assert all(gradient.isfinite().all() for gradient in found.values())
@@ -336,7 +337,7 @@ def test_a_negative_is_found_though_the_true_pair_has_all_the_probability():
 def test_momentum_queue_and_soft_targets_are_the_published_ones(dataset):
     """Five steps beside the published procedure written plainly, with a queue that is full after two of them."""
     torch.manual_seed(0)
-    retriever = made(BlipMatcher, momentum=0.9, queue=5, distill=0.4, itm=0.0)
+    retriever = made(BlipMatcher, momentum=0.9, queue=5, alpha=0.4, itm=0.0)
     family, shots = retriever.family, list(dataset.split("train"))[:6]
     known = [
         Sample(id=one.id, image=one.image, captions=(f"one of {n}", f"two of {n}"), extra={**one.extra, "place": n})

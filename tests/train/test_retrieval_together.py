@@ -21,12 +21,12 @@ from cutline.images import shapes
 #: What is trained, [train.retrieval], and captions an example.
 KINDS = {
     "clip": ("clip", {}, 1),
-    "clip-cached": ("clip", {"chunk": 2}, 1),
-    "clip-momentum": ("clip", {"chunk": 2, "momentum": 0.9, "queue": 7, "distill": 0.3}, 1),
+    "clip-cached": ("clip", {"mini_batch_size": 2}, 1),
+    "clip-momentum": ("clip", {"mini_batch_size": 2, "momentum": 0.9, "queue": 7, "alpha": 0.3}, 1),
     "siglip": ("siglip", {}, 1),
     "blip": ("blip", {"rerank": 3}, 1),
-    "blip-cached": ("blip", {"chunk": 2}, "all"),
-    "blip-mixture": ("mixture", {"chunk": 3, "lm": 0.5}, 1),
+    "blip-cached": ("blip", {"mini_batch_size": 2}, "all"),
+    "blip-mixture": ("mixture", {"mini_batch_size": 3, "lm": 0.5}, 1),
 }
 
 TRAINING = """
@@ -56,8 +56,8 @@ for name, (family, section, captions) in kinds.items():
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    settings = TrainSettings(max_steps=3, evaluate_every=3, batch_size=8 // ranks.count(), lr=0.1, warmup=0,
-                             log_every=1, optimizer="sgd", captions_per_image=captions, retrieval=section)
+    settings = TrainSettings(max_steps=3, eval_steps=3, batch_size=8 // ranks.count(), lr=0.1, warmup_steps=0,
+                             logging_steps=1, optimizer="sgd", captions_per_image=captions, retrieval=section)
     drawn.clear()
     start = {n: t.clone() for n, t in model.model.state_dict().items()}
     verb.train(model, dataset, settings, out / name)

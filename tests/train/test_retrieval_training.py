@@ -21,7 +21,7 @@ from tests.train.test_training import Killed, kill_at, same, weights
 
 
 def settings(retrieval=None, **changes) -> TrainSettings:
-    usual = {"max_steps": 6, "evaluate_every": 2, "batch_size": 6, "lr": 1e-3, "warmup": 0, "log_every": 1}
+    usual = {"max_steps": 6, "eval_steps": 2, "batch_size": 6, "lr": 1e-3, "warmup_steps": 0, "logging_steps": 1}
     return TrainSettings(**(usual | {"retrieval": retrieval or {}} | changes))
 
 
@@ -31,7 +31,9 @@ def matcher():
 
 def test_killed_and_resumed_is_the_same_as_unbroken(dataset, tmp_path, monkeypatch):
     """To the last bit, with the momentum encoder, its queue, drawn negatives and the learnt temperature."""
-    chosen = settings({"momentum": 0.9, "queue": 10, "distill": 0.4, "chunk": 4, "rerank": 3, "itm_warmup": 1.0})
+    chosen = settings(
+        {"momentum": 0.9, "queue": 10, "alpha": 0.4, "mini_batch_size": 4, "rerank": 3, "itm_warmup": 1.0}
+    )
     unbroken = matcher()
     facts = verb.train(unbroken, dataset, chosen, tmp_path / "unbroken")
     with monkeypatch.context() as patch:
@@ -62,7 +64,7 @@ def test_recall_on_validation_chooses_the_checkpoint(dataset, tmp_path, monkeypa
 
 def test_a_small_clip_learns_to_find_the_pictures_that_it_is_trained_on(dataset, tmp_path):
     family = find("clip").tiny([caption for s in dataset.split("train") for caption in s.captions], seed=0)
-    chosen = settings({}, max_steps=60, evaluate_every=60, batch_size=24, lr=3e-3, log_every=10)
+    chosen = settings({}, max_steps=60, eval_steps=60, batch_size=24, lr=3e-3, logging_steps=10)
     verb.train(family, dataset, chosen, tmp_path)
     losses = [row["loss"] for row in jsonl.read(tmp_path / "log.jsonl") if "loss" in row]
     assert losses[0] > 2.0  # 24 candidates: chance is log 24 = 3.2
@@ -95,15 +97,17 @@ def test_what_a_family_cannot_learn_is_said_at_once(dataset, tmp_path, family, s
 
 def test_a_wrong_key_has_the_nearest_known_one():
     with pytest.raises(RecipeError) as caught:
-        recipe.parse({"retrieval": {"chunks": 8}}, TrainSettings)
-    assert "retrieval.chunk?" in str(caught.value.remedy)
-    with pytest.raises(RecipeError, match="queue and distill need momentum"):
+        recipe.parse({"retrieval": {"mini_batch": 8}}, TrainSettings)
+    assert "retrieval.mini_batch_size?" in str(caught.value.remedy)
+    with pytest.raises(RecipeError, match="queue and alpha need momentum"):
         recipe.parse({"retrieval": {"queue": 8}}, TrainSettings)
 
 
 def test_the_usual_training_still_validates_by_likelihood(dataset, tmp_path):
     family = find("vision_encoder_decoder").tiny()
-    plain = TrainSettings(max_steps=2, evaluate_every=2, batch_size=6, warmup=0, log_every=1, val_max_tokens=4)
+    plain = TrainSettings(
+        max_steps=2, eval_steps=2, batch_size=6, warmup_steps=0, logging_steps=1, val_max_new_tokens=4
+    )
     verb.train(family, dataset, plain, tmp_path)
     assert any("val_loss" in row for row in jsonl.read(tmp_path / "log.jsonl"))
 

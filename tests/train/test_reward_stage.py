@@ -27,9 +27,9 @@ def make():
 
 
 def settings(**changes) -> TrainSettings:
-    usual = {"max_steps": 6, "evaluate_every": 2, "batch_size": 3, "lr": 1e-2, "val_max_tokens": 6}
-    rewarded = {"reward_after": 3 / 8, "reward_draws": 2, "reward_lr": 1e-2, "reward_share": 0.6}  # 8 steps an epoch
-    return TrainSettings(**(usual | rewarded | changes))
+    usual = {"max_steps": 6, "eval_steps": 2, "batch_size": 3, "lr": 1e-2, "val_max_new_tokens": 6}
+    rewarded = {"start_epoch": 3 / 8, "samples": 2, "lr": 1e-2, "interpolation": 0.6}  # 8 steps an epoch
+    return TrainSettings(**usual, scst=rewarded | changes)
 
 
 def state(step):
@@ -76,7 +76,7 @@ def test_what_is_validated_is_what_is_kept_and_differs_from_the_last_step(datase
     verb.train(family, dataset, settings(), tmp_path)
     assert torch.equal(family.model.head.weight, seen[-1])
     plain = make()
-    verb.train(plain, dataset, settings(reward_share=1.0), tmp_path / "plain")
+    verb.train(plain, dataset, settings(interpolation=1.0), tmp_path / "plain")
     assert not torch.allclose(plain.model.head.weight, family.model.head.weight, atol=1e-4)
 
 

@@ -36,11 +36,11 @@ lora = {{ dropout = 0.0 }}
 batch_size = {batch_size}
 optimizer = "sgd"
 lr = 0.5
-warmup = 0
+warmup_steps = 0
 max_steps = 7
-evaluate_every = 3
-log_every = 1
-val_max_tokens = 6
+eval_steps = 3
+logging_steps = 1
+val_max_new_tokens = 6
 
 [generate]
 max_tokens = 6

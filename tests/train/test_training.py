@@ -31,8 +31,8 @@ def vit_gpt2(dropout: float = 0.1):
 
 
 def settings(**changes) -> TrainSettings:
-    usual = {"max_steps": 8, "evaluate_every": 2, "batch_size": 3, "lr": 1e-2, "warmup": 2, "log_every": 1}
-    return TrainSettings(**(usual | {"val_max_tokens": 6} | changes))
+    usual = {"max_steps": 8, "eval_steps": 2, "batch_size": 3, "lr": 1e-2, "warmup_steps": 2, "logging_steps": 1}
+    return TrainSettings(**(usual | {"val_max_new_tokens": 6} | changes))
 
 
 def weights(family):
@@ -64,7 +64,7 @@ def kill_at(monkeypatch, step: int):
         ("vision_encoder_decoder", {}),
         ("vision_encoder_decoder", {"parts": {"vision": "frozen", "text": "lora"}, "lora": {"r": 2, "dropout": 0.3}}),
         ("cnn_rnn", {}),
-        ("cnn_rnn", {"reward_after": 0.3, "reward_draws": 2}),
+        ("cnn_rnn", {"scst": {"start_epoch": 0.3, "samples": 2}}),
     ],
 )
 def test_killed_and_resumed_is_the_same_as_unbroken(dataset, tmp_path, monkeypatch, family, changes):
@@ -99,7 +99,14 @@ def test_accumulated_batches_are_one_large_batch(dataset, tmp_path):
     for name, batch_size, accumulate in (("large", 6, 1), ("small", 2, 3)):
         family = vit_gpt2(dropout=0.0)
         # plain descent keeps differences as small as they are; Adam would blow up those near zero
-        plain = settings(batch_size=batch_size, accumulate=accumulate, max_steps=2, optimizer="sgd", lr=0.5, warmup=0)
+        plain = settings(
+            batch_size=batch_size,
+            gradient_accumulation_steps=accumulate,
+            max_steps=2,
+            optimizer="sgd",
+            lr=0.5,
+            warmup_steps=0,
+        )
         verb.train(family, dataset, plain, tmp_path / name)
         trained.append(weights(family))
     start = weights(vit_gpt2(dropout=0.0))
@@ -112,7 +119,7 @@ def test_accumulated_batches_are_one_large_batch(dataset, tmp_path):
 def test_logged_loss_is_nats_a_token(dataset, tmp_path):
     """A fresh model knows nothing: its loss is about the logarithm of the vocabulary's size."""
     family = vit_gpt2(dropout=0.0)
-    verb.train(family, dataset, settings(max_steps=2, accumulate=2, batch_size=4), tmp_path)
+    verb.train(family, dataset, settings(max_steps=2, gradient_accumulation_steps=2, batch_size=4), tmp_path)
     first = next(jsonl.read(tmp_path / "log.jsonl"))
     size = len(family.tokenizer)
     assert first["loss"] == pytest.approx(torch.log(torch.tensor(float(size))).item(), abs=0.3)
@@ -161,7 +168,7 @@ def test_other_parts_than_before_is_an_error_and_loses_nothing(dataset, tmp_path
     [
         ({"optimizer": "adamw_torhc"}, "adamw_torhc is not a valid"),
         ({"optimizer": "paged_adamw_8bit"}, "bitsandbytes"),
-        ({"trackers": ["tensorbord"]}, "tensorbord is not supported"),
+        ({"report_to": ["tensorbord"]}, "tensorbord is not supported"),
         ({"gradient_checkpointing": True}, "no gradient checkpointing"),
     ],
 )
@@ -309,7 +316,7 @@ def test_a_frozen_tower_is_looked_at_once_in_a_whole_training(dataset, tmp_path,
 def test_a_tracker_gets_what_the_log_gets(dataset, tmp_path):
     """Trackers come from the Trainer; TensorBoard stands for them, since it needs no account."""
     pytest.importorskip("tensorboard")
-    verb.train(vit_gpt2(), dataset, settings(max_steps=2, trackers=["tensorboard"]), tmp_path)
+    verb.train(vit_gpt2(), dataset, settings(max_steps=2, report_to=["tensorboard"]), tmp_path)
     assert list(tmp_path.rglob("events.out.tfevents*"))
 
 
@@ -372,8 +379,10 @@ def test_rewarded_captions_become_likelier(dataset, tmp_path):
         return sum(reward(many, [one.text for one in made])) / len(many)
 
     family = vit_gpt2(dropout=0.0)
-    changes = {"max_steps": 120, "evaluate_every": 60, "batch_size": 8, "lr": 5e-3, "val_max_tokens": 14}
-    verb.train(family, dataset, settings(**changes, reward_after=20.0, reward_lr=2e-3), tmp_path)  # 3 steps an epoch
+    changes = {"max_steps": 120, "eval_steps": 60, "batch_size": 8, "lr": 5e-3, "val_max_new_tokens": 14}
+    verb.train(
+        family, dataset, settings(**changes, scst={"start_epoch": 20.0, "lr": 2e-3}), tmp_path
+    )  # 3 steps an epoch
     found = []
     for step in (60, 120):
         open_parts(family, {})

@@ -54,8 +54,8 @@ def _gradients(subject: Subject, batch_size: int, accumulate: int) -> dict[str, 
     assert subject.train is not None
     family = subject.family
     settings = subject.train.model_copy(
-        update={"batch_size": batch_size, "accumulate": accumulate, "max_steps": 1, "optimizer": "sgd",
-                "trackers": [], "workers": 0, "evaluate_every": 1_000_000_000}
+        update={"batch_size": batch_size, "gradient_accumulation_steps": accumulate, "max_steps": 1, "optimizer": "sgd",
+                "report_to": [], "dataloader_num_workers": 0, "eval_steps": 1_000_000_000}
     )  # fmt: skip
     made = arguments(settings, subject.scratch / "accumulation", family.device, 0, choose=False)
     made.save_strategy = made.eval_strategy = "no"

@@ -25,7 +25,7 @@ def probe(subject: Subject) -> Finding:
     lengths = sorted(len(tokens) + 1 for tokens in tokenized)  # with the end token
     limits = {"[generate] max_tokens": subject.generate.max_tokens}
     if subject.train is not None:
-        limits["[train] val_max_tokens"] = subject.train.val_max_tokens
+        limits["[train] val_max_new_tokens"] = subject.train.val_max_new_tokens
     said = f"the longest of {len(captions):,} captions has {lengths[-1]} tokens"
     for key, limit in limits.items():
         over = sum(length > limit for length in lengths)
