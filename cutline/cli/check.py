@@ -11,7 +11,6 @@ from functools import partial
 from cutline.check.examine import examine
 from cutline.check.subject import Subject
 from cutline.check.verdict import Verdict
-from cutline.core.errors import DataError
 from cutline.core.jsonl import write_atomically
 from cutline.core.progress import bar, say
 from cutline.run.run import Run
@@ -36,10 +35,7 @@ def run(run: Run, only: Sequence[str], as_json: bool, debug: bool = False) -> bo
     run.refuse_data()
     scratch = run.folder / "check"
     dataset = run.dataset()
-    split = next((name for name in ("train", "val", "test") if name in dataset.splits()), None)
-    if split is None:
-        raise DataError(f"{dataset.path} has no images.", "Give the recipe captioned images.")
-    samples = dataset.split(split)[:200]
+    samples = dataset.split(dataset.default_split("train", "val", "test"))[:200]
     family = run.open_family()
     family.generation = None
     subject = Subject(

@@ -13,9 +13,8 @@ from cutline.data.context.named_entities import Recogniser
 from cutline.data.dataset import MARKER, Dataset
 from cutline.data.inspect.contexts import names_in
 from cutline.data.inspect.look import Inspection, inspect_dataset, inspect_source
-from cutline.data.settings import DataSettings
+from cutline.data.settings import DataSettings, PrepareRecipe
 from cutline.report import inspection as page
-from cutline.run.run import Preparation
 
 #: Findings that are told on the terminal; the page has all.
 _MOST_TOLD = 12
@@ -64,7 +63,7 @@ def _opened(source: Path, overrides: Sequence[str]) -> tuple[Dataset | None, Dat
                 raise DataError(f"{place} is prepared; --set changes nothing there.", "Leave --set out.")
             return Dataset.open(place), None
     table = recipes.read_toml(source) if source.suffix == ".toml" else {"data": {"source": str(source)}}
-    settings = recipes.parse({"data": table.get("data", {})}, Preparation, overrides, where=str(source)).data
+    settings = recipes.parse({"data": table.get("data", {})}, PrepareRecipe, overrides, where=str(source)).data
     if settings.dataset and (Path(settings.dataset) / MARKER).is_file():
         return Dataset.open(settings.dataset), None
     return None, settings

@@ -12,8 +12,8 @@ from cutline.core.progress import bar, say
 from cutline.data import steps
 from cutline.data.prepare.manifest import manifest
 from cutline.data.prepare.prepare import Engine, prepare
-from cutline.data.settings import DataSettings
-from cutline.run.run import Preparation, print_counts
+from cutline.data.settings import DataSettings, PrepareRecipe
+from cutline.run.run import print_counts
 
 
 def run(
@@ -36,7 +36,7 @@ def run(
     if engine not in get_args(Engine):
         raise RecipeError(f"--engine {engine} is not known.", f"Engines: {', '.join(get_args(Engine))}.")
     table = recipes.read_toml(source) if source.suffix == ".toml" else {"data": {"source": str(source)}}
-    settings = recipes.parse({"data": table.get("data", {})}, Preparation, overrides, where=str(source)).data
+    settings = recipes.parse({"data": table.get("data", {})}, PrepareRecipe, overrides, where=str(source)).data
     if only is not None:
         settings = _only(settings, only)
         reads = any(steps.load(name).PHASE == "reading" for name in only)

@@ -35,6 +35,10 @@ from cutline.core.jsonl import write_atomically
 RECORDED = ("cutline", "torch", "transformers", "accelerate", "peft", "bitsandbytes", "numpy", "pillow", "datasets")
 
 
+#: Folder of the retrieval stage in a run.
+RETRIEVAL = "retrieval"
+
+
 class RunFolder:
     """One run's folder. Opening it creates nothing but the folder."""
 

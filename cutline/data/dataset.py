@@ -65,6 +65,10 @@ SCHEMA = pa.schema(
 IMAGE_COLUMNS = ("sha256", "width", "height", "source")
 
 
+#: What a training needs a split for.
+_PURPOSE = {"train": "to train on", "val": "to choose the best checkpoint by"}
+
+
 class Dataset:
     """A prepared dataset, or one split of it. Opening reads no row; the table is read when a sample is asked for.
 
@@ -140,6 +144,20 @@ class Dataset:
         }
         first = [name for name in ("train", "val", "test") if name in counted]
         return {name: counted[name] for name in (*first, *sorted(counted.keys() - set(first)))}
+
+    def default_split(self, *preferred: str) -> str:
+        """The split to work on where none is named: the first of the preferred ones that exists, else any.
+
+        Args:
+            preferred: names of splits; "test", then "val" by default.
+
+        Raises:
+            DataError: the dataset holds no samples.
+        """
+        present = self.splits()
+        if not present:
+            raise DataError(f"{self.path} has no images.", "Prepare it from a source with captioned images.")
+        return next((name for name in preferred or ("test", "val") if name in present), next(iter(present)))
 
     def column(self, name: str) -> list[Any]:
         """One column of the table, a value a sample, without reading the others ("id", "captions", "width", …)."""
@@ -219,6 +237,23 @@ class Dataset:
         table = pq.read_table(self.path / TABLE, columns=[name]) if whole is None else whole
         values = table.column(name)
         return values if self._rows is None else values.take(pa.array(self._rows))
+
+
+def captioned_split(dataset: Dataset, name: str) -> Dataset:
+    """A split that training needs: "train" or "val".
+
+    Raises:
+        DataError: there is no such split, or none of its images has a caption.
+    """
+    if name not in dataset.splits():
+        raise DataError(
+            f"{dataset.path} has no split {name!r} {_PURPOSE[name]}; it has {', '.join(dataset.splits()) or 'none'}.",
+            f"Add {name} to the source's split column, or leave the splits to [data] val and test.",
+        )
+    found = dataset.split(name)
+    if not any(found.column("captions")):
+        raise DataError(f"No image of the split {name} has a caption {_PURPOSE[name]}.", "Give it captions.")
+    return found
 
 
 def image_name(facts: ImageFacts) -> str:

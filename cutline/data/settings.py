@@ -126,3 +126,9 @@ class DataSettings(Section):
         if self.val + self.test >= 1:
             raise ValueError("val and test together leave nothing for training")
         return self
+
+
+class PrepareRecipe(Section):
+    """The part of a recipe that preparing needs."""
+
+    data: DataSettings

@@ -10,10 +10,10 @@ import jinja2
 from markupsafe import Markup
 
 from cutline.core import jsonl
+from cutline.core.run_folder import RETRIEVAL
 from cutline.metrics.evaluation import Evaluation
 from cutline.report import plots
 from cutline.report.gather import Gathered
-from cutline.run.stages.retrieve import FOLDER
 
 _HERE = Path(__file__).parent
 
@@ -25,7 +25,7 @@ _NAMES = {"tr": "image → text (TR)", "ir": "text → image (IR)"}
 
 def is_one(run: Path) -> bool:
     """Whether a run folder holds an evaluation of retrieval."""
-    return (run / FOLDER / "scores.json").is_file()
+    return (run / RETRIEVAL / "scores.json").is_file()
 
 
 def render(run: Gathered, folder: Path) -> str:
@@ -34,7 +34,7 @@ def render(run: Gathered, folder: Path) -> str:
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    found = Evaluation.load(folder / FOLDER)
+    found = Evaluation.load(folder / RETRIEVAL)
     css = (_HERE / "page.css").read_text(encoding="utf-8") + "\n.tablebox { overflow-x: auto; }\n"
     return environment.get_template("retrieval.html.jinja").render(
         run=run,
@@ -88,7 +88,7 @@ def _curves(run: Gathered) -> Iterator[tuple[str, Markup]]:
 
 def _cards(run: Gathered, folder: Path) -> Iterator[dict[str, Any]]:
     """Some texts with the images that they found."""
-    hits = folder / FOLDER / "hits.jsonl"
+    hits = folder / RETRIEVAL / "hits.jsonl"
     of: dict[str, list[Mapping[str, Any]]] = {}
     for row in jsonl.read(hits) if hits.is_file() else ():
         owner, mark, place = row["query"].rpartition("#")

@@ -6,19 +6,16 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from cutline.core.errors import CutlineError, DataError
-from cutline.data.dataset import Dataset
+from cutline.data.dataset import Dataset, captioned_split
 from cutline.run.recipe import Recipe
 
 if TYPE_CHECKING:
     from cutline.core.records import Sample
 
-#: What a split is needed for.
-_FOR = {"train": "to train on", "val": "to choose the best checkpoint by"}
-
 _ADD_CONTEXT = "Name its columns in [data.columns] context, or add [data.steps.context]"
 
 
-def refuse(recipe: Recipe, dataset: Dataset, split: str, stages: Collection[str], tiny: bool = False) -> None:
+def check_data(recipe: Recipe, dataset: Dataset, split: str, stages: Collection[str], tiny: bool = False) -> None:
     """Stops before the long work where a stage would stop in it.
 
     Args:
@@ -42,23 +39,6 @@ def refuse(recipe: Recipe, dataset: Dataset, split: str, stages: Collection[str]
             raise CutlineError(f"No image of {split} has a caption to score against.", "Leave score out of --only.")
         if "ablate" in stages and recipe.ablation:
             _ablation(recipe, list(wanted), tiny)
-
-
-def captioned_split(dataset: Dataset, name: str) -> Dataset:
-    """A split that training needs: "train" or "val".
-
-    Raises:
-        DataError: it isn't there, or none of its images has a caption.
-    """
-    if name not in dataset.splits():
-        raise DataError(
-            f"{dataset.path} has no split {name!r} {_FOR[name]}; it has {', '.join(dataset.splits()) or 'none'}.",
-            f"Add {name} to the source's split column, or leave the splits to [data] val and test.",
-        )
-    found = dataset.split(name)
-    if not any(found.column("captions")):
-        raise DataError(f"No image of the split {name} has a caption {_FOR[name]}.", "Give it captions.")
-    return found
 
 
 def _training(recipe: Recipe, dataset: Dataset, tiny: bool) -> None:

@@ -55,12 +55,6 @@ class Recipe(Section):
         return self
 
 
-class Preparation(Section):
-    """The part of a recipe that preparing needs."""
-
-    data: DataSettings
-
-
 def default_folder(recipe: str | Path, tiny: bool) -> Path:
     """``runs/<the recipe's name>``; a recipe that is a run's own leads back to that run."""
     path = Path(recipe)

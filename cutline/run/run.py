@@ -14,7 +14,6 @@ from cutline.core.errors import CutlineError, DataError, RecipeError
 from cutline.core.progress import bar, say
 from cutline.core.run_folder import RunFolder, fingerprint
 from cutline.retrieve.settings import RetrieveSettings
-from cutline.run.recipe import Preparation as Preparation
 from cutline.run.recipe import Recipe as Recipe
 from cutline.run.recipe import default_folder as default_folder
 from cutline.run.recipe import with_kept as with_kept
@@ -110,12 +109,12 @@ class Run:
         Raises:
             CutlineError: a stage could not be done with them; this is known before hours of training.
         """
-        from cutline.run import preflight as foresight
+        from cutline.run.preflight import check_data
 
         stages = self._of_this_recipe(stages)
         if set(stages) - {"prepare", "bootstrap", "report"}:
             split = self._ranked_split() if "retrieve" in stages else self._split()
-            foresight.refuse(self.recipe, self._human(), split, stages, self.tiny)
+            check_data(self.recipe, self._human(), split, stages, self.tiny)
 
     def _meet(self) -> None:
         """Joins the other processes that torchrun started; all but the first only train."""
@@ -251,10 +250,8 @@ class Run:
     # ---- caption
 
     def _split(self) -> str:
-        wanted, present = self.recipe.generate.split, self.dataset().splits()
-        if wanted != "auto":
-            return wanted
-        return next((name for name in ("test", "val") if name in present), next(iter(present), "train"))
+        wanted = self.recipe.generate.split
+        return self.dataset().default_split() if wanted == "auto" else wanted
 
     def _captions_made_from(self) -> str:
         settings = self.recipe.generate.model_dump(exclude={"split"})
@@ -354,10 +351,8 @@ class Run:
         ablate(self.folder, samples, captions, self._captioner, settings, self.recipe.generate, self.recipe.score, step)
 
     def _ranked_split(self) -> str:
-        split = (self.recipe.retrieve or RetrieveSettings()).split
-        if split != "auto":
-            return split
-        return next((name for name in ("test", "val") if name in self.dataset().splits()), "")
+        wanted = (self.recipe.retrieve or RetrieveSettings()).split
+        return self.dataset().default_split() if wanted == "auto" else wanted
 
     def _retrieve(self) -> Evaluation:
         from cutline.run.stages.retrieve import retrieve_stage

@@ -12,7 +12,7 @@ from cutline.data.steps import Steps
 
 if TYPE_CHECKING:
     from cutline.bootstrap.settings import BootstrapSettings
-    from cutline.run.run import Recipe
+    from cutline.run.recipe import Recipe
 
 
 def rehearsal(recipe: Recipe, folder: Path) -> Recipe:

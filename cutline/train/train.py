@@ -17,12 +17,11 @@ from cutline.core import ranks
 from cutline.core.errors import TrainingError
 from cutline.core.progress import bar, say
 from cutline.core.records import Sample
-from cutline.data.dataset import Dataset
+from cutline.data.dataset import Dataset, captioned_split
 from cutline.families.base import Family
 from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.settings import GenerateSettings
 from cutline.metrics.find import lower_is_better
-from cutline.run.preflight import captioned_split
 from cutline.train import distributed as together
 from cutline.train.examples import Collator, Examples, may_mirror, mirrored
 from cutline.train.guards import Guards

@@ -61,7 +61,7 @@ def run(
     settings = subject.settings
     if settings.verify and dtype == "float32":
         say("--verify changes nothing in float32")
-    split = _split(subject.dataset, settings.split)
+    split = subject.dataset.default_split() if settings.split == "auto" else settings.split
     data = subject.dataset.split(split) if split else subject.dataset
     if overwrite:
         forget(subject.folder)
@@ -143,14 +143,6 @@ def _of_recipe(
 
 def _task(settings: RetrieveSettings) -> str:
     return "match" if settings.match else "embed"
-
-
-def _split(dataset: Dataset, wanted: str) -> str:
-    """The split's name; "" for a dataset without splits."""
-    if wanted != "auto":
-        return wanted
-    known = dataset.splits()
-    return next((name for name in ("test", "val") if name in known), "" if set(known) <= {""} else next(iter(known)))
 
 
 def _show(found: Evaluation, split: str, json: bool) -> None:

@@ -7,16 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from cutline.core.progress import say
-from cutline.core.run_folder import RunFolder
+from cutline.core.run_folder import RETRIEVAL, RunFolder
 from cutline.retrieve.settings import RetrieveSettings
 
 if TYPE_CHECKING:
     from cutline.data.dataset import Dataset
     from cutline.families.base import Family
     from cutline.metrics.evaluation import Evaluation
-
-#: Folder of the stage in a run.
-FOLDER = "retrieval"
 
 
 def retrieve_stage(
@@ -40,8 +37,8 @@ def retrieve_stage(
 
     if run.is_finished("retrieve", state):
         say("retrieve: finished before")
-        return Evaluation.load(run / FOLDER)
-    begin("retrieve", state, (FOLDER,))
+        return Evaluation.load(run / RETRIEVAL)
+    begin("retrieve", state, (RETRIEVAL,))
     from cutline.families.common.retrieval import RetrievalFamily
     from cutline.retrieve.evaluate import evaluate
 
@@ -49,7 +46,7 @@ def retrieve_stage(
     family = open_model()
     family.needs("embed")
     samples = list(dataset.split(split) if split else dataset)
-    found = evaluate(cast(RetrievalFamily, family), samples, settings, run / FOLDER, {"made_from": state})
+    found = evaluate(cast(RetrievalFamily, family), samples, settings, run / RETRIEVAL, {"made_from": state})
     if split == "test":  # choosing by the test split flatters; how often it was looked at is on record
         run.note(looks_at_test=run.facts().get("looks_at_test", 0) + 1)
     run.finish("retrieve", time.monotonic() - begun, split=split, images=found.counts["images"])

@@ -1,0 +1,5 @@
+"""``python -m cutline.cli``: for torchrun, which starts modules."""
+
+from cutline.cli.main import main
+
+main()
