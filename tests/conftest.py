@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import shutil
@@ -44,6 +45,19 @@ def session_cache(pytestconfig, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _own_cache(session_cache, monkeypatch):
     monkeypatch.setenv("CUTLINE_CACHE", str(session_cache))
+
+
+@pytest.fixture
+def messages(caplog):
+    """A function that returns what the package logged, from INFO on, since it was last called."""
+    caplog.set_level(logging.INFO, "cutline")
+
+    def read() -> str:
+        text = "\n".join(caplog.messages)
+        caplog.clear()
+        return text
+
+    return read
 
 
 @pytest.fixture

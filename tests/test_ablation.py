@@ -144,16 +144,16 @@ def asked(tmp_path_factory):
     return make
 
 
-def test_a_run_ablates_goes_on_after_a_kill_and_passes_over_what_is_finished(asked, tmp_path, monkeypatch, capsys):
+def test_a_run_ablates_goes_on_after_a_kill_and_passes_over_what_is_finished(asked, tmp_path, monkeypatch, messages):
     whole = tmp_path / "whole"
     run.Run(asked(), whole)(("prepare", "caption", "ablate"))
     result = json.loads((whole / "ablation/ablation.json").read_text())
     assert set(result["scores"]) == {WITH, "without", "shuffled", "oracle", CONTEXT}
     assert result["images"] == 10
-    assert "ablate: " + result["verdict"] in capsys.readouterr().err
+    assert "ablate: " + result["verdict"] in messages()
     monkeypatch.setattr("cutline.ablation.ablate.caption", None)  # nothing is captioned again
     run.Run(asked(), whole)(("prepare", "caption", "ablate"))
-    assert "ablate: finished before" in capsys.readouterr().err
+    assert "ablate: finished before" in messages()
     run.Run(asked(score={"resamples": 20, "metrics": ["bleu4"]}), whole)(("ablate",))
     again = json.loads((whole / "ablation/ablation.json").read_text())
     assert again["by"] == "bleu4"

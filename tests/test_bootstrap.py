@@ -265,7 +265,7 @@ def test_several_greedy_captions_would_be_alike():
 SLOW = """
 import sys, time
 from cutline.cli.main import main
-from cutline import jsonl
+from cutline.core import jsonl
 real = jsonl.Appender.write
 def write(self, rows):
     real(self, rows)

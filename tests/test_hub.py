@@ -29,7 +29,7 @@ def endpoint(monkeypatch):
     hub._look.cache_clear()
 
 
-def test_out_of_reach_the_libraries_are_told_once(endpoint, monkeypatch, capsys):
+def test_out_of_reach_the_libraries_are_told_once(endpoint, monkeypatch, messages):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -38,15 +38,15 @@ def test_out_of_reach_the_libraries_are_told_once(endpoint, monkeypatch, capsys)
     hub.look_before("someone/else")
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     assert constants.HF_HUB_OFFLINE
-    assert capsys.readouterr().err.count("127.0.0.1 can't be reached") == 1
+    assert messages().count("127.0.0.1 can't be reached") == 1
 
 
-def test_a_hub_that_answers_is_used(endpoint, monkeypatch, capsys):
+def test_a_hub_that_answers_is_used(endpoint, monkeypatch, messages):
     monkeypatch.setenv("HF_HUB_OFFLINE", "")
     endpoint.listen()
     hub.look_before("someone/something")
     assert os.environ["HF_HUB_OFFLINE"] == ""
-    assert not capsys.readouterr().err
+    assert not messages()
 
 
 @pytest.mark.parametrize("way", ["a folder here", "a proxy", "offline already"])
@@ -74,7 +74,7 @@ def test_a_name_server_that_says_nothing_is_not_waited_for(monkeypatch):
     never.set()
 
 
-def test_a_name_of_the_hub_is_refused_without_retries(endpoint, monkeypatch, capsys):
+def test_a_name_of_the_hub_is_refused_without_retries(endpoint, monkeypatch, messages):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -82,4 +82,4 @@ def test_a_name_of_the_hub_is_refused_without_retries(endpoint, monkeypatch, cap
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: pytest.fail("waits for the next try"))
     with pytest.raises(CheckpointError, match="neither a folder here nor a checkpoint"):
         open_checkpoint("someone/something")
-    assert "127.0.0.1 can't be reached" in capsys.readouterr().err
+    assert "127.0.0.1 can't be reached" in messages()

@@ -136,14 +136,14 @@ def test_news_recipe_puts_the_article_into_the_prompt(tmp_path, monkeypatch):
     assert prompt.strip() == f"context: {lines[0]} a photo of"
 
 
-def test_finished_and_unchanged_is_passed_over_and_a_change_redoes_what_follows(drawn, tmp_path, capsys):
+def test_finished_and_unchanged_is_passed_over_and_a_change_redoes_what_follows(drawn, tmp_path, messages):
     folder = tmp_path / "run"
     first = run.Run(small(drawn), folder)()
     weights = (folder / "model/model.safetensors").stat().st_mtime_ns
     rows = (folder / "predictions.jsonl").read_bytes()
-    capsys.readouterr()
+    messages()
     again = run.Run(small(drawn), folder)()
-    said = capsys.readouterr().err
+    said = messages()
     assert all(f"{stage}: finished before" in said for stage in ("train", "caption", "score"))
     assert {name: score.value for name, score in again.scores.items()} == {
         name: score.value for name, score in first.scores.items()
@@ -234,16 +234,16 @@ def test_captions_and_retrieval_have_each_their_own_stages(drawn, tmp_path):
     assert not captions.for_retrieval
 
 
-def test_a_run_for_retrieval_is_passed_over_or_done_again(drawn, tmp_path, capsys):
+def test_a_run_for_retrieval_is_passed_over_or_done_again(drawn, tmp_path, messages):
     table = {"data": {"source": str(drawn)}, "model": {"family": "clip", "checkpoint": "openai/clip"},
              "retrieve": {"k_test": 4}}  # fmt: skip
     first = run.Run(recipe.parse(table, run.Recipe), tmp_path, tiny=True)()
     again = run.Run(recipe.parse(table, run.Recipe), tmp_path, tiny=True)()
     assert first is not None
     assert again is not None
-    assert "retrieve: finished before" in capsys.readouterr().err
+    assert "retrieve: finished before" in messages()
     assert {name: one.value for name, one in again.scores.items()} == {n: o.value for n, o in first.scores.items()}
     run.Run(recipe.parse(table | {"retrieve": {"k_test": 3}}, run.Recipe), tmp_path, tiny=True)()
-    assert "what it had made before is now in" in capsys.readouterr().err
+    assert "what it had made before is now in" in messages()
     assert len(list((tmp_path / "superseded").iterdir())) == 1
     assert json.loads((tmp_path / "run.json").read_text())["looks_at_test"] == 2

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cutline.ablation.contexts import Oracle, changed
 from cutline.ablation.settings import AblationSettings
@@ -22,6 +22,7 @@ from cutline.core import jsonl
 from cutline.core.errors import CutlineError
 from cutline.core.progress import Progress
 from cutline.core.records import Prediction, Sample, Score
+from cutline.core.text_table import text_table
 from cutline.data.inspect.contexts import ContextFacts, Contexts
 from cutline.families.base import Family
 from cutline.families.settings import GenerateSettings
@@ -30,9 +31,6 @@ from cutline.metrics.baselines import CONTEXT
 from cutline.metrics.comparison import Difference, pair
 from cutline.metrics.scorer import Caption, Scorer
 from cutline.metrics.settings import ScoreSettings
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 #: The condition under which the run captioned, and the folder's file.
 WITH, RESULT = "with", "ablation.json"
@@ -220,19 +218,13 @@ def _text(sample: Sample) -> str:
     return " ".join(sample.context.values())
 
 
-def table(ablation: Ablation) -> Table:
-    """The paired tests for people, a row a pair and score."""
-    from rich import box
-    from rich.table import Table
-
-    found = Table(title=f"context, {ablation.images:,} images", title_justify="left", box=box.SIMPLE, pad_edge=False)
-    for name in ("captions", "against", "score"):
-        found.add_column(name)
-    for name in ("value", "change", "95 % interval", "p rand"):
-        found.add_column(name, justify="right", no_wrap=True)
-    for row in ablation.differences:
-        found.add_row(
+def differences_table(ablation: Ablation) -> str:
+    """The paired tests as text, a line a pair and score."""
+    rows = [
+        (
             row.b, row.a, row.metric, f"{row.value_b:.3f}", f"{row.difference:+.3f}",
             f"{row.low:+.3f} – {row.high:+.3f}", f"{row.p_randomisation:.3f}",
-        )  # fmt: skip
-    return found
+        )
+        for row in ablation.differences
+    ]  # fmt: skip
+    return text_table(("captions", "against", "score", "value", "change", "95 % interval", "p rand"), rows, left=3)

@@ -31,7 +31,7 @@ from cutline.caption.caption import caption
 from cutline.caption.files import PredictionFile, read
 from cutline.core import jsonl
 from cutline.core.errors import CutlineError, DataError
-from cutline.core.progress import bar
+from cutline.core.progress import Bars, silent
 from cutline.core.records import Sample
 from cutline.data.dataset import Dataset
 from cutline.families.base import Family
@@ -69,6 +69,7 @@ def bootstrap(
     settings: BootstrapSettings,
     folder: Path,
     made_by: Mapping[str, Any],
+    bars: Bars = silent,
 ) -> Bootstrapped:
     """Does one round, or goes on with it.
 
@@ -80,6 +81,7 @@ def bootstrap(
         settings: the ``[bootstrap]`` section.
         folder: where everything is kept.
         made_by: what decides about captions and scores, besides what ``settings`` says.
+        bars: shows the progress.
 
     Raises:
         CutlineError: the folder holds another round.
@@ -88,8 +90,8 @@ def bootstrap(
     matcher.needs("match")
     decides = settings.model_dump(mode="json", include={"captions", "generate"})
     _note(folder, {**made_by, "web": web.fingerprint, **decides})
-    written = _write(captioner, web, settings, folder, made_by) if settings.captions else []
-    failed = _score(cast("RetrievalFamily", matcher), web, written, folder / "scores.jsonl")
+    written = _write(captioner, web, settings, folder, made_by, bars) if settings.captions else []
+    failed = _score(cast("RetrievalFamily", matcher), web, written, folder / "scores.jsonl", bars)
     candidates = list(from_rows(jsonl.read(folder / "scores.jsonl")))
     stays = chosen(candidates, settings.keep)
     rows = (one.to_json(stay) for one, stay in zip(candidates, stays, strict=True))
@@ -125,7 +127,12 @@ def _note(folder: Path, now: Mapping[str, Any]) -> None:
 
 
 def _write(
-    captioner: Family | None, web: Dataset, settings: BootstrapSettings, folder: Path, made_by: Mapping[str, Any]
+    captioner: Family | None,
+    web: Dataset,
+    settings: BootstrapSettings,
+    folder: Path,
+    made_by: Mapping[str, Any],
+    bars: Bars,
 ) -> list[dict[str, Any]]:
     """The synthetic captions, a file for each drawing; each has a seed of its own."""
     found = []
@@ -137,7 +144,7 @@ def _write(
             if captioner is None:
                 raise CutlineError("Synthetic captions need a captioner.", "Give one, or set captions = 0.")
             captioner.needs("caption")
-            with bar("captioning") as progress, jsonl.Appender(file.path) as out:
+            with bars("captioning") as progress, jsonl.Appender(file.path) as out:
                 count = len(done)
                 for batch in caption(captioner, web, generate, done=done):
                     out.write(row.to_json() for row in batch)
@@ -147,10 +154,12 @@ def _write(
     return found
 
 
-def _score(family: RetrievalFamily, web: Dataset, written: Sequence[Mapping[str, Any]], path: Path) -> dict[str, str]:
+def _score(
+    family: RetrievalFamily, web: Dataset, written: Sequence[Mapping[str, Any]], path: Path, bars: Bars
+) -> dict[str, str]:
     """Log-odds of every caption with its image, from what the file holds on; returns what is wrong with images."""
     samples = list(web)
-    with jsonl.Appender(path) as out, bar("filtering") as progress:
+    with jsonl.Appender(path) as out, bars("filtering") as progress:
         known = {row["image"]: row for row in jsonl.read(path)}
         done = len(known)
         for chunk in chunks(samples, family):

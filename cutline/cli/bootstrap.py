@@ -7,8 +7,8 @@ from typing import Annotated, cast
 
 import typer
 
+from cutline.cli.terminal import bar, say
 from cutline.core.errors import CutlineError
-from cutline.core.progress import say
 
 
 def bootstrap(
@@ -67,7 +67,7 @@ def bootstrap(
         same = captioner == filter and "caption" in matcher.can
         writer = matcher if same else open_checkpoint(captioner, weights, device)
     made_by = {"captioner": identity(captioner) if captioner else "", "filter": identity(filter), "dtype": dtype}
-    found = job.bootstrap(writer, matcher, data, Dataset.open(human) if human else None, settings, out, made_by)
+    found = job.bootstrap(writer, matcher, data, Dataset.open(human) if human else None, settings, out, made_by, bar)
     for sentence in job.words(found):
         say(sentence)
     for id, problem in list(found.failed.items())[:5]:

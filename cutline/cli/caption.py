@@ -12,11 +12,11 @@ from typing import Any, get_args
 from cutline.caption import files as caption_files
 from cutline.caption.caption import caption
 from cutline.caption.files import Form, PredictionFile
+from cutline.cli.terminal import bar, say
 from cutline.core.config import Section, parse
 from cutline.core.errors import CutlineError
 from cutline.core.identity import identity
 from cutline.core.jsonl import Appender
-from cutline.core.progress import bar, say
 from cutline.core.records import Prediction, Sample
 from cutline.data.dataset import MARKER, Dataset
 from cutline.families.base import Family

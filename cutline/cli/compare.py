@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cutline.cli.terminal import bar, say
 from cutline.core.config import parse
 from cutline.core.errors import ScoreError
-from cutline.core.progress import say
 from cutline.metrics.comparison import Comparison, compare, table
 from cutline.metrics.evaluation import ORACLE
 from cutline.metrics.files.predictions import read_predictions
@@ -53,6 +53,7 @@ def run(
         images=found.images,
         training=[text for texts in found.training for text in texts],
         contexts=found.contexts or None,
+        bars=bar,
     )
     if found.oracle:
         comparison = replace(comparison, warnings=(ORACLE, *comparison.warnings))

@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 
 from cutline.caption.files import read
+from cutline.cli.terminal import bar, say
 from cutline.core.config import parse
-from cutline.core.progress import say
 from cutline.data.dataset import Dataset
 from cutline.images import shapes
 from cutline.metrics.evaluation import Evaluation
@@ -31,7 +31,7 @@ def run(folder: Path, *, tiny: bool = False) -> Evaluation | None:
     if not (drawn / "captions.csv").exists():
         say(f"drawing 2,400 pictures of two shapes into {drawn}")
         shapes.draw(drawn)
-    return runs.Run(recipe(drawn), folder, tiny=tiny)()
+    return runs.Run(recipe(drawn), folder, tiny=tiny, bars=bar)()
 
 
 def show(folder: Path) -> None:

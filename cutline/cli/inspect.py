@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from cutline.cli.terminal import bar, say
 from cutline.core import config as recipes
 from cutline.core.errors import DataError
-from cutline.core.progress import bar, say
 from cutline.data.context.named_entities import Recogniser
 from cutline.data.dataset import MARKER, Dataset
 from cutline.data.inspect.contexts import names_in

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from cutline.cli.terminal import bar, say
 from cutline.core.errors import DataError
-from cutline.core.progress import say
 from cutline.core.verbosity import quiet_libraries
 
 
@@ -51,7 +51,7 @@ def language(
     say(f"language: {len(texts):,} captions{said}")
     sizes = Sizes(layers, width, heads, dropout, min_count, vocabulary_size, max_tokens)
     model, tokenizer, losses = teach(
-        texts, held_out, sizes, epochs=epochs, batch_size=batch_size, lr=lr, bfloat16=bfloat16, seed=seed
+        texts, held_out, sizes, epochs=epochs, batch_size=batch_size, lr=lr, bfloat16=bfloat16, seed=seed, bars=bar
     )
     tokenizer.save_pretrained(out)
     facts = {"sources": sources, "captions": len(texts), "lines_left_out": left_out, "nats_a_token": losses}

@@ -12,7 +12,9 @@ import typer
 
 from cutline.cli import bootstrap as bootstrap_verb
 from cutline.cli import language as language_verb
+from cutline.cli import terminal
 from cutline.cli.retrieve import group as retrieve_verb
+from cutline.cli.terminal import bar, say
 from cutline.core.errors import CutlineError
 from cutline.core.verbosity import quiet_libraries
 
@@ -68,7 +70,7 @@ def run(
     quiet_libraries()
     stages = [stage.strip() for stage in only.split(",")] if only else runs.STAGES
     folder = out or runs.default_folder(recipe, tiny)
-    finish(runs.Run(loaded, folder, tiny=tiny)(stages), folder, captioned="caption" in stages)
+    finish(runs.Run(loaded, folder, tiny=tiny, bars=bar)(stages), folder, captioned="caption" in stages)
 
 
 @app.command(short_help="Train, caption and score on drawn pictures, in a few minutes.")
@@ -152,7 +154,7 @@ def check(
 
     quiet_libraries()
     folder = out or runs.default_folder(recipe, tiny)
-    run = runs.Run(recipes.load(recipe, runs.Recipe, set), folder, tiny=tiny)
+    run = runs.Run(recipes.load(recipe, runs.Recipe, set), folder, tiny=tiny, bars=bar)
     if not check_verb.run(run, [name.strip() for name in only.split(",")] if only else [], json, debug):
         raise Failed
 
@@ -188,7 +190,7 @@ def train(
 
     quiet_libraries()
     folder = out or runs.default_folder(recipe, tiny)
-    runs.Run(recipes.load(recipe, runs.Recipe, set), folder, tiny=tiny)(("prepare", "train"))
+    runs.Run(recipes.load(recipe, runs.Recipe, set), folder, tiny=tiny, bars=bar)(("prepare", "train"))
 
 
 @app.command(short_help="Caption images; an image without caption says why.")
@@ -298,7 +300,6 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Write a run's report: one HTML file with scores, curves, examples and the recipe."""
-    from cutline.core.progress import say
     from cutline.report import write
 
     if not run.is_dir():
@@ -349,6 +350,7 @@ def main() -> None:
     # at the very end the collector would go through all that torch and transformers hold, for two seconds of CPU
     atexit.register(gc.freeze)
     debug = "--debug" in sys.argv
+    terminal.install()
     try:
         app(standalone_mode=True)
     except Failed:

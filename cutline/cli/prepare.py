@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from cutline.cli.terminal import bar, say
 from cutline.core import config as recipes
 from cutline.core.errors import RecipeError
-from cutline.core.progress import bar, say
 from cutline.data import steps
 from cutline.data.prepare.manifest import manifest
 from cutline.data.prepare.prepare import Engine, prepare
 from cutline.data.settings import DataSettings, PrepareRecipe
-from cutline.run.run import print_counts
+from cutline.run.run import log_counts
 
 
 def run(
@@ -46,7 +46,7 @@ def run(
             return
     with bar("preparing") as progress:
         report = prepare(settings, out, progress, retry_failed=retry == "failed", engine=cast(Engine, engine))
-    print_counts(report)
+    log_counts(report)
     for name, counts in report.steps.items():
         say(f"{name}: {_told(counts)}")
     say(f"dataset: {out}")

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from cutline.cli.terminal import bar, say
 from cutline.core.config import parse
-from cutline.core.progress import say
 from cutline.metrics.evaluation import evaluate, table
 from cutline.metrics.files.predictions import read_predictions
 from cutline.metrics.files.references import read_references
@@ -43,6 +43,7 @@ def run(
         allow_missing=allow_missing,
         images=found.images,
         oracle=found.oracle,
+        bars=bar,
     )
     if out:
         evaluation.save(out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cutline.core.progress import say
+from cutline.cli.terminal import say
 from cutline.core.run_folder import RunFolder
 from cutline.metrics.evaluation import Evaluation, table
 

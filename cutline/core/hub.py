@@ -6,6 +6,7 @@ several requests. Told that it is offline it looks into its cache at once, and s
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -15,7 +16,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from cutline.core.progress import say
+logger = logging.getLogger(__name__)
+
 
 #: Seconds that name server and hub have together to answer.
 PATIENCE_S = 5.0
@@ -42,7 +44,7 @@ def _look() -> None:
     host, port = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
     if _answers(host, port):
         return
-    say(f"{host} can't be reached: of the hub only what is in its cache here will be found")
+    logger.warning(f"{host} can't be reached: of the hub only what is in its cache here will be found")
     os.environ["HF_HUB_OFFLINE"] = "1"
     constants = sys.modules.get("huggingface_hub.constants")
     if constants is not None:  # it was imported before, and has read the environment already

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from cutline import families
 from cutline.core import hub, ranks
 from cutline.core.config import parse
 from cutline.core.errors import CheckpointError
-from cutline.core.progress import say
 from cutline.families.base import POLICY_FILE, Family
 from cutline.families.settings import Dtype, ImagePolicy, ModelSettings
 from cutline.families.unsupported import instead_of
 from cutline.families.weights import adapters
 from cutline.families.weights.quantize import Quantization, quantizing
+
+logger = logging.getLogger(__name__)
+
 
 #: Parameters below which a second thread costs more than it gives.
 SMALL = 2_000_000
@@ -168,7 +171,7 @@ def open_family(
         before = (family.prompt, family.policy)
         family.configure(settings)
         if settings.checkpoint and _kept(settings.checkpoint, "family") and (family.prompt, family.policy) != before:
-            say("the prompt or the image policy is not the one that this checkpoint was trained with")
+            logger.warning("the prompt or the image policy is not the one that this checkpoint was trained with")
     elif settings.prompt is not None:
         family.prompt = settings.prompt
     return family.to(device=device, dtype=dtype).eval()

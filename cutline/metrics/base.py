@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cutline.core.config import Section
 from cutline.core.errors import ScoreError
+from cutline.core.progress import Bars, silent
 from cutline.core.records import Prediction
 from cutline.metrics.text.ngrams import CandidateNgrams, ReferenceNgrams
 from cutline.metrics.text.tokenize import Tokenizer, default
@@ -146,6 +147,7 @@ class Metric(ABC):
         uses_tokens: whether the tokenizer matters.
         compares: whether captions are held against references or images, so that baselines have something to say.
         lower_is_better: the scores of which less is better.
+        bars: shows progress; a Scorer hands in its own.
         unknown: score → why its value can't be known, where it is NaN; a whole sentence's second half.
     """
 
@@ -158,6 +160,7 @@ class Metric(ABC):
 
     def __init__(self, references: References, settings: Section | None = None):
         self.references = references
+        self.bars: Bars = silent
 
     @classmethod
     def check(cls, settings: Any) -> None:

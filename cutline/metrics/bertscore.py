@@ -102,7 +102,7 @@ class BertScore(MeanMetric):
         for begin in range(0, len(found), _IMAGES_AT_A_TIME):  # token vectors of all captions would fill the memory
             places = range(begin, min(begin + _IMAGES_AT_A_TIME, len(found)))
             texts = [[candidates.captions[place], *self.references.captions[place]] for place in places]
-            encoded = iter(self._encoder.tokens([text for some in texts for text in some]))
+            encoded = iter(self._encoder.tokens([text for some in texts for text in some], self.bars))
             for place, some in zip(places, texts, strict=True):
                 weighed = [(self._weights(ids), vectors) for ids, vectors in (next(encoded) for _ in some)]
                 found[place] = np.max([_match(weighed[0], other) for other in weighed[1:]], axis=0)

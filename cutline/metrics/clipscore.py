@@ -64,15 +64,17 @@ class ClipScore(MeanMetric):
     @cached_property
     def _seen(self) -> Vectors:
         """The images, [n, D]."""
-        return self._encoder.images([str(self.references.images[name]) for name in self.references.ids])
+        paths = [str(self.references.images[name]) for name in self.references.ids]
+        return self._encoder.images(paths, self.bars)
 
     @cached_property
     def _said(self) -> Vectors:
         """All references, image by image, [R, D]."""
-        return self._encoder.texts([_PREFIX + text for texts in self.references.captions for text in texts])
+        captions = [_PREFIX + text for texts in self.references.captions for text in texts]
+        return self._encoder.texts(captions, self.bars)
 
     def values(self, candidates: Candidates) -> Floats:
-        captions = self._encoder.texts([_PREFIX + caption for caption in candidates.captions])
+        captions = self._encoder.texts([_PREFIX + caption for caption in candidates.captions], self.bars)
         filled = np.array([bool(caption.strip()) for caption in candidates.captions])
         image = _WEIGHT * np.maximum(0.0, (captions * self._seen).sum(axis=1, dtype=np.float64)) * filled
         many = self.references.per_image

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cutline.core.errors import ScoreError
+from cutline.core.progress import Bars, silent
 from cutline.metrics import significance
 from cutline.metrics.base import Candidates, Factory, Floats, References
 from cutline.metrics.scorer import Caption, Options, Scorer, missing_warning
@@ -117,6 +118,7 @@ def compare(
     images: Mapping[str, str | Path] | None = None,
     training: Sequence[str] = (),
     contexts: Mapping[str, str] | None = None,
+    bars: Bars = silent,
 ) -> Comparison:
     """Compares systems with the first of them.
 
@@ -135,7 +137,7 @@ def compare(
     if resamples < 1:
         raise ScoreError(f"A test needs resamples, not {resamples}.", "Give at least 1; 1000 is usual.")
     known = References(references, tokenizer, training, contexts, images)
-    scorer = Scorer(known, metrics, groups=groups, resamples=resamples, seed=seed, options=options)
+    scorer = Scorer(known, metrics, groups=groups, resamples=resamples, seed=seed, options=options, bars=bars)
     first, *others = systems
     candidates = {name: scorer.candidates(found, allow_missing) for name, found in systems.items()}
     statistics = {name: scorer.statistics(found) for name, found in candidates.items()}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cutline.core import jsonl
 from cutline.core.errors import ScoreError
+from cutline.core.progress import Bars, silent
 from cutline.core.records import Prediction, Score
 from cutline.metrics import baselines
 from cutline.metrics.base import Candidates, Floats, References
@@ -142,6 +143,7 @@ def evaluate(
     allow_missing: bool = False,
     images: Mapping[str, str | Path] | None = None,
     oracle: bool = False,
+    bars: Bars = silent,
 ) -> Evaluation:
     """Scores predictions and, beside them, captions that don't know the image.
 
@@ -152,6 +154,7 @@ def evaluate(
         contexts: image id → the text that stood in the prompt; copied as a caption it is a baseline, too.
         images: image id → its file, for metrics that look at the images.
         oracle: the context was made from the references; every score's signature and a warning then say so.
+        bars: shows the progress of metrics that take long.
 
     Raises:
         ScoreError: see :func:`cutline.metrics.scorer.score`.
@@ -168,6 +171,7 @@ def evaluate(
         resamples=settings.resamples,
         seed=settings.seed,
         options=settings.options,
+        bars=bars,
     )
     candidates = scorer.candidates(predictions, allow_missing)
     missing = len(scorer.references) - len(predictions)

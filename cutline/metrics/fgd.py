@@ -61,10 +61,10 @@ class Fgd(MeanMetric):
     @cached_property
     def _theirs(self) -> Cloud:
         captions = [text for texts in self.references.captions for text in texts]
-        return Cloud(self._encoder.texts(captions).astype(np.float64))
+        return Cloud(self._encoder.texts(captions, self.bars).astype(np.float64))
 
     def values(self, candidates: Candidates) -> Floats:
-        mine = Cloud(self._encoder.texts(candidates.captions).astype(np.float64))
+        mine = Cloud(self._encoder.texts(candidates.captions, self.bars).astype(np.float64))
         distance, influence, of_reference = frechet(mine, self._theirs)
         many = self.references.per_image
         by_image = np.add.reduceat(of_reference, np.cumsum(many) - many)

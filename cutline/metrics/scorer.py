@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cutline.core.config import Section, parse
 from cutline.core.errors import ScoreError, ScoreWarning
+from cutline.core.progress import Bars, silent
 from cutline.core.records import Prediction, Score
 from cutline.metrics import find, significance
 from cutline.metrics.base import Candidates, Factory, Metric, References, some
@@ -79,6 +80,7 @@ class Scorer:
     """Scores many sets of predictions against the same references, which are tokenised and indexed once.
 
     Args: as for :func:`score`.
+        bars: shows the progress of metrics that take long.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Scorer:
         seed: int = 0,
         tokenizer: Tokenizer | None = None,
         options: Options | None = None,
+        bars: Bars = silent,
     ):
         self.references = references if isinstance(references, References) else References(references, tokenizer)
         self.resamples = resamples
@@ -109,6 +112,9 @@ class Scorer:
             if not isinstance(make, str):
                 self.metrics.append(make(self.references))
                 self._wanted.update(self.metrics[-1].scores)
+        self.bars = bars
+        for metric in self.metrics:
+            metric.bars = bars
 
     def candidates(self, predictions: Mapping[str, Caption], allow_missing: bool = False) -> Candidates:
         """The predictions in the order of the references.
@@ -196,6 +202,7 @@ class Scorer:
             resamples=self.resamples,
             seed=self.seed,
             options=self.options,
+            bars=self.bars,
         )
 
     def score_candidates(

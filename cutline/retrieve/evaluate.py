@@ -12,6 +12,7 @@ All but the last two are appended to; a job that was killed goes on from them.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from cutline.core import jsonl
 from cutline.core.errors import CutlineError, DataError
-from cutline.core.progress import bar, say
+from cutline.core.progress import Bars, silent
 from cutline.core.records import Hit, Sample, Score
 from cutline.families.base import Batch
 from cutline.families.common.retrieval import RetrievalFamily
@@ -36,6 +37,8 @@ from cutline.retrieve.settings import RetrieveSettings
 from cutline.retrieve.stages import Stages, first_stage
 from cutline.retrieve.verify import Verified, verify
 
+logger = logging.getLogger(__name__)
+
 
 def evaluate(
     family: RetrievalFamily,
@@ -44,6 +47,7 @@ def evaluate(
     folder: Path,
     made_by: Mapping[str, Any],
     exact: RetrievalFamily | None = None,
+    bars: Bars = silent,
 ) -> Evaluation:
     """Both directions of retrieval over samples, from one pass over the pairs.
 
@@ -53,6 +57,7 @@ def evaluate(
         folder: where everything is kept; goes on with what is there.
         made_by: what decides about the numbers.
         exact: the same model in float32, for ``settings.verify``: embeds, and judges pairs that are nearly equal.
+        bars: shows the progress.
 
     Raises:
         CutlineError: the folder holds another evaluation.
@@ -63,10 +68,10 @@ def evaluate(
     gallery = gather(samples, lambda texts: tokens(embedder, texts))
     if not gallery.samples:
         raise DataError("No image here has a caption.", "Retrieval is judged by images with their captions.")
-    with bar("embedding") as progress:
+    with bars("embedding") as progress:
         images, failed = embed_images(embedder, gallery.pictures, folder / "embeddings", progress)
     for place, problem in failed.items():
-        say(f"lost: {gallery.pictures[place].id}: {problem}")
+        logger.warning(f"skipped: {gallery.pictures[place].id}: {problem}")
     if len(failed) == len(gallery.pictures):
         raise DataError("Not one image could be opened.", "cutline inspect says what is wrong with a dataset.")
     kept = torch.tensor([place not in failed for place in range(len(images))])
@@ -75,11 +80,11 @@ def evaluate(
     stages = _stages(gallery, images, texts, settings, embedder)
     matched = "match" in family.can - family.untaught if settings.match is None else settings.match
     if settings.match is None and "match" in family.untaught:
-        say("this model was never trained to match: embeddings alone rank")
+        logger.warning("this model was never trained to match: embeddings alone rank")
     verified = None
     if matched:
         family.needs("match")
-        verified = _match(family, stages, folder / "matches.jsonl", exact)
+        verified = _match(family, stages, folder / "matches.jsonl", exact, bars)
     return _judge(stages, settings, folder, matched, str(family.dtype).removeprefix("torch."), verified)
 
 
@@ -110,7 +115,7 @@ def _stages(
     k = settings.k_test
     for what, many in (("captions", len(gallery.text_of)), ("images", len(gallery.samples))):
         if k > many:
-            say(f"k_test = {k} is more than the gallery's {many:,} {what}: all of them are candidates")
+            logger.warning(f"k_test = {k} is more than the gallery's {many:,} {what}: all of them are candidates")
     return first_stage(gallery, images, texts, family.similarity, k)
 
 
@@ -137,12 +142,14 @@ class Features:
         return self.family.join_features([self.seen[place]])
 
 
-def _match(family: RetrievalFamily, stages: Stages, path: Path, exact: RetrievalFamily | None) -> Verified | None:
+def _match(
+    family: RetrievalFamily, stages: Stages, path: Path, exact: RetrievalFamily | None, bars: Bars
+) -> Verified | None:
     """The second stage, from what the file holds on."""
     total = distinct_pairs(stages.texts_of_images, stages.images_of_texts)
     pictures = [sample.id for sample in stages.gallery.pictures]
     place_of = {name: place for place, name in enumerate(pictures)}
-    with jsonl.Appender(path) as out, bar("matching") as progress:
+    with jsonl.Appender(path) as out, bars("matching") as progress:
         done = {
             place_of[row["image"]]: torch.tensor(row["itm"]) for row in jsonl.read(path) if row["image"] in place_of
         }
@@ -156,7 +163,7 @@ def _match(family: RetrievalFamily, stages: Stages, path: Path, exact: Retrieval
             progress(count, total)
     if exact is None:
         return None
-    with bar("verifying") as progress:
+    with bars("verifying") as progress:
         return verify(
             exact.matching(stages.gallery.texts), Features(exact, stages.gallery.pictures), stages.gallery,
             stages.texts_of_images, stages.images_of_texts, progress,

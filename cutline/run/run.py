@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection
 from contextlib import nullcontext
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cutline.core import ranks
 from cutline.core.config import to_toml
 from cutline.core.errors import CutlineError, DataError, RecipeError
-from cutline.core.progress import bar, say
+from cutline.core.progress import Bars, silent
 from cutline.core.run_folder import RunFolder, fingerprint
 from cutline.retrieve.settings import RetrieveSettings
 from cutline.run.recipe import Recipe as Recipe
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from cutline.data.prepare.prepare import Report
     from cutline.families.base import Family
     from cutline.metrics.evaluation import Evaluation
+
+logger = logging.getLogger(__name__)
+
 
 #: In this order; a recipe without [train] has no train stage, and so with [bootstrap] and [ablation].
 STAGES = ("prepare", "bootstrap", "train", "caption", "score", "ablate", "retrieve", "report")
@@ -49,11 +53,13 @@ class Run:
         recipe: what to do.
         folder: the run folder.
         tiny: rehearse: a miniature of the model, few images, few steps.
+        bars: shows the progress of long stages.
     """
 
-    def __init__(self, recipe: Recipe, folder: str | Path, *, tiny: bool = False):
+    def __init__(self, recipe: Recipe, folder: str | Path, *, tiny: bool = False, bars: Bars = silent):
         self.folder = RunFolder(folder)
         self.tiny = tiny
+        self.bars = bars
         self.recipe = rehearsal(recipe, self.folder.path) if tiny else with_kept(recipe)
 
     def __call__(self, stages: Collection[str] = STAGES) -> Evaluation | None:
@@ -100,7 +106,7 @@ class Run:
 
             bootstrap_stage(
                 self.folder, self._human(), self.recipe.bootstrap, self.recipe.seed, tiny=self.tiny, begin=self._begin,
-                counted=print_counts,
+                counted=log_counts, bars=self.bars,
             )  # fmt: skip
 
     def refuse_data(self, stages: Collection[str] = STAGES) -> None:
@@ -156,10 +162,10 @@ class Run:
         from cutline.data.prepare.prepare import prepare
 
         begun = time.monotonic()
-        with bar("preparing") as progress:
+        with self.bars("preparing") as progress:
             report = prepare(self.recipe.data, self._dataset_folder, progress)
         dataset = self._human()
-        print_counts(report)
+        log_counts(report)
         self.folder.note(data={"folder": str(self._dataset_folder), "fingerprint": dataset.fingerprint})
         self.folder.begin("prepare", dataset.fingerprint, ())
         self.folder.finish("prepare", time.monotonic() - begun)
@@ -204,7 +210,7 @@ class Run:
             raise CutlineError(f"{self.folder.path} has not bootstrapped yet.", "Run it without --only first.")
         made_from = self._training_made_from()
         if self.folder.is_finished("train", made_from):
-            say("train: finished before")
+            logger.info("train: finished before")
             return
         if ranks.is_first():
             self._begin("train", made_from, ("train", "model"))
@@ -220,6 +226,7 @@ class Run:
             self.folder / "train",
             seed=self.recipe.seed,
             cache_root=self.folder / "cache" if self.tiny else None,
+            bars=self.bars,
         )
         if not ranks.is_first():
             return
@@ -260,7 +267,7 @@ class Run:
     def _caption(self) -> None:
         made_from = self._captions_made_from()
         if self.folder.is_finished("caption", made_from):
-            say("caption: finished before")
+            logger.info("caption: finished before")
             return
         if self.recipe.train and not self.folder.is_finished("train", self._training_made_from()):
             raise CutlineError(
@@ -277,7 +284,7 @@ class Run:
         file = PredictionFile(self.folder / "predictions.jsonl", {"made_from": made_from})
         done = file.open()
         failed = sum(row.status == "failed" for row in done.values())
-        with bar(f"captioning {self._split()}") as progress, Appender(file.path) as out:
+        with self.bars(f"captioning {self._split()}") as progress, Appender(file.path) as out:
             count = len(done)
             for batch in caption(family, split, self.recipe.generate, done=done):
                 out.write(row.to_json() for row in batch)
@@ -291,7 +298,7 @@ class Run:
         if not self.recipe.train:
             family = self.open_family()
             if family.generation and (unlike := self.recipe.generate.unlike(family.generation)):
-                say(f"caption: generating otherwise than the checkpoint keeps: {unlike}")
+                logger.warning(f"caption: generating otherwise than the checkpoint keeps: {unlike}")
             return family
         from cutline.families.open import open_checkpoint, spare_threads
 
@@ -313,7 +320,7 @@ class Run:
         captions = self._captions_made_from()
         made_from = fingerprint(captions, self.recipe.score.model_dump())
         if self.folder.is_finished("score", made_from):
-            say("score: finished before")
+            logger.info("score: finished before")
             return Evaluation.load(self.folder.path)
         if not self.folder.is_finished("caption", captions):
             raise CutlineError(f"{self.folder.path} holds no finished captions of this recipe.", "Caption first.")
@@ -333,6 +340,7 @@ class Run:
             contexts={sample.id: " ".join(sample.context.values()) for sample in samples if sample.context},
             images={sample.id: sample.image for sample in samples},
             oracle=any(map(is_oracle, samples)),
+            bars=self.bars,
         )
         evaluation.save(self.folder.path)
         if self._split() == "test":  # choosing by the test split flatters; how often it was looked at is on record
@@ -348,7 +356,10 @@ class Run:
 
         step = self.recipe.data.steps.chosen("checked").get("context")
         samples = list(self.dataset().split(self._split()))
-        ablate(self.folder, samples, captions, self._captioner, settings, self.recipe.generate, self.recipe.score, step)
+        ablate(
+            self.folder, samples, captions, self._captioner, settings, self.recipe.generate, self.recipe.score, step,
+            self.bars,
+        )  # fmt: skip
 
     def _ranked_split(self) -> str:
         wanted = (self.recipe.retrieve or RetrieveSettings()).split
@@ -372,24 +383,24 @@ class Run:
             return family
 
         state = fingerprint(trained, settings.model_dump(), split)
-        return retrieve_stage(self.folder, open_model, dataset, split, settings, state, self._begin)
+        return retrieve_stage(self.folder, open_model, dataset, split, settings, state, self._begin, self.bars)
 
     def _report(self) -> None:
         from cutline.report import write
 
         path = write(self.folder.path)
-        say(f"report: {path}")
+        logger.info(f"report: {path}")
 
     def _begin(self, stage: str, made_from: str, outputs: tuple[str, ...]) -> None:
         moved = self.folder.begin(stage, made_from, outputs)
         if moved:
-            say(f"{stage}: the recipe or the data changed; what it had made before is now in {moved}")
+            logger.info(f"{stage}: the recipe or the data changed; what it had made before is now in {moved}")
 
 
-def print_counts(report: Report) -> None:
-    """What came in and what was lost on the way, on stderr."""
+def log_counts(report: Report) -> None:
+    """Logs what came in and what was lost on the way."""
     splits = ", ".join(f"{count:,} {name}" for name, count in report.splits.items())
-    say(f"prepare: {report.samples:,} images ({splits})" + (", as before" if report.unchanged else ""))
+    logger.info(f"prepare: {report.samples:,} images ({splits})" + (", as before" if report.unchanged else ""))
     if report.problems:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.problems.items())
-        say(f"prepare: {report.lost:,} of {report.rows:,} rows lost; problems.jsonl lists: {reasons}")
+        logger.warning(f"prepare: {report.lost:,} of {report.rows:,} rows lost; problems.jsonl lists: {reasons}")

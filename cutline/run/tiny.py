@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutline.core import ranks
-from cutline.core.progress import say
 from cutline.data.settings import DataSettings
 from cutline.data.steps import Steps
 
 if TYPE_CHECKING:
     from cutline.bootstrap.settings import BootstrapSettings
     from cutline.run.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 
 def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
@@ -22,7 +24,7 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
     if data.source is None or not Path(data.source).exists():
         from cutline.images import shapes
 
-        say(f"tiny: {data.source} is not here; drawn shapes stand in for it")
+        logger.info(f"tiny: {data.source} is not here; drawn shapes stand in for it")
         drawn = folder / "shapes"
         if ranks.is_first() and not (drawn / "captions.csv").exists():
             shapes.draw(drawn, train=12, val=12, test=12)
@@ -72,7 +74,7 @@ def _without_models(steps: Steps) -> Steps:
     chosen = steps.chosen().get("filter")
     if chosen is None or not chosen.model:
         return steps
-    say(f"tiny: captions are not scored by {chosen.model}")
+    logger.info(f"tiny: captions are not scored by {chosen.model}")
     return steps.model_copy(update={"filter": chosen.model_copy(update={"model": ""})})
 
 

@@ -8,6 +8,7 @@ look better than they are.
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import random
 import re
@@ -22,13 +23,16 @@ import torch
 from torch.nn import functional
 
 from cutline.core.errors import DataError, TrainingError
-from cutline.core.progress import bar, say
+from cutline.core.progress import Bars, silent
 from cutline.core.records import Sample
 from cutline.data.readers import read
 from cutline.data.settings import DataSettings
 from cutline.families.common.loss import IGNORED
 from cutline.families.common.small_gpt2 import small_gpt2
 from cutline.families.common.vocabulary import MARKERS, word_level
+
+logger = logging.getLogger(__name__)
+
 
 #: Suffixes of plain text; everything else is a source for a reader.
 TEXT = (".txt", ".gz")
@@ -126,6 +130,7 @@ def teach(
     lr: float = 2e-3,
     bfloat16: bool = False,
     seed: int = 0,
+    bars: Bars = silent,
 ) -> tuple[Any, Any, dict[str, float]]:
     """A GPT-2 from scratch learns texts.
 
@@ -138,6 +143,7 @@ def teach(
         lr: highest rate of AdamW; a twentieth of the steps to get there, then cosine down to 0.
         bfloat16: autocast; pays where the processor has it.
         seed: of weights, order and dropout.
+        bars: shows the progress.
 
     Returns:
         The model, its tokenizer, and losses in nats a token (the end token is one) by name.
@@ -163,7 +169,7 @@ def teach(
     )
     losses: dict[str, float] = {}
     done = 0
-    with bar("language") as progress:
+    with bars("language") as progress:
         for epoch in range(epochs):
             model.train()
             total, count = 0.0, 0
@@ -182,7 +188,7 @@ def teach(
             if measured:
                 losses["held_out"] = measure(model, measured, batch_size, tokenizer.pad_token_id)
             said = ", ".join(f"{value:.3f} nats a token {name.replace('_', ' ')}" for name, value in losses.items())
-            say(f"language: epoch {epoch + 1} of {epochs}: {said}")
+            logger.info(f"language: epoch {epoch + 1} of {epochs}: {said}")
     return model.eval(), tokenizer, losses
 
 

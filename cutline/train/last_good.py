@@ -7,12 +7,15 @@ train/stopped.json   why and when a guard stopped the training
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
 
 from cutline.core import jsonl, ranks
-from cutline.core.progress import say
+
+logger = logging.getLogger(__name__)
+
 
 LAST_GOOD, STOPPED = "last-good", "stopped.json"
 
@@ -72,7 +75,9 @@ def go_back(folder: Path, overruled: bool = False) -> None:
         (folder / STOPPED).unlink()
         return
     stopped = json.loads((folder / STOPPED).read_text(encoding="utf-8"))
-    say(f"train: stopped at step {stopped['step']} ({stopped['reason']}); goes on from step {step}, which was good")
+    logger.warning(
+        f"train: stopped at step {stopped['step']} ({stopped['reason']}); goes on from step {step}, which was good"
+    )
     good = folder / CHECKPOINTS / f"checkpoint-{step}"
     whole = whole_checkpoints(folder)
     if step not in whole:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,9 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from cutline.core import ranks
 from cutline.core.errors import TrainingError
-from cutline.core.progress import bar, say
+from cutline.core.progress import Bars, silent
 from cutline.core.records import Sample
+from cutline.core.text_table import text_table
 from cutline.data.dataset import Dataset, captioned_split
 from cutline.families.base import Family
 from cutline.families.common.feature_cache import FeatureCache
@@ -42,6 +44,8 @@ from cutline.train.settings import TrainSettings
 from cutline.train.trainable import PartSummary, check_rates, open_parts
 from cutline.train.weight_interpolation import RewardStage
 
+logger = logging.getLogger(__name__)
+
 
 def train(
     family: Family,
@@ -51,6 +55,7 @@ def train(
     *,
     seed: int = 0,
     cache_root: Path | None = None,
+    bars: Bars = silent,
 ) -> dict[str, Any]:
     """Trains a family; begins, or goes on from the last whole checkpoint in the folder.
 
@@ -61,6 +66,7 @@ def train(
         folder: checkpoints and log.jsonl go here.
         seed: of order and dropout.
         cache_root: folder of feature caches; the user's cache by default.
+        bars: shows the progress.
 
     Returns:
         Facts for the run's record: steps, best score, parts.
@@ -78,8 +84,8 @@ def train(
     validating = spread([sample for sample in captioned_split(dataset, "val") if sample.captions], settings.val_images)
     data = (training, validating)
     if settings.align is not None:
-        _align(family, data, settings, folder / "align", seed, cache_root)
-    return _stage(family, data, settings, folder, seed, cache_root)
+        _align(family, data, settings, folder / "align", seed, cache_root, bars)
+    return _stage(family, data, settings, folder, seed, cache_root, bars)
 
 
 def _align(
@@ -89,6 +95,7 @@ def _align(
     folder: Path,
     seed: int,
     cache_root: Path | None,
+    bars: Bars,
 ) -> None:
     """The stage before the main one. Only what it trained is kept, in one file, which is also its marker."""
     assert settings.align is not None
@@ -98,17 +105,17 @@ def _align(
         update={"align": None, "max_steps": None, "patience": 0, "scst": None} | said | {"parts": parts}
     )
     if (folder / WEIGHTS).exists():
-        say("train: aligned before")
+        logger.info("train: aligned before")
         open_parts(family, stage.parts, stage.lora, for_captions=not stage.retrieval)
         load_trained(family, folder)
     else:
-        say("train: first stage, alignment")
-        _stage(family, data, stage, folder, seed, cache_root, choose=False)
+        logger.info("train: first stage, alignment")
+        _stage(family, data, stage, folder, seed, cache_root, bars, choose=False)
         open_parts(family, stage.parts, stage.lora, for_captions=not stage.retrieval)
         if ranks.is_first():
             save_trained(family, folder)
             shutil.rmtree(folder / CHECKPOINTS)
-        say("train: main stage")
+        logger.info("train: main stage")
     family.requires_grad_(False).eval()
 
 
@@ -119,6 +126,7 @@ def _stage(
     folder: Path,
     seed: int,
     cache_root: Path | None,
+    bars: Bars,
     *,
     choose: bool = True,
 ) -> dict[str, Any]:
@@ -130,12 +138,12 @@ def _stage(
     parts = open_parts(family, settings.parts, settings.lora, for_captions=not settings.retrieval)
     family.untaught -= settings.retrieval.teaches(family.can) if settings.retrieval else {"caption"}
     if ranks.is_first():
-        show_parts(parts)
+        logger.info(f"what is trained\n{parts_table(parts)}")
     check_rates(family, settings.part_lr)
     cache = None
     if settings.cache_features and family.see_only_frozen():
         flipped = [mirrored(sample) for sample in training if may_mirror(sample)] if settings.horizontal_flip else []
-        cache = _cached(family, [*training, *validating, *flipped], settings, cache_root)
+        cache = _cached(family, [*training, *validating, *flipped], settings, cache_root, bars)
     if family.serial and family.device.type == "cpu":
         torch.set_num_threads(1)
     examples = Examples(training, settings.captions_per_image)
@@ -149,7 +157,7 @@ def _stage(
     guards = _guards(family, validating, settings, examples, folder, steps) if choose else []
     with (
         recomputing(family, settings.gradient_checkpointing),
-        bar("training") as progress,
+        bars("training") as progress,
         Log(folder / "log.jsonl", progress, steps) as log,
     ):
         with _what_the_trainer_refuses():
@@ -335,24 +343,26 @@ def _first_critical_step(examples: Examples, settings: TrainSettings) -> int:
     return round(start_epoch * math.ceil(batches / settings.gradient_accumulation_steps))
 
 
-def _cached(family: Family, samples: Sequence[Sample], settings: TrainSettings, root: Path | None) -> FeatureCache:
+def _cached(
+    family: Family, samples: Sequence[Sample], settings: TrainSettings, root: Path | None, bars: Bars
+) -> FeatureCache:
     cache = FeatureCache(family, root, getattr(torch, settings.cache_dtype))
     family.eval()
-    with bar("vision features") as progress:
+    with bars("vision features") as progress:
         seen = cache.fill(samples, progress)
-    say(f"vision features: {seen} images seen, {len(samples) - seen} from the cache in {cache.folder}")
+    logger.info(f"vision features: {seen} images seen, {len(samples) - seen} from the cache in {cache.folder}")
     return cache
 
 
-def show_parts(parts: Sequence[PartSummary]) -> None:
-    """The table of what is trained, on stderr."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("part", "policy", "parameters", "trainable", "adapters", "dtype", title="what is trained")
-    for line in parts:
-        count = f"{line.adapters:,}" if line.adapters else ""
-        table.add_row(line.part, line.policy, f"{line.parameters:,}", f"{line.trainable:,}", count, line.dtype)
-    total, open_ = sum(line.parameters for line in parts), sum(line.trainable for line in parts)
-    table.add_row("all", "", f"{total:,}", f"{open_:,}", "", f"{open_ / total:.2%}", style="bold")
-    Console(stderr=True).print(table)
+def parts_table(parts: Sequence[PartSummary]) -> str:
+    """What is trained, a line a part."""
+    rows = [
+        (
+            line.part, line.policy, line.dtype, f"{line.parameters:,}", f"{line.trainable:,}",
+            f"{line.adapters:,}" if line.adapters else "",
+        )
+        for line in parts
+    ]  # fmt: skip
+    total, trainable = sum(line.parameters for line in parts), sum(line.trainable for line in parts)
+    rows.append(("all", f"{trainable / total:.2%}", "", f"{total:,}", f"{trainable:,}", ""))
+    return text_table(("part", "policy", "dtype", "parameters", "trainable", "adapters"), rows, left=3)

@@ -84,7 +84,7 @@ def test_impossible_bounds_are_an_error():
 # ---- kept with the checkpoint
 
 
-def test_what_a_checkpoint_keeps_is_used_where_a_recipe_says_nothing(tmp_path, capsys):
+def test_what_a_checkpoint_keeps_is_used_where_a_recipe_says_nothing(tmp_path, messages):
     from cutline.run.run import Recipe, Run, with_kept
 
     family = find("vision_encoder_decoder").tiny(CAPTIONS)
@@ -102,7 +102,7 @@ def test_what_a_checkpoint_keeps_is_used_where_a_recipe_says_nothing(tmp_path, c
     assert (recipe.generate.max_tokens, recipe.generate.no_repeat_ngram, recipe.generate.min_words) == (7, 3, 2)
     assert recipe.generate.batch_size == 2
     Run(parse(table, Recipe), tmp_path / "run")(["prepare", "caption"])
-    talk = capsys.readouterr().err
+    talk = messages()
     assert "generating otherwise than the checkpoint keeps: max_tokens = 7 (kept: 9)" in talk
     # the run's own recipe, with everything written out, means the same
     from cutline.core.config import load
@@ -110,7 +110,7 @@ def test_what_a_checkpoint_keeps_is_used_where_a_recipe_says_nothing(tmp_path, c
     assert with_kept(load(tmp_path / "run/recipe.toml", Recipe)).generate == recipe.generate
 
 
-def test_another_prompt_than_the_trained_one_is_said(tmp_path, capsys):
+def test_another_prompt_than_the_trained_one_is_said(tmp_path, messages):
     from cutline.families.open import open_family
     from cutline.families.settings import ModelSettings
 
@@ -119,4 +119,4 @@ def test_another_prompt_than_the_trained_one_is_said(tmp_path, capsys):
     family.save(tmp_path)
     for prompt, words in ((None, False), ("Say what you see.", False), ("Describe it.", True)):
         open_family(parse({"checkpoint": str(tmp_path), "prompt": prompt}, ModelSettings))
-        assert ("not the one that this checkpoint was trained with" in capsys.readouterr().err) == words
+        assert ("not the one that this checkpoint was trained with" in messages()) == words

@@ -238,9 +238,9 @@ def test_an_image_that_cannot_be_opened_is_a_miss(blip, samples, tmp_path):
         run(blip, samples[4:5], tmp_path / "empty")
 
 
-def test_a_k_beyond_the_gallery_is_said(blip, samples, tmp_path, capsys):
+def test_a_k_beyond_the_gallery_is_said(blip, samples, tmp_path, messages):
     run(blip, samples[:3], tmp_path)
-    said = capsys.readouterr().err
+    said = messages()
     assert "k_test = 128 is more than the gallery's 3 images" in said
 
 

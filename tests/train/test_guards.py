@@ -126,13 +126,13 @@ def find_last(folder):
     return load_file(folder / "checkpoints/checkpoint-8" / loop.WEIGHTS)
 
 
-def test_who_turns_the_guards_off_goes_on_from_the_newest_step(dataset, tmp_path, monkeypatch, capsys):
+def test_who_turns_the_guards_off_goes_on_from_the_newest_step(dataset, tmp_path, monkeypatch, messages):
     say(monkeypatch, [GOOD, GOOD, *[(["same words"] * 4, True)] * 3])
     with pytest.raises(TrainingError, match="Stopped at step 5"):
         verb.train(vit_gpt2(), dataset, settings(guards=GuardSettings(every=1, patience=3, images=3)), tmp_path)
     (tmp_path / "checkpoints/checkpoint-2/whole").unlink()  # what isn't looked at isn't missed
     verb.train(vit_gpt2(), dataset, settings(guards=GuardSettings(enabled=False)), tmp_path)
-    assert "goes on from step" not in capsys.readouterr().err
+    assert "goes on from step" not in messages()
     assert not (tmp_path / "stopped.json").exists()
 
 
@@ -207,7 +207,7 @@ def test_a_loss_that_cannot_be(dataset, tmp_path, monkeypatch, factor, words):
         verb.train(vit_gpt2(), dataset, settings(), tmp_path)
 
 
-def test_a_loss_that_explodes_leaves_the_last_good_step(dataset, tmp_path, monkeypatch, capsys):
+def test_a_loss_that_explodes_leaves_the_last_good_step(dataset, tmp_path, monkeypatch, messages):
     real, steps = type(vit_gpt2()).forward, iter(range(100))
 
     def forward(self, batch, label_smoothing=0.0):
@@ -220,7 +220,7 @@ def test_a_loss_that_explodes_leaves_the_last_good_step(dataset, tmp_path, monke
         with pytest.raises(TrainingError, match=r"Stopped at step 6.*weights of step 4 are kept"):
             verb.train(vit_gpt2(), dataset, settings(), tmp_path)
     assert verb.train(vit_gpt2(), dataset, settings(), tmp_path)["steps"] == 8
-    assert "goes on from step 4, which was good" in capsys.readouterr().err
+    assert "goes on from step 4, which was good" in messages()
 
 
 def test_least_loss_of_several_captions():

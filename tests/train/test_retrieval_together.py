@@ -33,7 +33,7 @@ TRAINING = """
 import json, sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
-from cutline import ranks
+from cutline.core import ranks
 from cutline.data.dataset import Dataset
 from cutline.families.open import find
 from cutline.train import retriever, together

@@ -12,11 +12,11 @@ from typing import Any, cast
 
 from rich.console import Console
 
+from cutline.cli.terminal import bar, say
 from cutline.core import config as recipes
 from cutline.core.config import parse
 from cutline.core.errors import CutlineError, RecipeError
 from cutline.core.identity import identity
-from cutline.core.progress import say
 from cutline.core.verbosity import quiet_libraries
 from cutline.data.dataset import Dataset
 from cutline.families.base import Family
@@ -73,7 +73,7 @@ def run(
         "k_test": settings.k_test, "match": settings.match, "verify": exact is not None,
     }  # fmt: skip
     begun = time.monotonic()
-    found = evaluate(family, list(data), settings, subject.folder, made_by, exact)
+    found = evaluate(family, list(data), settings, subject.folder, made_by, exact, bar)
     _show(found, split, json)
     say(f"{subject.folder}/scores.json, hits.jsonl; {time.monotonic() - begun:.0f} s")
     return found.counts["failed"]
@@ -117,7 +117,7 @@ def _of_recipe(
     path = Path(model) if model.endswith(".toml") else Path(model) / "recipe.toml"
     recipe = recipes.load(path, runs.Recipe, overrides)
     place = runs.default_folder(path, tiny)
-    whole = runs.Run(recipe, place, tiny=tiny)
+    whole = runs.Run(recipe, place, tiny=tiny, bars=bar)
     settings = (whole.recipe.retrieve or RetrieveSettings()).model_copy(update=dict(changes))
     if not dataset:
         whole(("prepare", "bootstrap"))

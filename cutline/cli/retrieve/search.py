@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cutline.cli.terminal import bar, say
 from cutline.core.errors import CutlineError
 from cutline.core.identity import identity
 from cutline.core.jsonl import dumps, write_atomically
-from cutline.core.progress import bar, say
 from cutline.core.short_ids import short_names
 from cutline.core.verbosity import quiet_libraries
 from cutline.data.dataset import Dataset

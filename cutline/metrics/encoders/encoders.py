@@ -19,7 +19,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from cutline.core import hub
 from cutline.core.errors import ScoreError
-from cutline.core.progress import bar
+from cutline.core.progress import Bars, silent
 from cutline.families.open import choose_device, choose_dtype
 from cutline.images.open import ImageProblem, open_image
 from cutline.metrics.base import some
@@ -107,11 +107,13 @@ class Encoder:
         )
         return {name: rows[name].to(self.device) for name in ("input_ids", "attention_mask") if name in rows}
 
-    def batches(self, items: Sequence[Item], what: str, size: Callable[[Item], int]) -> Iterator[list[Item]]:
-        """Items of similar size together, so that little is padded; with a progress bar."""
+    def batches(
+        self, items: Sequence[Item], what: str, size: Callable[[Item], int], bars: Bars
+    ) -> Iterator[list[Item]]:
+        """Items of similar size together, so that little is padded."""
         items = sorted(items, key=size)
         step = self.settings.batch_size
-        with bar(f"{self.metric}: {what}") as progress, torch.inference_mode():
+        with bars(f"{self.metric}: {what}") as progress, torch.inference_mode():
             for begin in range(0, len(items), step):
                 yield items[begin : begin + step]
                 progress(min(begin + step, len(items)), len(items))
@@ -127,15 +129,15 @@ class ClipEncoder(Encoder):
         # CLIP reads the end token's place, so padding may be trimmed; SigLIP reads the last place
         self._padding: bool | str = "max_length" if "siglip" in self.model.config.model_type else True
 
-    def texts(self, texts: Sequence[str]) -> Vectors:
+    def texts(self, texts: Sequence[str], bars: Bars = silent) -> Vectors:
         """float32 [len(texts), D]."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        for batch in self.batches(new, "texts", len):
+        for batch in self.batches(new, "texts", len, bars):
             vectors = self.model.get_text_features(**self.tokenise(batch, self._padding)).pooler_output
             self._texts.update(zip(batch, _unit(vectors), strict=True))
         return np.stack([self._texts[text] for text in texts])
 
-    def images(self, paths: Sequence[str]) -> Vectors:
+    def images(self, paths: Sequence[str], bars: Bars = silent) -> Vectors:
         """float32 [len(paths), D].
 
         Raises:
@@ -143,7 +145,7 @@ class ClipEncoder(Encoder):
         """
         new = [path for path in dict.fromkeys(paths) if path not in self._images]
         problems: list[str] = []
-        for batch in self.batches(new, "images", lambda path: 0):
+        for batch in self.batches(new, "images", lambda path: 0, bars):
             pictures = {}
             for path in batch:
                 try:
@@ -169,10 +171,10 @@ class SentenceEncoder(Encoder):
         super().__init__(metric, settings, "bert")
         self._texts: dict[str, Vectors] = {}
 
-    def texts(self, texts: Sequence[str]) -> Vectors:
+    def texts(self, texts: Sequence[str], bars: Bars = silent) -> Vectors:
         """float32 [len(texts), D]."""
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        for batch in self.batches(new, "texts", len):
+        for batch in self.batches(new, "texts", len, bars):
             rows = self.tokenise(batch)
             hidden = self.model(**rows).last_hidden_state
             mask = rows["attention_mask"][:, :, None].to(hidden.dtype)
@@ -212,11 +214,11 @@ class TokenEncoder(Encoder):
         found = self.tokenizer(plain, truncation=True, max_length=self.longest)["input_ids"]
         return [list(map(int, row)) for row in found]
 
-    def tokens(self, texts: Sequence[str]) -> list[tuple[NDArray[np.int64], Vectors]]:
+    def tokens(self, texts: Sequence[str], bars: Bars = silent) -> list[tuple[NDArray[np.int64], Vectors]]:
         """For each text its token ids [T] and unit vectors float32 [T, D]."""
         known = {text: self._texts[text] for text in texts if text in self._texts}
         new = [text for text in dict.fromkeys(texts) if text not in known]
-        for batch in self.batches(new, "texts", len):
+        for batch in self.batches(new, "texts", len, bars):
             rows = self.ids(batch)
             padded = self.tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self.device)
             wanted = {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}

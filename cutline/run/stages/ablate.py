@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -9,7 +10,7 @@ from cutline.ablation import ablate as ablation
 from cutline.ablation.contexts import named, stepped
 from cutline.ablation.settings import AblationSettings
 from cutline.caption import files as caption_files
-from cutline.core.progress import bar, say
+from cutline.core.progress import Bars, silent
 from cutline.core.records import Sample
 from cutline.core.run_folder import RunFolder, fingerprint
 from cutline.data.context.named_entities import Recogniser
@@ -18,6 +19,9 @@ from cutline.data.steps.context import Settings as ContextSettings
 from cutline.families.base import Family
 from cutline.families.settings import GenerateSettings
 from cutline.metrics.settings import ScoreSettings
+
+logger = logging.getLogger(__name__)
+
 
 #: Where the captions and the result are, in the run folder.
 FOLDER = "ablation"
@@ -32,6 +36,7 @@ def ablate(
     generate: GenerateSettings,
     score: ScoreSettings,
     step: ContextSettings | None = None,
+    bars: Bars = silent,
 ) -> None:
     """Captions under the conditions, scores, tests, and writes ``ablation/ablation.json``.
 
@@ -41,6 +46,7 @@ def ablate(
         captions: fingerprint of the run's captions.
         open_family: opens what made them.
         step: what the dataset's context was made by; the oracle's is then made the same way.
+        bars: shows the progress.
 
     Raises:
         CutlineError: there is no context, or no place for it in the prompt.
@@ -48,7 +54,7 @@ def ablate(
     made_from = fingerprint(captions, settings.model_dump(mode="json"), step and step.model_dump(mode="json"))
     judged_from = fingerprint(made_from, score.model_dump())
     if folder.is_finished("ablate", judged_from):
-        say("ablate: finished before")
+        logger.info("ablate: finished before")
         return
     begun = time.monotonic()
     ablation.refuse_samples(samples)
@@ -58,9 +64,9 @@ def ablate(
         family = open_family()
         ablation.refuse_prompt(family.prompt)
         if moved := folder.begin("ablate-captions", made_from, (FOLDER,)):
-            say(f"ablate: the recipe or the data changed; what it had made before is now in {moved}")
+            logger.info(f"ablate: the recipe or the data changed; what it had made before is now in {moved}")
         oracle = stepped(step) if step else named(names)
-        with bar("captioning with other contexts") as progress:
+        with bars("captioning with other contexts") as progress:
             ablation.caption_all(
                 family, samples, settings, generate, oracle, folder / FOLDER, made_from, score.seed, progress
             )
@@ -71,7 +77,8 @@ def ablate(
     conditions |= {name: caption_files.read(folder / f"{FOLDER}/{name}.jsonl") for name in settings.conditions}
     found = ablation.weigh(conditions, scored, score, Contexts(names, named_by))
     found.save(folder / FOLDER)
-    _show(found)
+    logger.info(f"context, {found.images:,} images\n{ablation.differences_table(found)}")
+    logger.info(f"ablate: {found.verdict}. {found.says}")
     folder.finish("ablate", time.monotonic() - begun, verdict=found.verdict)
 
 
@@ -81,11 +88,3 @@ def _names(settings: AblationSettings) -> tuple[Names, str]:
         return names_in, "capitals and numbers"
     recogniser = Recogniser(settings.names)
     return (lambda text: [name.text for name in recogniser.names(text)]), f"spaCy’s {settings.names}"
-
-
-def _show(found: ablation.Ablation) -> None:
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    console.print(ablation.table(found))
-    say(f"ablate: {found.verdict}. {found.says}")

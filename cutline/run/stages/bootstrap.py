@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cutline.bootstrap.settings import BootstrapSettings
 from cutline.core.errors import RecipeError
-from cutline.core.progress import bar, say
+from cutline.core.progress import Bars, silent
 from cutline.core.run_folder import RunFolder, fingerprint
 from cutline.data.dataset import Dataset
 from cutline.data.prepare.prepare import Report, prepare
@@ -17,6 +18,8 @@ from cutline.families.settings import ModelSettings
 
 if TYPE_CHECKING:
     from cutline.families.base import Family
+
+logger = logging.getLogger(__name__)
 
 
 def made_from(human: Dataset, settings: BootstrapSettings, seed: int, tiny: bool) -> str:
@@ -33,6 +36,7 @@ def bootstrap_stage(
     tiny: bool,
     begin: Callable[[str, str, tuple[str, ...]], None],
     counted: Callable[[Report], None],
+    bars: Bars = silent,
 ) -> None:
     """Leaves ``bootstrap/dataset`` in the run folder, or what is there when nothing changed.
 
@@ -40,6 +44,7 @@ def bootstrap_stage(
         human: the recipe's own dataset.
         begin: sets what another round left aside.
         counted: says what preparing the web's images came to.
+        bars: shows the progress.
     """
     if settings.web is None or settings.filter is None:
         missing = "web" if settings.web is None else "filter"
@@ -51,14 +56,14 @@ def bootstrap_stage(
         )
     state, folder = made_from(human, settings, seed, tiny), run / "bootstrap"
     if run.is_finished("bootstrap", state):
-        say("bootstrap: finished before")
+        logger.info("bootstrap: finished before")
         return
     begin("bootstrap", state, ("bootstrap",))
     from cutline.bootstrap import bootstrap as job
     from cutline.families.open import open_family, spare_threads
 
     begun = time.monotonic()
-    with bar("preparing the web's images") as progress:
+    with bars("preparing the web's images") as progress:
         counted(prepare(settings.web, folder / "web", progress))
     web = Dataset.open(folder / "web")
     captions = [text for texts in human.column("captions") for text in texts] if tiny else []
@@ -73,8 +78,8 @@ def bootstrap_stage(
     if settings.captions and settings.captioner is not None:
         one = settings.captioner == settings.filter and "caption" in matcher.can
         writer = matcher if one else opened(settings.captioner, "caption", folder / "miniature-captioner")
-    found = job.bootstrap(writer, matcher, web, human, settings, folder, {"made_from": state})
+    found = job.bootstrap(writer, matcher, web, human, settings, folder, {"made_from": state}, bars)
     for sentence in job.words(found):
-        say(f"bootstrap: {sentence}")
-    say(f"bootstrap: {job.report(found, web, settings, folder)}")
+        logger.info(f"bootstrap: {sentence}")
+    logger.info(f"bootstrap: {job.report(found, web, settings, folder)}")
     run.finish("bootstrap", time.monotonic() - begun, **found.counts, images=found.merged.web)

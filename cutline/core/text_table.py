@@ -1,0 +1,24 @@
+"""A small table as plain text, for log messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Aligned columns, a line a row, indented by two spaces.
+
+    Args:
+        header: the columns' names.
+        rows: as many cells each as the header has.
+        left: how many of the first columns are aligned to the left; the others, numbers, to the right.
+    """
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = (
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (header, *rows)
+    )
+    return "\n".join(f"  {line}".rstrip() for line in lines)
