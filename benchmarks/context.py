@@ -35,7 +35,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from cutline.core.config import parse
-from cutline.core.jsonl import write_atomically
+from cutline.core.files import write_atomically
 from cutline.images import shapes
 from cutline.run.run import Recipe, Run
 

@@ -10,6 +10,7 @@ import pytest
 
 from cutline.core import jsonl
 from cutline.core.errors import CutlineError, DataError
+from cutline.core.files import write_atomically
 
 ROWS: list[dict[str, Any]] = [
     {"id": "a", "caption": "a dog"},
@@ -63,7 +64,7 @@ def test_a_name_that_is_no_unicode_comes_back_as_it_was(tmp_path):
     with jsonl.Appender(tmp_path / "rows.jsonl") as out:
         out.write([{"id": name, "caption": "größer"}])
     assert list(jsonl.read(tmp_path / "rows.jsonl")) == [{"id": name, "caption": "größer"}]
-    jsonl.write_atomically(tmp_path / "names.csv", f"id\n{name}\n")
+    write_atomically(tmp_path / "names.csv", f"id\n{name}\n")
     assert (tmp_path / "names.csv").read_bytes() == b"id\ncaf\xe9.jpg\n"
 
 
@@ -99,11 +100,11 @@ def test_two_dont_write_one_file(tmp_path):
 
 def test_a_file_is_replaced_whole_whatever_the_length_of_its_name(tmp_path):
     path = tmp_path / ("n" * 251 + ".txt")
-    jsonl.write_atomically(path, "old")
-    jsonl.write_atomically(path, "new")
+    write_atomically(path, "old")
+    write_atomically(path, "new")
     assert path.read_text() == "new"
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
-    jsonl.write_atomically(tmp_path / "deep/er/row.json", json.dumps(ROWS).encode())
+    write_atomically(tmp_path / "deep/er/row.json", json.dumps(ROWS).encode())
     assert json.loads((tmp_path / "deep/er/row.json").read_bytes()) == ROWS
 
 
@@ -111,7 +112,7 @@ def test_what_is_no_file_is_written_to_and_stays(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    jsonl.write_atomically(pipe, "new")
+    write_atomically(pipe, "new")
     assert os.read(reading, 10) == b"new"
     os.close(reading)
     assert pipe.is_fifo()
@@ -120,5 +121,5 @@ def test_what_is_no_file_is_written_to_and_stays(tmp_path):
 def test_what_cannot_be_put_in_place_leaves_nothing_behind(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="directory"):
-        jsonl.write_atomically(tmp_path / "folder", "text")
+        write_atomically(tmp_path / "folder", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -10,7 +10,8 @@ import pytest
 
 from cutline.core import run_folder as runs
 from cutline.core.errors import CutlineError
-from cutline.core.run_folder import RunFolder, fingerprint
+from cutline.core.fingerprint import fingerprint
+from cutline.core.run_folder import RunFolder
 
 
 def test_a_second_process_is_kept_out(tmp_path):

@@ -20,6 +20,7 @@ from cutline.caption.caption import caption
 from cutline.caption.files import PredictionFile
 from cutline.core import jsonl
 from cutline.core.errors import CutlineError
+from cutline.core.files import write_atomically
 from cutline.core.progress import Progress
 from cutline.core.records import Prediction, Sample, Score
 from cutline.core.text_table import text_table
@@ -72,7 +73,7 @@ class Ablation:
         }  # fmt: skip
 
     def save(self, folder: Path) -> None:
-        jsonl.write_atomically(folder / RESULT, json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n")
+        write_atomically(folder / RESULT, json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n")
 
 
 def refuse_prompt(prompt: str) -> None:

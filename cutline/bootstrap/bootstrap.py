@@ -15,7 +15,6 @@ Killed at any moment, the same call goes on where it stopped, to the same files.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ from cutline.caption.caption import caption
 from cutline.caption.files import PredictionFile, read
 from cutline.core import jsonl
 from cutline.core.errors import CutlineError, DataError
+from cutline.core.files import write_atomically
+from cutline.core.made_by import check_made_by
 from cutline.core.progress import Bars, silent
 from cutline.core.records import Sample
 from cutline.data.dataset import Dataset
@@ -89,13 +90,14 @@ def bootstrap(
     """
     matcher.needs("match")
     decides = settings.model_dump(mode="json", include={"captions", "generate"})
-    _note(folder, {**made_by, "web": web.fingerprint, **decides})
+    now = {**made_by, "web": web.fingerprint, **decides}
+    check_made_by(folder / "made-by.json", now, folder, "Give another --out, or --overwrite.")
     written = _write(captioner, web, settings, folder, made_by, bars) if settings.captions else []
     failed = _score(cast("RetrievalFamily", matcher), web, written, folder / "scores.jsonl", bars)
     candidates = list(from_rows(jsonl.read(folder / "scores.jsonl")))
     stays = chosen(candidates, settings.keep)
     rows = (one.to_json(stay) for one, stay in zip(candidates, stays, strict=True))
-    jsonl.write_atomically(folder / "captions.jsonl", "".join(jsonl.dumps(row) + "\n" for row in rows))
+    write_atomically(folder / "captions.jsonl", "".join(jsonl.dumps(row) + "\n" for row in rows))
     if not any(stays):
         raise DataError(
             f"The filter drops all {len(candidates):,} captions.",
@@ -111,19 +113,6 @@ def forget(folder: Path) -> None:
     shutil.rmtree(folder / "dataset", ignore_errors=True)
     for path in [*folder.glob("synthetic-*.jsonl*"), *(folder / name for name in _FILES)]:
         path.unlink(missing_ok=True)
-
-
-def _note(folder: Path, now: Mapping[str, Any]) -> None:
-    path = folder / "made-by.json"
-    now = json.loads(json.dumps(now))
-    if path.exists():
-        then = json.loads(path.read_text(encoding="utf-8"))
-        if other := [key for key in {**then, **now} if then.get(key) != now.get(key)]:
-            raise CutlineError(
-                f"{folder} holds a round with another {', '.join(other)}.", "Give another --out, or --overwrite."
-            )
-        return
-    jsonl.write_atomically(path, json.dumps(now, indent=2) + "\n")
 
 
 def _write(

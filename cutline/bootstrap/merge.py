@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cutline.bootstrap.captions import Candidate, by_image
-from cutline.core import jsonl
+from cutline.core.files import replaced, write_atomically
 from cutline.data import tars
 from cutline.data.dataset import FORMAT_VERSION, MARKER, SCHEMA, Dataset, write_table
 
@@ -53,7 +53,7 @@ def merge(
     whole = Dataset(folder)
     marker = {"format_version": FORMAT_VERSION, "samples": len(whole), "splits": whole.splits(),
               "fingerprint": whole.fingerprint}  # fmt: skip
-    jsonl.write_atomically(folder / MARKER, json.dumps(marker, indent=2) + "\n")
+    write_atomically(folder / MARKER, json.dumps(marker, indent=2) + "\n")
     return Merged(folder, len(ours), len(joining), len(web), len(found) - len(joining))
 
 
@@ -88,12 +88,9 @@ def _bring(dataset: Path, row: Mapping[str, Any], folder: Path) -> str:
     source, target = dataset / name, folder / name
     if target.exists():
         return name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    part.unlink(missing_ok=True)
-    try:
-        os.link(source, part)
-    except OSError:  # another file system
-        shutil.copyfile(source, part)
-    os.replace(part, target)
+    with replaced(target, durable=False) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:  # another file system
+            shutil.copyfile(source, temporary)
     return name

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any, Literal
 
 from cutline.core import jsonl
 from cutline.core.errors import CutlineError
+from cutline.core.files import write_atomically
+from cutline.core.made_by import check_made_by
 from cutline.core.records import Prediction, Sample
 from cutline.images.formats import IMAGE_SUFFIXES
 
@@ -57,7 +58,7 @@ class PredictionFile:
     def __init__(self, path: str | Path, made_by: Mapping[str, Any]):
         self.path = Path(path)
         self.note = self.path.with_name(self.path.name + ".made-by")
-        self.made_by = json.loads(json.dumps(made_by))  # as it reads back
+        self.made_by = made_by
 
     def open(self, *, retry_failed: bool = False) -> dict[str, Prediction]:
         """The predictions that are there already.
@@ -68,20 +69,16 @@ class PredictionFile:
         Raises:
             CutlineError: the file was made by another model or with other settings.
         """
-        if not self.path.exists():
-            jsonl.write_atomically(self.note, json.dumps(self.made_by, indent=2) + "\n")
+        exists = self.path.exists()
+        remedy = "Give another -o, or --overwrite to replace it."
+        check_made_by(self.note, self.made_by, self.path, remedy, resumes=exists)
+        if not exists:
             return {}
-        known = json.loads(self.note.read_text()) if self.note.exists() else None
-        if known != self.made_by:
-            what = "; ".join(_differences(known, self.made_by)) if known else "by something else"
-            raise CutlineError(
-                f"{self.path} was made differently: {what}.", "Give another -o, or --overwrite to begin it anew."
-            )
         found = read(self.path)
         if retry_failed and any(row.status == "failed" for row in found.values()):
             jsonl.Appender(self.path).close()  # nobody else writes it
             found = {id: row for id, row in found.items() if row.status == "ok"}
-            jsonl.write_atomically(self.path, text("jsonl", found.values()))
+            write_atomically(self.path, text("jsonl", found.values()))
         return found
 
     def delete(self) -> None:
@@ -95,19 +92,6 @@ class PredictionFile:
         self.note.unlink(missing_ok=True)
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is not as it was, in words; fingerprints by their names only."""
-    found = []
-    for key in [*then, *(key for key in now if key not in then)]:
-        one, other = then.get(key), now.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += _differences(one, other)
-        elif one != other:
-            short = not isinstance(one, str) or len(one) < 16
-            found.append(f"{key} was {json.dumps(one)}, is {json.dumps(other)}" if short else f"another {key}")
-    return found
-
-
 def write(path: str, form: Form, predictions: Sequence[Prediction]) -> None:
     """Writes finished predictions as one file in a form of other tools, whole or not at all.
 
@@ -117,7 +101,7 @@ def write(path: str, form: Form, predictions: Sequence[Prediction]) -> None:
             know no other way), "submission" (image_id and caption, as challenges want it; empty where there is none).
         predictions: in the order to write.
     """
-    jsonl.write_atomically(path, text(form, predictions))
+    write_atomically(path, text(form, predictions))
 
 
 def sidecars(samples: Sequence[Sample], folder: str = "") -> dict[str, Path]:
@@ -158,7 +142,7 @@ def write_sidecars(places: Mapping[str, Path], predictions: Iterable[Prediction]
     """A text file for each image that has a caption."""
     for row in predictions:
         if row.caption is not None:
-            jsonl.write_atomically(places[row.id], row.caption + "\n")
+            write_atomically(places[row.id], row.caption + "\n", durable=False)
 
 
 def text(form: Form, predictions: Iterable[Prediction]) -> str:

@@ -43,7 +43,7 @@ def bootstrap(
     from cutline.bootstrap import bootstrap as job
     from cutline.bootstrap.settings import BootstrapSettings
     from cutline.core import config as recipe
-    from cutline.core.identity import identity
+    from cutline.core.fingerprint import checkpoint_fingerprint
     from cutline.core.verbosity import quiet_libraries
     from cutline.data.dataset import MARKER, Dataset
     from cutline.families.open import open_checkpoint, spare_threads
@@ -66,7 +66,11 @@ def bootstrap(
     if settings.captions:
         same = captioner == filter and "caption" in matcher.can
         writer = matcher if same else open_checkpoint(captioner, weights, device)
-    made_by = {"captioner": identity(captioner) if captioner else "", "filter": identity(filter), "dtype": dtype}
+    made_by = {
+        "captioner": checkpoint_fingerprint(captioner) if captioner else "",
+        "filter": checkpoint_fingerprint(filter),
+        "dtype": dtype,
+    }
     found = job.bootstrap(writer, matcher, data, Dataset.open(human) if human else None, settings, out, made_by, bar)
     for sentence in job.words(found):
         say(sentence)

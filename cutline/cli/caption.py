@@ -15,7 +15,7 @@ from cutline.caption.files import Form, PredictionFile
 from cutline.cli.terminal import bar, say
 from cutline.core.config import Section, parse
 from cutline.core.errors import CutlineError
-from cutline.core.identity import identity
+from cutline.core.fingerprint import checkpoint_fingerprint
 from cutline.core.jsonl import Appender
 from cutline.core.records import Prediction, Sample
 from cutline.data.dataset import MARKER, Dataset
@@ -132,7 +132,7 @@ def _made_by(checkpoint: str, family: Family, settings: GenerateSettings) -> dic
     """What decides about the captions: the size of a batch only where it changes what is drawn."""
     without = {"split"} if settings.sample else {"split", "batch_size", "seed", "temperature", "top_p", "top_k"}
     return {
-        "checkpoint": identity(checkpoint),
+        "checkpoint": checkpoint_fingerprint(checkpoint),
         "dtype": str(family.dtype).removeprefix("torch."),
         "settings": settings.model_dump(exclude=without),
     }

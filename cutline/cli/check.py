@@ -12,7 +12,7 @@ from cutline.check.examine import examine
 from cutline.check.subject import Subject
 from cutline.check.verdict import Verdict
 from cutline.cli.terminal import bar, say
-from cutline.core.jsonl import write_atomically
+from cutline.core.files import write_atomically
 from cutline.run.run import Run
 
 _MARKS = {"passed": "passed", "failed": "FAILED", "not applicable": "–", "not judged": "not judged"}

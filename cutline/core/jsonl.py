@@ -6,9 +6,6 @@ anything is appended, so two records can never be glued together.
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,10 +14,11 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from cutline.core.errors import CutlineError, DataError
+from cutline.core.files import lock
 
 
 def read(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yields the complete records of a file; a torn last line is passed over.
+    """Yields the complete records of a file; a torn last line is skipped.
 
     Raises:
         DataError: a line that is complete is not a JSON object.
@@ -39,7 +37,7 @@ def read(path: str | Path) -> Iterator[dict[str, Any]]:
                     row = json.loads(line)
                 except ValueError as error:
                     raise DataError(
-                        f"{path}, line {number} is not JSON: {error}.", "Mend or delete that line."
+                        f"{path}, line {number} is not JSON: {error}.", "Fix or delete that line."
                     ) from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number} is not a JSON object.", "One object {…} belongs on each line.")
@@ -54,10 +52,10 @@ def cut_torn_tail(path: str | Path) -> None:
     path = Path(path)
     if path.exists():
         with open(path, "rb+") as file:
-            _mend_tail(file)
+            _repair_tail(file)
 
 
-def _mend_tail(file: BinaryIO) -> None:
+def _repair_tail(file: BinaryIO) -> None:
     end = position = file.seek(0, os.SEEK_END)
     while position > 0:
         step = min(65536, position)
@@ -106,21 +104,14 @@ class Appender:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 - closed by __exit__
         try:
-            self._lock()
-            _mend_tail(self._file)
+            lock(
+                self._file,
+                busy=CutlineError(f"Another process is writing {self.path}.", "Wait for it, or write to another file."),
+            )
+            _repair_tail(self._file)
         except BaseException:
             self._file.close()
             raise
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                return  # a file system without locks
-            raise CutlineError(
-                f"Another process is writing {self.path}.", "Wait for it, or write to another file."
-            ) from error
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends the rows and hands them to the operating system at once."""
@@ -138,22 +129,3 @@ class Appender:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def write_atomically(path: str | Path, data: bytes | str) -> None:
-    """Writes a whole file so that a reader sees the old one or the new one, never a part."""
-    path = Path(path)
-    raw = data.encode(errors="surrogateescape") if isinstance(data, str) else data
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        path.write_bytes(raw)  # /dev/null, a pipe: to be written to, and not to be put something else in the place of
-        return
-    # the name by its hash: a name of the greatest length leaves no room for more
-    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(raw)
-        os.replace(temporary, path)
-    except OSError:  # a full disk, a folder of that name
-        temporary.unlink(missing_ok=True)
-        raise

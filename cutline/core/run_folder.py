@@ -14,8 +14,6 @@ runs/<name>/
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -29,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from cutline.core.errors import CutlineError
-from cutline.core.jsonl import write_atomically
+from cutline.core.files import locked, write_atomically
 
 #: Packages whose version can change a result.
 RECORDED = ("cutline", "torch", "transformers", "accelerate", "peft", "bitsandbytes", "numpy", "pillow", "datasets")
@@ -59,13 +57,10 @@ class RunFolder:
         Raises:
             CutlineError: another process holds the folder.
         """
-        with open(self / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise CutlineError(
-                    f"Another cutline is working in {self.path}.", "Wait for it, or give another folder with --out."
-                ) from error
+        busy = CutlineError(
+            f"Another cutline is working in {self.path}.", "Wait for it, or give another folder with --out."
+        )
+        with locked(self / ".lock", busy):
             yield
 
     def describe(self, recipe_toml: str, seed: int) -> None:
@@ -126,12 +121,6 @@ class RunFolder:
 
     def _mark(self, name: str, marker: Mapping[str, Any]) -> None:
         write_atomically(self / f"stages/{name}.json", json.dumps(marker, indent=2) + "\n")
-
-
-def fingerprint(*parts: Any) -> str:
-    """A short hash of anything that JSON can hold."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -30,6 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cutline.core.errors import DataError
+from cutline.core.files import replaced
 from cutline.core.records import Sample
 from cutline.data.addresses import is_address
 from cutline.images.open import ImageFacts
@@ -269,10 +268,8 @@ def store_image(folder: Path, facts: ImageFacts, data: bytes) -> None:
             return
     except FileNotFoundError:
         target.parent.mkdir(parents=True, exist_ok=True)
-    # two threads may store the same picture at once
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, target)
+    with replaced(target, durable=False) as temporary:  # two threads may store the same picture at once
+        temporary.write_bytes(data)
 
 
 def source_name(image: str, settings: DataSettings) -> str:
@@ -321,10 +318,9 @@ def table_row(sample: Sample, facts: ImageFacts, source: str) -> dict[str, Any]:
 
 def write_table(folder: Path, rows: Iterable[Mapping[str, Any]], rows_in_memory: int = 8192) -> int:
     """Writes ``metadata.parquet`` so that a reader sees the old one or the new one; returns the number of rows."""
-    temporary = folder / f".{TABLE}.{os.getpid()}.tmp"
     total = 0
     batch: list[Mapping[str, Any]] = []
-    with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+    with replaced(folder / TABLE) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
         for row in rows:
             batch.append(row)
             if len(batch) == rows_in_memory:
@@ -333,7 +329,6 @@ def write_table(folder: Path, rows: Iterable[Mapping[str, Any]], rows_in_memory:
                 batch = []
         writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
         total += len(batch)
-    os.replace(temporary, folder / TABLE)
     return total
 
 

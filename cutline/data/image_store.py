@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutline.core.errors import DataError
-from cutline.core.run_folder import fingerprint
+from cutline.core.fingerprint import fingerprint
 from cutline.data.dataset import image_name, store_image
 from cutline.images.open import MAX_PIXELS, ImageFacts, decode
 
@@ -104,7 +104,7 @@ class Intake:
             if not re.fullmatch("[0-9a-f]{2}", part.name):
                 continue
             for path in part.iterdir():
-                name = re.fullmatch(r"([0-9a-f]{64})\.\w+|\.[0-9a-f]{64}\..*\.tmp", path.name)
+                name = re.fullmatch(r"([0-9a-f]{64})\.\w+|\.[0-9a-f]+\..*\.tmp", path.name)
                 if name is None or (name[1] is not None and name[1] in keep):
                     continue
                 if aside and name[1] is not None:

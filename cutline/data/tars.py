@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import tarfile
@@ -23,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from cutline.core import jsonl
+from cutline.core.files import replaced, write_atomically
+from cutline.core.fingerprint import fingerprint
 from cutline.core.records import Sample
-from cutline.core.run_folder import fingerprint
 from cutline.data.dataset import TABLE, Dataset, image_name, store_image, write_table
 from cutline.images import formats as signatures
 from cutline.images.open import ImageFacts, ImageProblem, container, member_path, read_bytes
@@ -144,7 +143,7 @@ def _rows(folder: Path, columns: list[str] | None = None) -> Iterator[dict[str, 
 
 
 def _save(path: Path, index: Mapping[str, str]) -> None:
-    jsonl.write_atomically(path, json.dumps(index, indent=1) + "\n")
+    write_atomically(path, json.dumps(index, indent=1) + "\n")
 
 
 def _chunks(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
@@ -164,8 +163,7 @@ def _key(number: int) -> str:
 
 
 def _write(path: Path, samples: list[Sample], first: int) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
+    with replaced(path) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
         for number, sample in enumerate(samples, first):
             key = _key(number)
             image = Path(sample.image)
@@ -173,7 +171,6 @@ def _write(path: Path, samples: list[Sample], first: int) -> None:
             if sample.captions:
                 _add(tar, f"{key}.txt", sample.captions[0].encode())
             _add(tar, f"{key}.json", json.dumps(_row(sample), ensure_ascii=False).encode())
-    os.replace(temporary, path)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -22,7 +22,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from cutline.core.errors import CheckpointError
-from cutline.core.jsonl import write_atomically
+from cutline.core.files import write_atomically
 from cutline.core.records import Sample
 from cutline.families.image_policy import fixed_size
 from cutline.families.settings import GenerateSettings, ImagePolicy, ModelSettings

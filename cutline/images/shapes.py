@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from cutline.core.jsonl import write_atomically
+from cutline.core.files import write_atomically
 
 COLOURS = {
     "red": (214, 39, 40),

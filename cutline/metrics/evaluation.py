@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cutline.core import jsonl
 from cutline.core.errors import ScoreError
+from cutline.core.files import write_atomically
 from cutline.core.progress import Bars, silent
 from cutline.core.records import Prediction, Score
 from cutline.metrics import baselines
@@ -88,9 +89,9 @@ class Evaluation:
             for place, (name, caption, texts) in enumerate(zip(self.ids, self.captions, self.references, strict=True))
         ]
         lines = "".join(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in rows)
-        jsonl.write_atomically(Path(folder) / "per_image.jsonl", lines)
+        write_atomically(Path(folder) / "per_image.jsonl", lines)
         text = json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n"
-        jsonl.write_atomically(Path(folder) / "scores.json", text)
+        write_atomically(Path(folder) / "scores.json", text)
 
     @classmethod
     def load(cls, folder: str | Path) -> Evaluation:

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from cutline.core.jsonl import write_atomically
+from cutline.core.files import write_atomically
 from cutline.images.open import ImageProblem
 from cutline.report import dataset_plots
 from cutline.report.thumbnails import thumbnail

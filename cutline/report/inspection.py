@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from cutline.core.jsonl import write_atomically
+from cutline.core.files import write_atomically
 from cutline.core.records import Sample
 from cutline.data.inspect.contexts import FieldFacts
 from cutline.data.inspect.look import Inspection

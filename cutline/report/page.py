@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from cutline.core.jsonl import write_atomically
+from cutline.core.files import write_atomically
 from cutline.core.records import Score
 from cutline.data import steps
 from cutline.data.problem import LOSSES, MENDED

@@ -14,7 +14,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from cutline.core.jsonl import write_atomically
+from cutline.core.files import write_atomically
 from cutline.core.progress import Progress
 from cutline.core.records import Sample
 from cutline.core.threads import ahead

@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 
 from cutline.core import jsonl
-from cutline.core.errors import CutlineError, DataError
+from cutline.core.errors import DataError
+from cutline.core.files import write_atomically
+from cutline.core.made_by import check_made_by
 from cutline.core.progress import Bars, silent
 from cutline.core.records import Hit, Sample, Score
 from cutline.families.base import Batch
@@ -63,7 +65,7 @@ def evaluate(
         CutlineError: the folder holds another evaluation.
         DataError: no sample has captions, or no image can be opened.
     """
-    _note(folder, made_by)
+    check_made_by(folder / "retrieval.json", made_by, folder, "Give another --out, or --overwrite.")
     embedder = exact or family
     gallery = gather(samples, lambda texts: tokens(embedder, texts))
     if not gallery.samples:
@@ -93,19 +95,6 @@ def forget(folder: Path) -> None:
     shutil.rmtree(folder / "embeddings", ignore_errors=True)
     for name in ("matches.jsonl", "hits.jsonl", "scores.json", "retrieval.json"):
         (folder / name).unlink(missing_ok=True)
-
-
-def _note(folder: Path, made_by: Mapping[str, Any]) -> None:
-    path, now = folder / "retrieval.json", json.loads(json.dumps(made_by))
-    if path.exists():
-        then = json.loads(path.read_text(encoding="utf-8"))
-        if then != now:
-            other = ", ".join(key for key in {**then, **now} if then.get(key) != now.get(key))
-            raise CutlineError(
-                f"{folder} holds an evaluation with another {other}.", "Give another --out, or --overwrite."
-            )
-        return
-    jsonl.write_atomically(path, json.dumps(now, indent=2) + "\n")
 
 
 def _stages(
@@ -207,7 +196,7 @@ def _judge(
         ids=tuple(gallery.ids),
     )
     _write_hits(stages, settings.hits, folder / "hits.jsonl", matched)
-    jsonl.write_atomically(folder / "scores.json", json.dumps(result.to_json(), indent=2) + "\n")
+    write_atomically(folder / "scores.json", json.dumps(result.to_json(), indent=2) + "\n")
     return result
 
 

@@ -28,10 +28,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cutline.core.errors import DataError, RecipeError
-from cutline.core.jsonl import write_atomically
+from cutline.core.files import write_atomically
+from cutline.core.fingerprint import fingerprint
 from cutline.core.progress import Progress
 from cutline.core.records import Sample
-from cutline.core.run_folder import RunFolder, fingerprint
+from cutline.core.run_folder import RunFolder
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.retrieve.approximate import FEW, Approximate, library, make
 from cutline.retrieve.embed import embed_images, embed_texts

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from cutline.core import ranks
 from cutline.core.config import to_toml
 from cutline.core.errors import CutlineError, DataError, RecipeError
+from cutline.core.fingerprint import fingerprint
 from cutline.core.progress import Bars, silent
-from cutline.core.run_folder import RunFolder, fingerprint
+from cutline.core.run_folder import RunFolder
 from cutline.retrieve.settings import RetrieveSettings
 from cutline.run.recipe import Recipe as Recipe
 from cutline.run.recipe import default_folder as default_folder

@@ -28,6 +28,7 @@ from transformers import TrainerCallback
 from cutline.caption.caption import caption_pictures
 from cutline.core import jsonl, ranks
 from cutline.core.errors import TrainingError
+from cutline.core.files import write_atomically
 from cutline.core.records import Prediction, Sample
 from cutline.families.base import Batch, Family
 from cutline.families.settings import GenerateSettings
@@ -154,7 +155,7 @@ class Guards(TrainerCallback):
         (folder / STOPPED).unlink(missing_ok=True)
         path = folder / PANEL
         self.rows = [row for row in jsonl.read(path) if row["step"] <= resumed_at] if path.exists() else []
-        jsonl.write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows))
+        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows))
 
     # ---- captions
 
@@ -240,7 +241,7 @@ class Guards(TrainerCallback):
         kept = last_good.kept_step(self.folder)
         facts = {"step": step, "guard": guard, "reason": reason, "remedy": remedy, "last_good_step": kept}
         if ranks.is_first():
-            jsonl.write_atomically(self.folder / STOPPED, json.dumps(facts, indent=2) + "\n")
+            write_atomically(self.folder / STOPPED, json.dumps(facts, indent=2) + "\n")
         where = f" The weights of step {kept} are kept in {self.folder / LAST_GOOD}." if kept is not None else ""
         raise TrainingError(f"Stopped at step {step}: {reason}.{where}", remedy)
 

@@ -12,7 +12,8 @@ import os
 import shutil
 from pathlib import Path
 
-from cutline.core import jsonl, ranks
+from cutline.core import ranks
+from cutline.core.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -99,4 +100,4 @@ def _forget_the_lost_best(checkpoint: Path) -> None:
     best = state.get("best_model_checkpoint")
     if best and not Path(best).exists():
         state |= {"best_model_checkpoint": None, "best_metric": None, "best_global_step": None}
-        jsonl.write_atomically(path, json.dumps(state))
+        write_atomically(path, json.dumps(state))

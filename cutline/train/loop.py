@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from cutline.caption.caption import caption, caption_cached
 from cutline.core import jsonl, ranks
 from cutline.core.errors import TrainingError
+from cutline.core.files import replaced, write_atomically
 from cutline.core.progress import Progress
 from cutline.core.records import Prediction, Sample
 from cutline.families.base import Batch, Family, Generation
@@ -272,10 +272,8 @@ def trained_state(family: Family) -> dict[str, Tensor]:
 
 def save_trained(family: Family, folder: Path) -> None:
     """Writes what is trained into a folder; the file is there whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{WEIGHTS}.{os.getpid()}.part"  # processes that train together may all write here
-    save_file(trained_state(family), part)
-    os.replace(part, folder / WEIGHTS)
+    with replaced(folder / WEIGHTS) as temporary:  # processes that train together may all write here
+        save_file(trained_state(family), temporary)
 
 
 def load_trained(family: Family, checkpoint: Path) -> None:
@@ -320,7 +318,7 @@ class Log(TrainerCallback):
         if not ranks.is_first():
             return
         kept = [row for row in jsonl.read(path) if row["step"] <= resumed_at] if path.exists() else []
-        jsonl.write_atomically(path, "")
+        write_atomically(path, "")
         self._out = jsonl.Appender(path)
         self._out.write(kept)
 

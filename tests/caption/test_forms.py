@@ -9,8 +9,8 @@ import pytest
 
 import cutline
 from cutline.caption import files as caption_files
-from cutline.core import jsonl
 from cutline.core.errors import CutlineError
+from cutline.core.files import write_atomically
 from cutline.core.records import Prediction, Sample
 from tests.caption.helping import rows
 from tests.conftest import drawing
@@ -114,17 +114,17 @@ def test_sidecars_in_a_folder_keep_images_of_one_name_apart(checkpoint, tmp_path
 
 def test_sidecars_are_gone_on_with_after_a_kill(checkpoint, photos, tmp_path, command, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    real, calls = jsonl.write_atomically, []
+    real, calls = write_atomically, []
 
-    def stopped(path, data):
+    def stopped(path, data, **rest):
         calls.append(path)
         if len([path for path in calls if str(path).endswith(".txt")]) > 3:
             raise KeyboardInterrupt
-        real(path, data)
+        real(path, data, **rest)
 
-    monkeypatch.setattr(jsonl, "write_atomically", stopped)
+    monkeypatch.setattr(caption_files, "write_atomically", stopped)
     assert command("caption", checkpoint, photos, "--format", "txt")[0] == 130
-    monkeypatch.setattr(jsonl, "write_atomically", real)
+    monkeypatch.setattr(caption_files, "write_atomically", real)
     assert len(list(photos.glob("*.txt"))) == 3
     assert command("caption", checkpoint, photos, "--format", "txt")[0] == 1
     assert len(list(photos.glob("*.txt"))) == 10

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from cutline.core import jsonl
+from cutline.core.files import write_atomically
 from cutline.core.records import Prediction
 from cutline.core.run_folder import RunFolder
 from cutline.data.dataset import Dataset
@@ -38,7 +38,7 @@ def make(folder: Path, images: int = 24) -> Path:
     shapes.draw(folder / "shapes", train=12, val=4, test=images)
     prepare(DataSettings(source=str(folder / "shapes")), run / "dataset", workers=1)
     marks = RunFolder(run)
-    jsonl.write_atomically(run / "recipe.toml", RECIPE)
+    write_atomically(run / "recipe.toml", RECIPE)
     marks.note(versions={"cutline": "0.1.0", "torch": "2.13.0"}, seed=0, git="0123abc", command=["run", "shapes.toml"])
     train_log(run)
     for stage, facts in (
@@ -60,7 +60,7 @@ def train_log(run: Path) -> None:
     rows: list[dict[str, float]] = [{"step": step, "epoch": step / 20, "loss": 30 / step} for step in range(5, 61, 5)]
     for step, cider in ((20, 0.5), (40, 1.2345), (60, 1.1)):
         rows.append({"step": step, "epoch": step / 20, "val_loss": 20 / step, "val_cider": cider})
-    jsonl.write_atomically(run / "train/log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_atomically(run / "train/log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def caption_and_score(run: Path) -> None:
@@ -75,7 +75,7 @@ def caption_and_score(run: Path) -> None:
     made[ids[1]] = Prediction(id=ids[1], caption=HOSTILE, tokens=9, finished=True)
     made[ids[2]] = Prediction(id=ids[2], caption="", tokens=1, finished=True)
     lines = "".join(json.dumps(row.to_json()) + "\n" for row in made.values())
-    jsonl.write_atomically(run / "predictions.jsonl", lines)
+    write_atomically(run / "predictions.jsonl", lines)
     evaluate(
         made,
         {sample.id: list(sample.captions) for sample in samples},

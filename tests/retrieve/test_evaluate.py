@@ -218,7 +218,7 @@ def test_a_killed_evaluation_goes_on(blip, samples, tmp_path, monkeypatch):
 
 def test_another_evaluation_is_not_mixed_in(blip, samples, tmp_path):
     run(blip, samples, tmp_path, k_test=5)
-    with pytest.raises(CutlineError, match="with another k_test"):
+    with pytest.raises(CutlineError, match="k_test was 5, is 6"):
         run(blip, samples, tmp_path, k_test=6)
 
 

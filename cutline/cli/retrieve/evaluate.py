@@ -16,7 +16,7 @@ from cutline.cli.terminal import bar, say
 from cutline.core import config as recipes
 from cutline.core.config import parse
 from cutline.core.errors import CutlineError, RecipeError
-from cutline.core.identity import identity
+from cutline.core.fingerprint import checkpoint_fingerprint
 from cutline.core.verbosity import quiet_libraries
 from cutline.data.dataset import Dataset
 from cutline.families.base import Family
@@ -100,9 +100,12 @@ def _of_checkpoint(
     settings = parse({"retrieve": dict(changes)}, Section, named, where="--set").retrieve
     place = out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"retrieve-{folder.name}-{Path(dataset).name}")
     return Subject(
-        lambda dtype: open_checkpoint(model, dtype, device, task="embed"), identity(model), Dataset.open(dataset),
-        settings, place,
-    )  # fmt: skip
+        lambda dtype: open_checkpoint(model, dtype, device, task="embed"),
+        checkpoint_fingerprint(model),
+        Dataset.open(dataset),
+        settings,
+        place,
+    )
 
 
 class Section(recipes.Section):
@@ -137,7 +140,11 @@ def _of_recipe(
             changed, captions, tiny=tiny, seed=recipe.seed, task=_task(settings), place=place / "miniature"
         )
 
-    name = identity(str(trained)) if trained else f"{whole.recipe.model.checkpoint}{' (tiny)' if tiny else ''}"
+    name = (
+        checkpoint_fingerprint(str(trained))
+        if trained
+        else f"{whole.recipe.model.checkpoint}{' (tiny)' if tiny else ''}"
+    )
     return Subject(load, name, data, settings, out or place / "retrieve")
 
 

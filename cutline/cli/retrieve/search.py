@@ -15,8 +15,9 @@ from rich.text import Text
 
 from cutline.cli.terminal import bar, say
 from cutline.core.errors import CutlineError
-from cutline.core.identity import identity
-from cutline.core.jsonl import dumps, write_atomically
+from cutline.core.files import write_atomically
+from cutline.core.fingerprint import checkpoint_fingerprint
+from cutline.core.jsonl import dumps
 from cutline.core.short_ids import short_names
 from cutline.core.verbosity import quiet_libraries
 from cutline.data.dataset import Dataset
@@ -38,7 +39,14 @@ def make(model: str, dataset: str, out: Path, split: str, *, prune: bool, approx
     begun = time.monotonic()
     with bar("embedding") as progress:
         change = update(
-            out, family, identity(model), name, samples, prune=prune, approximate=approximate, progress=progress
+            out,
+            family,
+            checkpoint_fingerprint(model),
+            name,
+            samples,
+            prune=prune,
+            approximate=approximate,
+            progress=progress,
         )
     for name, problem in change.failed.items():
         say(f"left out: {name}: {problem}")
@@ -80,7 +88,7 @@ def find(
     index = Index.open(place)
     quiet_libraries()
     family = _opened(index.facts["checkpoint"], device)
-    if identity(index.facts["checkpoint"]) != index.facts["made_by"]:
+    if checkpoint_fingerprint(index.facts["checkpoint"]) != index.facts["made_by"]:
         raise CutlineError(
             f"{index.facts['checkpoint']} is not what {place} was made with any more.", "Index the dataset again."
         )

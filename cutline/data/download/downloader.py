@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import queue
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutline.core.errors import DataError
+from cutline.core.files import write_atomically
 from cutline.core.records import Sample
 from cutline.data.addresses import is_address
 from cutline.data.download.fetcher import Fetched, Fetcher, NotFetched
@@ -189,11 +189,8 @@ class Downloader:
         target = self._original(digest)
         if target.exists():
             return
-        temporary = target.with_name(f".{digest}.{os.getpid()}.tmp")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(body)
-            os.replace(temporary, target)
+            write_atomically(target, body, durable=False)
         except OSError as error:
             raise DataError(
                 f"{target.parent} can't be written: {error.strerror}.",

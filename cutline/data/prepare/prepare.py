@@ -9,7 +9,6 @@ again from the source, and the marker is written last. Images that shall lie in 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,9 +19,9 @@ from typing import Any, Literal
 
 from cutline.core import jsonl
 from cutline.core.errors import DataError, RecipeError
-from cutline.core.identity import identity
+from cutline.core.files import locked, write_atomically
+from cutline.core.fingerprint import checkpoint_fingerprint, fingerprint
 from cutline.core.records import Sample
-from cutline.core.run_folder import fingerprint
 from cutline.data import dataset, readers, steps, tars
 from cutline.data import splits as splitting
 from cutline.data.addresses import is_address
@@ -109,14 +108,14 @@ def prepare(
             "source": _state(source),
         }
         if model := getattr(settings.steps.chosen().get("filter"), "model", ""):
-            made_from["filter"] = identity(model)
+            made_from["filter"] = checkpoint_fingerprint(model)
         known = _marker(folder)
         if known and known.get("made_from") == made_from and not retry_failed:
             return _report(known, unchanged=True)
         tars.unpack(folder)
         marker, decoded = Preparation(settings, source, folder, progress, workers, retry_failed, engine)()
         marker["made_from"] = made_from
-        jsonl.write_atomically(folder / dataset.MARKER, json.dumps(marker, indent=2) + "\n")
+        write_atomically(folder / dataset.MARKER, json.dumps(marker, indent=2) + "\n")
         return _report(marker, decoded=decoded)
 
 
@@ -362,12 +361,8 @@ def _report(marker: Mapping[str, Any], **facts: Any) -> Report:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    (folder / ".work").mkdir(parents=True, exist_ok=True)
-    with open(folder / ".work" / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DataError(
-                f"Another process is preparing {folder}.", "Wait for it, or give another folder in [data] dataset."
-            ) from error
+    busy = DataError(
+        f"Another process is preparing {folder}.", "Wait for it, or give another folder in [data] dataset."
+    )
+    with locked(folder / ".work/lock", busy):
         yield

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from cutline.core import jsonl
+from cutline.core.files import write_atomically
+from cutline.core.fingerprint import fingerprint
 from cutline.core.records import Sample
-from cutline.core.run_folder import fingerprint
 from cutline.data import dataset, steps
 from cutline.data.download.downloader import Downloader
 from cutline.data.download.ledger import NAME as DOWNLOADS
@@ -75,7 +76,7 @@ def divide(
         place = folder / f".work/shards/{len(shards):06d}"
         place.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(asdict(sample), default=str) + "\n" for sample in chunk)
-        jsonl.write_atomically(place / _SAMPLES, lines)
+        write_atomically(place / _SAMPLES, lines)
         made_from = fingerprint(settings.model_dump(mode="json", exclude={"dataset"}), lines)
         shards.append(Shard(folder=str(folder), place=str(place), settings=text, made_from=made_from,
                             retry_failed=retry_failed))  # fmt: skip
@@ -122,7 +123,7 @@ def work(shard: Shard) -> None:
         for name, facts in chain.facts():
             counts[name] |= facts
     head = {"made_from": shard.made_from, "counts": counts, "decoded": checker.decoded}
-    jsonl.write_atomically(shard.result, "".join(json.dumps(line) + "\n" for line in [head, *lines]))
+    write_atomically(shard.result, "".join(json.dumps(line) + "\n" for line in [head, *lines]))
 
 
 def _samples(place: Path) -> Iterator[Sample]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cutline.core import hub, jsonl
+from cutline.core import hub
 from cutline.core.cache import cache_root
 from cutline.core.errors import DataError
+from cutline.core.files import write_atomically
 from cutline.core.records import Sample
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
@@ -106,5 +107,5 @@ def _stored(value: Any, cache: Path) -> str | None:
     digest = hashlib.sha256(data).hexdigest()
     target = cache / digest[:2] / digest
     if not target.exists():
-        jsonl.write_atomically(target, data)
+        write_atomically(target, data)
     return str(target)

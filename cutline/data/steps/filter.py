@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from cutline.core.config import Section
 from cutline.core.errors import CutlineError, RecipeError
-from cutline.core.identity import identity
+from cutline.core.fingerprint import checkpoint_fingerprint
 from cutline.core.memo import Remembered
 from cutline.core.records import Sample
 from cutline.data.steps import Drop, Place
@@ -93,7 +93,7 @@ class Filter:
         self.scorer: Scorer | None = None
         if settings.model or settings.scorer:
             self.scorer = _by_model(settings.model) if settings.model else _scorer(settings.scorer)
-        self.model = identity(settings.model) if settings.model else ""
+        self.model = checkpoint_fingerprint(settings.model) if settings.model else ""
         self._memory = Remembered(memory) if memory and settings.model else None
         self.captions: Counter[str] = Counter()
 

@@ -12,10 +12,8 @@ same images finds the entries again.
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from torch import Tensor
 
 from cutline.core import jsonl
 from cutline.core.cache import cache_root
+from cutline.core.files import locked
 from cutline.core.progress import Progress
 from cutline.core.records import Sample
 from cutline.core.threads import ahead
@@ -98,7 +97,7 @@ class FeatureCache:
         Returns:
             How many images were seen now.
         """
-        with self._locked():
+        with locked(self.folder / ".lock"):  # the next process finds what the first has written
             jsonl.cut_torn_tail(self.folder / "index.jsonl")
             self._read_index()
             unique = list({self._hash(sample): sample for sample in samples}.values())
@@ -145,10 +144,3 @@ class FeatureCache:
         }
         data.write(raw)
         return place
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One process fills at a time; the next finds what the first has written."""
-        with open(self.folder / ".lock", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield

@@ -10,9 +10,10 @@ from cutline.ablation import ablate as ablation
 from cutline.ablation.contexts import named, stepped
 from cutline.ablation.settings import AblationSettings
 from cutline.caption import files as caption_files
+from cutline.core.fingerprint import fingerprint
 from cutline.core.progress import Bars, silent
 from cutline.core.records import Sample
-from cutline.core.run_folder import RunFolder, fingerprint
+from cutline.core.run_folder import RunFolder
 from cutline.data.context.named_entities import Recogniser
 from cutline.data.inspect.contexts import Contexts, Names, names_in
 from cutline.data.steps.context import Settings as ContextSettings

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from cutline.bootstrap.settings import BootstrapSettings
 from cutline.core.errors import RecipeError
+from cutline.core.fingerprint import fingerprint
 from cutline.core.progress import Bars, silent
-from cutline.core.run_folder import RunFolder, fingerprint
+from cutline.core.run_folder import RunFolder
 from cutline.data.dataset import Dataset
 from cutline.data.prepare.prepare import Report, prepare
 from cutline.families.settings import ModelSettings

@@ -1,15 +1,21 @@
-"""Whether a checkpoint is still the one that something was made with."""
+"""Short hashes by which files and settings are known again."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
-from cutline.core.run_folder import fingerprint
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of anything that JSON can hold."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def identity(checkpoint: str) -> str:
-    """Changes when the checkpoint does: by the sizes and times of its files; a hub name stands for itself."""
+def checkpoint_fingerprint(checkpoint: str) -> str:
+    """Changes when the checkpoint does: by the sizes and times of its files. The name itself for one on the hub."""
     folder = Path(checkpoint)
     folder = folder / "model" if (folder / "model").is_dir() else folder
     if not folder.is_dir():
