@@ -113,7 +113,7 @@ def recipe(source: Path, steps: int, names: str = "") -> Recipe:
             "val_images": 50,
             "val_max_new_tokens": 24,
         },
-        "generate": {"max_tokens": 24, "batch_size": 64},
+        "generate": {"max_new_tokens": 24, "batch_size": 64},
         "score": {"metrics": ["cider", "exact_match"]},
     }
     if names:

@@ -133,7 +133,7 @@ def learn(name: str, drawn: Path, folder: Path, steps: int, lr: float, own_sprea
                 "val_max_new_tokens": 40,
                 "metric": "exact_match",
             },
-            "generate": {"max_tokens": 40, "batch_size": 64},
+            "generate": {"max_new_tokens": 40, "batch_size": 64},
             "score": {"metrics": ["exact_match", "cider"]},
         },
         Recipe,

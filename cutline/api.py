@@ -33,7 +33,7 @@ class Captioner:
         Args:
             images: paths or pictures, one or many.
             context: what may stand in the prompt: one mapping for all images, or one an image.
-            settings: generation settings that differ from the checkpoint's own (``beams=3``).
+            settings: generation settings that differ from the checkpoint's own (``num_beams=3``).
 
         Returns:
             One prediction an image, in order. An image that can't be captioned has ``caption`` None and an ``error``.

@@ -133,7 +133,7 @@ def asked(tmp_path_factory):
     table = {
         "data": {"source": str(source), "columns": {"context": ["split"]}},
         "model": {"checkpoint": str(folder / "model"), "prompt": "{context}"},
-        "generate": {"max_tokens": 4, "batch_size": 2},
+        "generate": {"max_new_tokens": 4, "batch_size": 2},
         "score": {"resamples": 20, "metrics": ["cider"]},
         "ablation": {},
     }

@@ -76,7 +76,11 @@ def web(tmp_path_factory, human):
 
 
 def settings(**changes):
-    table = {"captions": 2, "generate": {"max_tokens": 6, "min_tokens": 2, "batch_size": 8}, "keep": {"share": 0.5}}
+    table = {
+        "captions": 2,
+        "generate": {"max_new_tokens": 6, "min_new_tokens": 2, "batch_size": 8},
+        "keep": {"share": 0.5},
+    }
     return recipe.parse(table | changes, BootstrapSettings)
 
 
@@ -259,7 +263,7 @@ def test_a_share_is_kept_of_each_kind_and_a_threshold_is_a_probability():
 
 def test_several_greedy_captions_would_be_alike():
     with pytest.raises(RecipeError, match="alike"):
-        settings(generate={"sample": False})
+        settings(generate={"do_sample": False})
 
 
 SLOW = """
@@ -282,8 +286,8 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_files(web, human, tmp_path)
     (tmp_path / "slow.py").write_text(SLOW)
     command = ["bootstrap", str(web.path), "--filter", str(tmp_path / "model"), "--captioner", str(tmp_path / "model"),
                "--human", str(human.path), "--set", "captions=1", "--set", "keep.share=0.5",
-               "--set", "generate.max_tokens=6", "--set", "generate.min_tokens=2", "--set", "generate.batch_size=4",
-               "--device", "cpu"]  # fmt: skip
+               "--set", "generate.max_new_tokens=6", "--set", "generate.min_new_tokens=2",
+               "--set", "generate.batch_size=4", "--device", "cpu"]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(out, *python):
@@ -312,7 +316,11 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_files(web, human, tmp_path)
     assert process.returncode == 1, said  # one image is broken
     assert "captions kept" in said
     unbroken, model = tmp_path / "unbroken", open_checkpoint(tmp_path / "model", "float32", "cpu", task="match")
-    table = {"captions": 1, "keep": {"share": 0.5}, "generate": {"max_tokens": 6, "min_tokens": 2, "batch_size": 4}}
+    table = {
+        "captions": 1,
+        "keep": {"share": 0.5},
+        "generate": {"max_new_tokens": 6, "min_new_tokens": 2, "batch_size": 4},
+    }
     wanted = recipe.parse(table, BootstrapSettings)
     report(bootstrap(model, model, web, human, wanted, unbroken, {}), web, wanted, unbroken)
     for name in ("synthetic-0.jsonl", "scores.jsonl", "captions.jsonl", "dataset/dataset.json", "report.html"):

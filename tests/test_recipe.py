@@ -32,7 +32,7 @@ def wrong(table, *overrides: str) -> RecipeError:
         ("train.lr=1e-4", "train.lr", 1e-4),
         ("train.lr=.001", "train.lr", 0.001),
         ("train.epochs=3", "train.epochs", 3.0),
-        ("generate.sample=true", "generate.sample", True),
+        ("generate.do_sample=true", "generate.do_sample", True),
         ("data.source=/a/b c.csv", "data.source", "/a/b c.csv"),
         ('data.source="quoted"', "data.source", "quoted"),
         ("data.source=2024", "data.source", "2024"),
@@ -92,7 +92,7 @@ def test_malformed_set(override):
         ('score.metrics=["cidre"]', "there is no metric cidre. Did you mean cider?", ""),
         ("model.new.encoder=x", "[model] has both checkpoint and new", "Mend [model]"),
         ("data.val=1", "must be below 1", "share of the samples"),
-        ("generate.sample=maybe", "must be true or false", "draw from the distribution"),
+        ("generate.do_sample=maybe", "must be true or false", "sample from the distribution"),
         ("seed.x=3", "seed", "of new weights"),
     ],
 )

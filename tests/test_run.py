@@ -36,7 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "new": {"vision_layers": 1, "vision_width": 16, "text_layers": 1, "text_width": 16, "heads": 2},
     },
     "train": {"max_steps": 6, "eval_steps": 2, "batch_size": 4, "logging_steps": 1, "val_max_new_tokens": 6},
-    "generate": {"max_tokens": 8, "batch_size": 2},
+    "generate": {"max_new_tokens": 8, "batch_size": 2},
     "score": {"resamples": 50},
 }
 
@@ -149,11 +149,11 @@ def test_finished_and_unchanged_is_passed_over_and_a_change_redoes_what_follows(
         name: score.value for name, score in first.scores.items()
     }
     # another way of generating: the training stays, the old captions are kept aside
-    run.Run(small(drawn, generate={"beams": 2}), folder)()
+    run.Run(small(drawn, generate={"num_beams": 2}), folder)()
     assert (folder / "model/model.safetensors").stat().st_mtime_ns == weights
     assert [path.read_bytes() for path in folder.glob("superseded/caption-*/predictions.jsonl")] == [rows]
     # another training: all is done again
-    run.Run(small(drawn, train={"lr": 0.02}, generate={"beams": 2}), folder)()
+    run.Run(small(drawn, train={"lr": 0.02}, generate={"num_beams": 2}), folder)()
     assert (folder / "model/model.safetensors").stat().st_mtime_ns != weights
     assert list(folder.glob("superseded/train-*/model/model.safetensors"))
     # scored three times, and each was a look at the test split

@@ -27,7 +27,7 @@ batch_size = 2
 val_max_new_tokens = 3
 
 [generate]
-max_tokens = 3
+max_new_tokens = 3
 
 [score]
 resamples = 10

@@ -24,10 +24,10 @@ class DrawSettings(GenerateSettings):
     """``[bootstrap.generate]``: as ``[generate]``, but by default as published for bootstrapping, by nucleus sampling,
     which says more than beam search."""
 
-    sample: bool = Field(True, description="draw from the distribution instead of taking the best")
+    do_sample: bool = Field(True, description="draw from the distribution instead of taking the best")
     top_p: float = Field(0.9, gt=0, le=1, description="sample from the smallest set with this probability")
-    min_tokens: int = Field(5, ge=0, description="shortest caption, in new tokens")
-    max_tokens: int = Field(20, ge=1, description="longest caption, in new tokens, the end token included")
+    min_new_tokens: int = Field(5, ge=0, description="shortest caption, in new tokens")
+    max_new_tokens: int = Field(20, ge=1, description="longest caption, in new tokens, the end token included")
 
 
 class BootstrapSettings(Section):
@@ -44,6 +44,8 @@ class BootstrapSettings(Section):
 
     @model_validator(mode="after")
     def _writes(self) -> BootstrapSettings:
-        if self.captions > 1 and not self.generate.sample:
-            raise ValueError("several captions an image need [bootstrap.generate] sample = true, or they are all alike")
+        if self.captions > 1 and not self.generate.do_sample:
+            raise ValueError(
+                "several captions an image need [bootstrap.generate] do_sample = true, or they are all alike"
+            )
         return self

@@ -232,7 +232,7 @@ class _Captioner:
         features = self.cache.get(samples) if self.cache else None
         batch = self.family.encode(samples, with_targets=False, pixels=pixels or None, features=features)
         batch = {name: tensor.to(self.family.device) for name, tensor in batch.items()}
-        if self.settings.sample:  # the same draw for the same batch, also after a restart
+        if self.settings.do_sample:  # the same draw for the same batch, also after a restart
             torch.manual_seed(_seed(self.settings.seed, samples[0].id))
         generations = self.family.generate(batch, self.settings)
         return [_prediction(sample, made) for sample, made in zip(samples, generations, strict=True)]

@@ -182,7 +182,7 @@ class Subject:
         """Makes generation say given tokens; None for a family whose generation can't be made to."""
         batch = self.batch(samples, pictures, targets=False)
         with decode.forcing(tokens) as forced, self.arithmetic():
-            made = self.family.generate(batch, GenerateSettings(max_tokens=max(map(len, tokens))))
+            made = self.family.generate(batch, GenerateSettings(max_new_tokens=max(map(len, tokens))))
         if len(forced.scores) < max(map(len, tokens)):
             return None
         steps = torch.stack(forced.scores, 1)

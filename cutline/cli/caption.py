@@ -120,7 +120,7 @@ def _settings(family: Family, changes: Mapping[str, Any], overrides: Sequence[st
     table = {"generate": (family.generation or GenerateSettings()).model_dump() | dict(changes)}
     wrong = next((text for text in overrides if "=" not in text), None)
     if wrong is not None:
-        raise CutlineError(f"--set {wrong} is not of the form key=value.", "For example --set beams=3")
+        raise CutlineError(f"--set {wrong} is not of the form key=value.", "For example --set num_beams=3")
     named = [f"generate.{text.removeprefix('generate.')}" for text in overrides]
     settings = parse(table, Captioning, named, where="--set").generate
     if family.generation and (unlike := settings.unlike(family.generation)):
@@ -130,7 +130,7 @@ def _settings(family: Family, changes: Mapping[str, Any], overrides: Sequence[st
 
 def _made_by(checkpoint: str, family: Family, settings: GenerateSettings) -> dict[str, Any]:
     """What decides about the captions: the size of a batch only where it changes what is drawn."""
-    without = {"split"} if settings.sample else {"split", "batch_size", "seed", "temperature", "top_p", "top_k"}
+    without = {"split"} if settings.do_sample else {"split", "batch_size", "seed", "temperature", "top_p", "top_k"}
     return {
         "checkpoint": checkpoint_fingerprint(checkpoint),
         "dtype": str(family.dtype).removeprefix("torch."),

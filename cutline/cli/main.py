@@ -216,7 +216,7 @@ def caption(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest caption, in tokens.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images at a time.")] = None,
     set: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another generation setting (sample=true).")
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Another generation setting (do_sample=true).")
     ] = [],  # noqa: B006
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed images again.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the file anew instead of going on.")] = False,
@@ -228,7 +228,7 @@ def caption(
     from cutline.cli import caption as caption_verb
 
     quiet_libraries()
-    changes = {"beams": beams, "max_tokens": max_tokens, "batch_size": batch_size}
+    changes = {"num_beams": beams, "max_new_tokens": max_tokens, "batch_size": batch_size}
     failed = caption_verb.run(
         checkpoint, images, out, form, split, {k: v for k, v in changes.items() if v is not None}, set,
         retry_failed=retry_failed, overwrite=overwrite, device=device, dtype=dtype,

@@ -98,18 +98,20 @@ class LoraSettings(Section):
 class GenerateSettings(Section):
     """How captions are generated; saved with the checkpoint and used from there unless overridden."""
 
-    max_tokens: int = Field(40, ge=1, description="longest caption, in new tokens, the end token included")
-    min_tokens: int = Field(0, ge=0, description="shortest caption, in new tokens")
+    max_new_tokens: int = Field(40, ge=1, description="longest caption, in new tokens, including the end token")
+    min_new_tokens: int = Field(0, ge=0, description="shortest caption, in new tokens")
     min_words: int = Field(0, ge=0, description="shortest caption, in words; 0: any")
     max_words: int = Field(0, ge=0, description="longest caption, in words, the last one finished; 0: any")
-    start: str = Field("", description="words that every caption begins with; they are part of it")
-    beams: int = Field(1, ge=1, description="beams of the beam search; 1: greedy, or sampling when sample = true")
+    prefix: str = Field("", description="words that every caption starts with; they are part of the caption")
+    num_beams: int = Field(1, ge=1, description="beams of the beam search; 1: greedy, or sampling if do_sample = true")
     length_penalty: float = Field(1.0, description="exponent of the length that beam scores are divided by")
-    sample: bool = Field(False, description="draw from the distribution instead of taking the best")
+    do_sample: bool = Field(False, description="sample from the distribution instead of taking the best token")
     temperature: float = Field(1.0, gt=0, description="of the sampling distribution")
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the smallest set with this probability")
     top_k: int = Field(0, ge=0, description="sample from the k best tokens; 0: all")
-    no_repeat_ngram: int = Field(0, ge=0, description="no n-gram of this many tokens twice in a caption; 0: allowed")
+    no_repeat_ngram_size: int = Field(
+        0, ge=0, description="no n-gram of this many tokens twice in a caption; 0: allowed"
+    )
     repetition_penalty: float = Field(1.0, gt=0, description="divides the scores of tokens already said; 1: none")
     batch_size: int = Field(16, ge=1, description="images at a time; halved by itself when the memory is full")
     seed: int = Field(0, description="of sampling")

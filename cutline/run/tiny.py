@@ -61,7 +61,7 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
             "queue": min(4, train.retrieval.queue),
         }
         train = train.model_copy(update={"retrieval": train.retrieval.model_copy(update=short)})
-    generate = recipe.generate.model_copy(update={"max_tokens": 12, "beams": min(2, recipe.generate.beams),
+    generate = recipe.generate.model_copy(update={"max_new_tokens": 12, "num_beams": min(2, recipe.generate.num_beams),
                                                   "batch_size": 4, "split": "auto"})  # fmt: skip
     score = recipe.score.rehearsed()
     changed: dict[str, Any] = {"data": data, "train": train, "generate": generate, "score": score, "ablation": ablation}
@@ -90,7 +90,7 @@ def _bootstrap(settings: BootstrapSettings | None, folder: Path) -> BootstrapSet
         if ranks.is_first() and not (drawn / "captions.csv").exists():
             shapes.draw(drawn, train=12, val=0, test=0, seed=1)
         web = DataSettings(source=str(drawn), limit=12)
-    generate = settings.generate.model_copy(update={"max_tokens": 12, "batch_size": 4})
+    generate = settings.generate.model_copy(update={"max_new_tokens": 12, "batch_size": 4})
     keep = settings.keep.model_copy(update={"share": 0.5})
     return settings.model_copy(update={"web": web, "generate": generate, "keep": keep})
 

@@ -51,7 +51,7 @@ IMPOSSIBLE = 0.005
 
 _REMEDIES = {
     "empty": "Lower [train] lr; cutline check says whether the end token stands where it should.",
-    "loops": "Lower [train] lr, or open fewer parts; [generate] no_repeat_ngram only hides it.",
+    "loops": "Lower [train] lr, or open fewer parts; [generate] no_repeat_ngram_size only hides it.",
     "echo": "Make sure by cutline check that the prompt is neither learnt nor said.",
     "endless": "Make sure by cutline check that the end token is a label; else raise [train] val_max_new_tokens.",
     "same": "The image has no influence: open the bridge, or lower [train] lr; cutline check tries two images.",
@@ -141,7 +141,7 @@ class Guards(TrainerCallback):
         resumed_at: int,
     ):
         self.family, self.samples, self.settings, self.folder = family, samples, settings, folder
-        self.generate = GenerateSettings(max_tokens=max_tokens, batch_size=16)
+        self.generate = GenerateSettings(max_new_tokens=max_tokens, batch_size=16)
         self.likelihood_until = likelihood_until
         self.pictures = [open_image(sample.image) for sample in samples]
         self.blank = Image.new("RGB", self.pictures[0].size, (128, 128, 128))

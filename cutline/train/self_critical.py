@@ -108,7 +108,7 @@ class SelfCritic:
     ):
         self.family = family
         self.draws = draws
-        self.settings = GenerateSettings(max_tokens=max_tokens, sample=True)
+        self.settings = GenerateSettings(max_new_tokens=max_tokens, do_sample=True)
         self.cache = cache
         self.reward = CiderReward(samples)
 

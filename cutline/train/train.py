@@ -313,7 +313,7 @@ def precision_of(settings: TrainSettings, device: torch.device) -> str:
 
 
 def _for_validation(settings: TrainSettings) -> GenerateSettings:
-    return GenerateSettings(beams=settings.val_num_beams, max_tokens=settings.val_max_new_tokens, batch_size=64)
+    return GenerateSettings(num_beams=settings.val_num_beams, max_new_tokens=settings.val_max_new_tokens, batch_size=64)
 
 
 def spread(samples: Sequence[Sample], count: int | None) -> list[Sample]:

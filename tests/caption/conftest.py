@@ -25,7 +25,7 @@ def checkpoint(tmp_path_factory) -> Path:
         for name, parameter in family.model.named_parameters():
             if family.part_of(name) != "vision":
                 parameter.add_(torch.randn_like(parameter) * 0.3)
-    family.generation = GenerateSettings(max_tokens=6, batch_size=4)
+    family.generation = GenerateSettings(max_new_tokens=6, batch_size=4)
     folder: Path = tmp_path_factory.mktemp("checkpoint") / "model"
     family.save(folder)
     return folder

@@ -26,7 +26,7 @@ def test_full_memory_halves_the_batch_and_loses_nothing(family, photos):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return family.generate(batch, settings)
 
-    settings = GenerateSettings(max_tokens=6, batch_size=16)
+    settings = GenerateSettings(max_new_tokens=6, batch_size=16)
     samples = some(photos, 40)
     made = every(caption(fake(family, generate), samples, settings))
     assert sizes[:4] == [16, 8, 4, 2]
@@ -45,7 +45,7 @@ def test_after_one_large_image_the_batch_grows_again(family, photos):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9999 bytes")
         return family.generate(batch, settings)
 
-    made = every(caption(fake(family, generate), some(photos, 120), GenerateSettings(max_tokens=2, batch_size=4)))
+    made = every(caption(fake(family, generate), some(photos, 120), GenerateSettings(max_new_tokens=2, batch_size=4)))
     assert sizes[:4] == [4, 2, 1, 1]
     assert sizes[-1] == 4
     assert all(row.status == "ok" for row in made.values())
@@ -76,7 +76,7 @@ def test_an_image_too_large_for_the_memory_is_tried_smaller_and_then_named(famil
 
         return generate
 
-    settings = GenerateSettings(max_tokens=6, batch_size=4)
+    settings = GenerateSettings(max_new_tokens=6, batch_size=4)
     made = every(caption(cast(Family, Sized(family, fits(200))), samples, settings))
     assert all(row.status == "ok" for row in made.values())
     made = every(caption(cast(Family, Sized(family, fits(100))), samples, settings))
@@ -89,7 +89,7 @@ def test_an_image_too_large_for_the_memory_is_tried_smaller_and_then_named(famil
 @pytest.mark.parametrize("words", ["CUDA error: device-side assert\ntriggered", ""])
 def test_a_poison_image_costs_its_own_row_only(family, photos, words):
     samples = some(photos, 10)
-    expected = every(caption(family, samples, GenerateSettings(max_tokens=6, batch_size=4)))
+    expected = every(caption(family, samples, GenerateSettings(max_new_tokens=6, batch_size=4)))
     poison = family.pixels([open_image(samples[7].image)])["pixel_values"][0]
 
     def generate(batch, settings):
@@ -97,7 +97,7 @@ def test_a_poison_image_costs_its_own_row_only(family, photos, words):
             raise RuntimeError(words)
         return family.generate(batch, settings)
 
-    made = every(caption(fake(family, generate), samples, GenerateSettings(max_tokens=6, batch_size=4)))
+    made = every(caption(fake(family, generate), samples, GenerateSettings(max_new_tokens=6, batch_size=4)))
     failed = made.pop("7")
     assert failed.status == "failed"
     assert failed.error is not None
@@ -116,7 +116,7 @@ def test_a_shape_that_the_processor_refuses_costs_its_own_row_only(family, photo
             return family.pixels(images)
 
     made = every(
-        caption(cast(Family, Picky(family, family.generate)), some(photos, 10), GenerateSettings(max_tokens=2))
+        caption(cast(Family, Picky(family, family.generate)), some(photos, 10), GenerateSettings(max_new_tokens=2))
     )
     failed = [row for row in made.values() if row.status == "failed"]
     assert len(failed) == 3
@@ -151,7 +151,7 @@ def test_a_model_that_worked_once_may_fail_often(family, photos):
             raise RuntimeError("broken")
         return family.generate(batch, settings)
 
-    made = every(caption(fake(family, generate), some(photos, 60), GenerateSettings(max_tokens=2, batch_size=2)))
+    made = every(caption(fake(family, generate), some(photos, 60), GenerateSettings(max_new_tokens=2, batch_size=2)))
     assert sum(row.status == "ok" for row in made.values()) == 2
     assert sum(row.status == "failed" for row in made.values()) == 58
 
@@ -166,5 +166,5 @@ def test_an_empty_caption_is_a_caption_and_a_missing_one_is_none(family, photos)
     def too_few(batch, settings):
         return family.generate(batch, settings)[1:]
 
-    made = every(caption(fake(family, too_few), some(photos, 3), GenerateSettings(max_tokens=2)))
+    made = every(caption(fake(family, too_few), some(photos, 3), GenerateSettings(max_new_tokens=2)))
     assert all(row.status == "failed" and row.caption is None for row in made.values())

@@ -166,8 +166,8 @@ def test_a_prepared_dataset_is_captioned_by_split_and_by_id(checkpoint, tmp_path
     ("arguments", "words"),
     [
         (["--format", "xml"], "There is no format 'xml'"),
-        (["--set", "beems=3"], "--set: unknown key generate.beems. Did you mean generate.beams?"),
-        (["--set", "beams"], "--set beams is not of the form key=value"),
+        (["--set", "beems=3"], "--set: unknown key generate.beems. Did you mean generate.num_beams?"),
+        (["--set", "num_beams"], "--set num_beams is not of the form key=value"),
         (["--set", "temperature=0"], "--set: generate.temperature = 0: must be above 0"),
         (["--dtype", "float23"], "dtype = \"float23\": must be one of 'auto', 'float32'"),
         (["--device", "cuda:99"], "The device 'cuda:99' can't be used here"),

@@ -39,7 +39,7 @@ def test_python_says_what_the_command_line_says(checkpoint, photos, tmp_path, co
         assert made.logprob == pytest.approx(expected[name].logprob, abs=1e-3)
         assert made.id == "0"
     assert captioner.caption([]) == []
-    assert captioner.caption(drawing(1), beams=3, max_tokens=2)[0].tokens <= 2
+    assert captioner.caption(drawing(1), num_beams=3, max_new_tokens=2)[0].tokens <= 2
 
 
 def test_python_gives_one_answer_an_image_in_order(checkpoint, photos):

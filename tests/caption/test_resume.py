@@ -21,7 +21,7 @@ from tests.conftest import drawing
 
 def test_cut_at_any_byte_the_file_becomes_what_an_unbroken_run_makes(family, photos, tmp_path):
     samples = [Sample(id=str(path), image=str(path)) for path in sorted(photos.iterdir())]
-    settings = GenerateSettings(max_tokens=6, batch_size=4)
+    settings = GenerateSettings(max_new_tokens=6, batch_size=4)
 
     def go_on(path: Path) -> None:
         file = PredictionFile(path, {"model": "a"})
@@ -50,7 +50,7 @@ def test_cut_at_any_byte_the_file_becomes_what_an_unbroken_run_makes(family, pho
 
 
 def test_sampling_draws_the_same_after_a_cut(checkpoint, photos, tmp_path, command):
-    how = ("--set", "sample=true", "--set", "temperature=1.5")
+    how = ("--set", "do_sample=true", "--set", "temperature=1.5")
     command("caption", checkpoint, photos, "-o", tmp_path / "p.jsonl", *how)
     expected = rows(tmp_path / "p.jsonl")
     lines = (tmp_path / "p.jsonl").read_bytes().splitlines(keepends=True)
@@ -94,7 +94,7 @@ def test_captions_of_other_settings_or_models_are_never_mixed(checkpoint, photos
     before = out.read_bytes()
     code, _, talk = command("caption", checkpoint, photos, "-o", out, "--beams", 2)
     assert code == 2
-    assert f"error: {out} was made differently: beams was 1, is 2." in talk
+    assert f"error: {out} was made differently: num_beams was 1, is 2." in talk
     assert "--overwrite" in talk
     code, _, talk = command("caption", checkpoint, photos, "-o", out, "--dtype", "bfloat16")
     assert (code, 'dtype was "float32", is "bfloat16"' in talk) == (2, True)

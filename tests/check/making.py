@@ -50,7 +50,7 @@ def subject(folder: Path, kind: type[Family] | str, *, tiny: bool = True, **chan
         samples.append(Sample(id=str(number), image=str(path), captions=(caption,)))
     usual: dict[str, Any] = {
         "train": TrainSettings(),
-        "generate": GenerateSettings(max_tokens=20),
+        "generate": GenerateSettings(max_new_tokens=20),
         "fresh": lambda: made.tiny(CAPTIONS),
         "scratch": folder / "scratch",
     }

@@ -40,10 +40,10 @@ def test_a_picture_in_two_splits_under_two_names(tmp_path):
 
 def test_captions_longer_than_the_limit(tmp_path):
     made = dataset(tmp_path, rows(caption=["a b"] * 5 + [" ".join(["word"] * 60)]))
-    probed = subject(tmp_path, "qwen2_5_vl", dataset=made, tiny=False, generate=GenerateSettings(max_tokens=30))
+    probed = subject(tmp_path, "qwen2_5_vl", dataset=made, tiny=False, generate=GenerateSettings(max_new_tokens=30))
     found = verdicts(probed, *DATA)
     assert failures(found) == {"data_lengths"}
-    assert "1 of 6 captions are longer than [generate] max_tokens = 30" in found["data_lengths"].what
+    assert "1 of 6 captions are longer than [generate] max_new_tokens = 30" in found["data_lengths"].what
 
 
 def test_context_that_gives_the_caption_away(tmp_path):

@@ -90,7 +90,7 @@ def test_captions_are_those_of_transformers():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     samples = [Sample(id=str(n), image="") for n in range(2)]
     batch = captioner.encode(samples, with_targets=False, images=pictures())
-    for settings in (GenerateSettings(max_tokens=8), GenerateSettings(max_tokens=8, beams=3)):
+    for settings in (GenerateSettings(max_new_tokens=8), GenerateSettings(max_new_tokens=8, num_beams=3)):
         made = captioner.generate(batch, settings)
         prompt = captioner.tokenizer([captioner.prompt] * 2, return_tensors="pt")  # [CLS] prompt [SEP]
         theirs = captioner.model.generate(
@@ -98,7 +98,7 @@ def test_captions_are_those_of_transformers():
             input_ids=prompt["input_ids"],
             attention_mask=prompt["attention_mask"],
             max_new_tokens=8,
-            num_beams=settings.beams,
+            num_beams=settings.num_beams,
         )
         said = captioner.tokenizer.batch_decode(theirs[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         assert [one.text for one in made] == said
@@ -109,7 +109,7 @@ def test_prompts_of_different_lengths_stand_in_one_batch():
     captioner.prompt = "{context} a picture of"
     contexts: list[dict[str, str]] = [{}, {"place": "the red square, to the left"}]
     samples = [Sample(id=str(n), image="", context=context) for n, context in enumerate(contexts)]
-    settings = GenerateSettings(max_tokens=6)
+    settings = GenerateSettings(max_new_tokens=6)
     together = captioner.generate(captioner.encode(samples, with_targets=False, images=pictures()), settings)
     for sample, picture, made in zip(samples, pictures(), together, strict=True):
         (alone,) = captioner.generate(captioner.encode([sample], with_targets=False, images=[picture]), settings)
@@ -189,7 +189,7 @@ def test_a_saved_mixture_opens_again_and_as_a_plain_matcher(mixture, tmp_path):
     assert type(opened.model) is BlipMixture
     samples = [Sample(id=str(n), image="") for n in range(2)]
     batch = mixture.encode(samples, with_targets=False, images=pictures())
-    settings = GenerateSettings(max_tokens=6)
+    settings = GenerateSettings(max_new_tokens=6)
     assert mixture.generate(batch, settings) == opened.generate(batch, settings)
     plain = BlipForImageTextRetrieval.from_pretrained(tmp_path).eval()
     texts = mixture.encode_texts(TEXTS)

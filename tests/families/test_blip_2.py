@@ -65,7 +65,7 @@ def test_prompts_are_those_of_the_real_processor(captioner):
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_captions_are_those_of_transformers(captioner, beams):
-    settings = GenerateSettings(max_tokens=8, beams=beams)
+    settings = GenerateSettings(max_new_tokens=8, num_beams=beams)
     made = captioner.generate(captioner.encode(samples(), with_targets=False, images=pictures()), settings)
     inputs = processor_inputs(captioner)
     theirs = captioner.model.generate(

@@ -41,7 +41,7 @@ def test_pretrained_tower_is_taken_over_and_the_rest_learns(tower, cell, tmp_pat
     family.train()
     family(batch).nll.backward()
     assert all(p.grad is not None for p in family.parameters() if p.requires_grad)
-    made = family.eval().generate(batch, GenerateSettings(max_tokens=5))
+    made = family.eval().generate(batch, GenerateSettings(max_new_tokens=5))
     assert len(made) == 2
 
 

@@ -17,7 +17,7 @@ from cutline.families.settings import GenerateSettings
 from tests.conftest import drawing
 
 FAMILIES = ["vision_encoder_decoder", "qwen2_5_vl", "cnn_rnn"]
-WAYS = [{"beams": 1}, {"beams": 3}, {"sample": True}]
+WAYS = [{"num_beams": 1}, {"num_beams": 3}, {"do_sample": True}]
 CAPTIONS = ["a red circle above a blue square", "two dogs run on the grass", "a boat lies on the shore"]
 
 
@@ -32,21 +32,21 @@ def say(name, **settings):
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_captions_keep_to_their_bounds(name, way):
-    _, made = say(name, max_tokens=60, min_words=4, max_words=6, **way)
+    _, made = say(name, max_new_tokens=60, min_words=4, max_words=6, **way)
     for one in made:
         assert len(one.text.split()) <= 6
         assert len(one.text.split()) >= 4 or not one.finished
-    _, free = say(name, max_tokens=60, **way)
+    _, free = say(name, max_new_tokens=60, **way)
     assert any(len(one.text.split()) > 6 or len(one.text.split()) < 4 for one in free)  # bounds that bound nothing
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_captions_begin_as_they_must(name, way):
-    _, made = say(name, max_tokens=12, start="a red", **way)
+    _, made = say(name, max_new_tokens=12, prefix="a red", **way)
     assert all(one.text.startswith("a red") for one in made)
     assert all(one.logprob > float("-inf") for one in made)
-    _, free = say(name, max_tokens=12, **way)
+    _, free = say(name, max_new_tokens=12, **way)
     assert not all(one.text.startswith("a red") for one in free)
 
 
@@ -88,22 +88,26 @@ def test_what_a_checkpoint_keeps_is_used_where_a_recipe_says_nothing(tmp_path, m
     from cutline.run.run import Recipe, Run, with_kept
 
     family = find("vision_encoder_decoder").tiny(CAPTIONS)
-    family.generation = GenerateSettings(max_tokens=9, no_repeat_ngram=3, min_words=2, batch_size=5)
+    family.generation = GenerateSettings(max_new_tokens=9, no_repeat_ngram_size=3, min_words=2, batch_size=5)
     family.save(tmp_path / "model")
-    assert json.loads((tmp_path / "model/cutline.json").read_text())["generate"]["no_repeat_ngram"] == 3
+    assert json.loads((tmp_path / "model/cutline.json").read_text())["generate"]["no_repeat_ngram_size"] == 3
     drawing(1).save(tmp_path / "one.png")
     (tmp_path / "data.csv").write_text("image,caption,split\none.png,a red square,test\n")
     table = {
         "data": {"source": str(tmp_path / "data.csv")},
         "model": {"checkpoint": str(tmp_path / "model"), "device": "cpu"},
-        "generate": {"max_tokens": 7, "batch_size": 2},
+        "generate": {"max_new_tokens": 7, "batch_size": 2},
     }
     recipe = with_kept(parse(table, Recipe))
-    assert (recipe.generate.max_tokens, recipe.generate.no_repeat_ngram, recipe.generate.min_words) == (7, 3, 2)
+    assert (recipe.generate.max_new_tokens, recipe.generate.no_repeat_ngram_size, recipe.generate.min_words) == (
+        7,
+        3,
+        2,
+    )
     assert recipe.generate.batch_size == 2
     Run(parse(table, Recipe), tmp_path / "run")(["prepare", "caption"])
     talk = messages()
-    assert "generating otherwise than the checkpoint keeps: max_tokens = 7 (kept: 9)" in talk
+    assert "generating otherwise than the checkpoint keeps: max_new_tokens = 7 (kept: 9)" in talk
     # the run's own recipe, with everything written out, means the same
     from cutline.core.config import load
 

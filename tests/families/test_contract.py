@@ -126,7 +126,7 @@ def test_batch_is_as_good_as_its_rows(family):
         for sample, image in zip(samples(), images, strict=True)
     )
     assert together == pytest.approx(apart, rel=1e-5)
-    for settings in (GenerateSettings(max_tokens=8), GenerateSettings(max_tokens=8, beams=3)):
+    for settings in (GenerateSettings(max_new_tokens=8), GenerateSettings(max_new_tokens=8, num_beams=3)):
         batch = family.generate(family.encode(samples(), with_targets=False, images=images), settings)
         for made, sample, image in zip(batch, samples(), images, strict=True):
             (alone,) = family.generate(family.encode([sample], with_targets=False, images=[image]), settings)
@@ -141,7 +141,7 @@ def test_captions_that_end_early_make_no_library_warn(family, monkeypatch):
     end = family.end_ids[0]
     with forcing([[5, end], [5, 6, 7, 5, 6, end], [5, 6, 7, end]]):
         made = family.generate(
-            family.encode(samples(), with_targets=False, images=pictures()), GenerateSettings(max_tokens=8)
+            family.encode(samples(), with_targets=False, images=pictures()), GenerateSettings(max_new_tokens=8)
         )
     assert [len(one.text) > 0 for one in made] == [True] * 3
     assert said == []
@@ -150,9 +150,9 @@ def test_captions_that_end_early_make_no_library_warn(family, monkeypatch):
 @pytest.mark.parametrize(
     "settings",
     [
-        GenerateSettings(max_tokens=6),
-        GenerateSettings(max_tokens=6, beams=3),
-        GenerateSettings(max_tokens=6, sample=True, temperature=0.7, top_k=20),
+        GenerateSettings(max_new_tokens=6),
+        GenerateSettings(max_new_tokens=6, num_beams=3),
+        GenerateSettings(max_new_tokens=6, do_sample=True, temperature=0.7, top_k=20),
     ],
     ids=["greedy", "beams", "sampling"],
 )
@@ -186,18 +186,18 @@ def test_cached_features_are_what_the_tower_says(family):
     cached = family.encode(samples(), with_targets=True, features=seen)
     assert "pixel_values" not in cached
     assert nll(family, cached) == pytest.approx(nll(family, live), rel=1e-6)
-    settings = GenerateSettings(max_tokens=8)
+    settings = GenerateSettings(max_new_tokens=8)
     one = family.generate(family.encode(samples(), with_targets=False, images=images), settings)
     other = family.generate(family.encode(samples(), with_targets=False, features=seen), settings)
     assert [made.text for made in one] == [made.text for made in other]
 
 
 def test_saved_and_opened_again_says_the_same(family, tmp_path):
-    family.prompt, family.generation = "What is here?" if family.prompt else "", GenerateSettings(beams=2)
+    family.prompt, family.generation = "What is here?" if family.prompt else "", GenerateSettings(num_beams=2)
     family.save(tmp_path)
     opened = type(family).load(str(tmp_path)).eval()
     opened.read_policy(tmp_path)
-    settings = GenerateSettings(max_tokens=8)
+    settings = GenerateSettings(max_new_tokens=8)
     one = family.generate(family.encode(samples(), with_targets=False, images=pictures()), settings)
     other = opened.generate(opened.encode(samples(), with_targets=False, images=pictures()), settings)
     assert [made.text for made in one] == [made.text for made in other]
@@ -241,7 +241,9 @@ def test_two_pictures_are_learnt_until_the_exact_captions_come(family):
             break
     assert float(mean.detach()) < first / 3
     student.eval()
-    made = student.generate(student.encode(pair, with_targets=False, images=images), GenerateSettings(max_tokens=30))
+    made = student.generate(
+        student.encode(pair, with_targets=False, images=images), GenerateSettings(max_new_tokens=30)
+    )
     assert [one.text for one in made] == list(CAPTIONS[:2])
     assert all(one.finished for one in made)
     assert all(math.isfinite(one.logprob) for one in made)

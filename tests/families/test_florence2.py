@@ -40,7 +40,7 @@ def test_prompts_are_those_of_the_real_processor(family, task):
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_captions_are_those_of_transformers(family, beams):
-    settings = GenerateSettings(max_tokens=8, beams=beams)
+    settings = GenerateSettings(max_new_tokens=8, num_beams=beams)
     made = family.generate(family.encode(SAMPLES, with_targets=False, images=pictures()), settings)
     inputs = family.processor(images=pictures(), text=["<CAPTION>"] * 2, return_tensors="pt")
     # <s> is forced as the published configurations do; it is a token more
@@ -69,6 +69,6 @@ def test_images_of_another_size_take_as_many_tokens_as_they_have(family):
     batch = other.encode(SAMPLES, with_targets=False, images=pictures())
     assert (batch["input_ids"] == other.image_token_id).sum(1).tolist() == [10, 10]
     assert other.processor.image_processor.image_seq_length == 10
-    other.generate(batch, GenerateSettings(max_tokens=2))
+    other.generate(batch, GenerateSettings(max_new_tokens=2))
     with pytest.raises(CheckpointError, match="cells of 32 px"):
         other.set_policy(ImagePolicy(size=100))

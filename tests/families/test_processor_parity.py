@@ -106,7 +106,7 @@ def test_captions_are_those_of_the_plain_processor_and_model(family, beams):
     plain = [text.strip() for text in family.tokenizer.batch_decode(sequences[:, length:], skip_special_tokens=True)]
     batch = family.encode(samples(), with_targets=False, images=pictures())
     assert torch.equal(batch["input_ids"], inputs["input_ids"])
-    ours = family.generate(batch, GenerateSettings(max_tokens=8, beams=beams))
+    ours = family.generate(batch, GenerateSettings(max_new_tokens=8, num_beams=beams))
     assert [made.text for made in ours] == plain
 
 

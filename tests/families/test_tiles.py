@@ -60,7 +60,7 @@ def test_cached_tiles_say_the_same(name, pictures):
     for one, other in zip(seen, alone, strict=True):
         torch.testing.assert_close(one["features"], other["features"], atol=1e-5, rtol=1e-4)
         assert torch.equal(one["tiles"], other["tiles"])
-    settings = GenerateSettings(max_tokens=6, beams=2)
+    settings = GenerateSettings(max_new_tokens=6, num_beams=2)
     live = family.generate(family.encode(samples(), with_targets=False, images=pictures), settings)
     cached = family.generate(family.encode(samples(), with_targets=False, features=alone), settings)
     assert [made.text for made in live] == [made.text for made in cached]

@@ -160,7 +160,7 @@ def test_any_language_model_gives_its_own_loss_and_the_same_captions_alone(text,
     ]
     family.prompt = "{context}"  # prompts of different length: one is padded
     images = [drawing(0), drawing(1)]
-    for settings in (GenerateSettings(max_tokens=6), GenerateSettings(max_tokens=6, beams=3)):
+    for settings in (GenerateSettings(max_new_tokens=6), GenerateSettings(max_new_tokens=6, num_beams=3)):
         together = family.generate(family.encode(samples, with_targets=False, images=images), settings)
         for sample, image, one in zip(samples, images, together, strict=True):
             (alone,) = family.generate(family.encode([sample], with_targets=False, images=[image]), settings)
@@ -217,11 +217,11 @@ def test_penalties_count_what_was_said_and_not_the_padding(join, monkeypatch):
     monkeypatch.setattr(
         type(family.tokenizer), "decode", lambda self, ids, **how: said.append(list(ids)) or decode(self, ids, **how)
     )
-    family.generate(made, GenerateSettings(max_tokens=12))
+    family.generate(made, GenerateSettings(max_new_tokens=12))
     assert any(len(set(tokens)) < len(tokens) for tokens in said)
     for settings in (
-        GenerateSettings(max_tokens=12, min_tokens=10, repetition_penalty=1e6),
-        GenerateSettings(max_tokens=12, min_tokens=10, no_repeat_ngram=1, beams=2),
+        GenerateSettings(max_new_tokens=12, min_new_tokens=10, repetition_penalty=1e6),
+        GenerateSettings(max_new_tokens=12, min_new_tokens=10, no_repeat_ngram_size=1, num_beams=2),
     ):
         said.clear()
         family.generate(made, settings)
@@ -243,7 +243,7 @@ def test_hugging_face_opens_the_checkpoint(join, tmp_path):
         max_new_tokens=6,
         do_sample=False,
     )
-    ours = family.generate(made, GenerateSettings(max_tokens=6))
+    ours = family.generate(made, GenerateSettings(max_new_tokens=6))
     assert [family.tokenizer.decode(row, skip_special_tokens=True).strip() for row in ids] == [one.text for one in ours]
 
 
@@ -259,7 +259,7 @@ def test_small_language_model_from_scratch_on_a_pretrained_tower(join, tmp_path)
     assert made["input_ids"][1].tolist()[:18] == [family.tokenizer.bos_token_id] + [family.image_token_id] * 17
     with torch.no_grad():
         family.model.get_output_embeddings().weight[family.tokenizer.unk_token_id] = 100.0
-    said = family.generate(batch(family, CAPTIONS, with_targets=False), GenerateSettings(max_tokens=6))
+    said = family.generate(batch(family, CAPTIONS, with_targets=False), GenerateSettings(max_new_tokens=6))
     assert all("<" not in one.text for one in said)
 
 
@@ -304,5 +304,5 @@ def test_pretrained_mobilenet_and_a_small_language_model_learn_real_photographs(
         optimizer.zero_grad()
         (loss.nll / loss.tokens).backward()
         optimizer.step()
-    said = family.eval().generate(family.encode(samples, with_targets=False), GenerateSettings(max_tokens=12))
+    said = family.eval().generate(family.encode(samples, with_targets=False), GenerateSettings(max_new_tokens=12))
     assert [one.text for one in said] == list(captions)

@@ -36,7 +36,7 @@ def say(family, dataset):
     batch = family.encode(dataset.split("val"), with_targets=False)
     return [
         (made.text, pytest.approx(made.logprob, abs=2e-4))
-        for made in family.generate(batch, GenerateSettings(max_tokens=6))
+        for made in family.generate(batch, GenerateSettings(max_new_tokens=6))
     ]
 
 

@@ -43,7 +43,7 @@ logging_steps = 1
 val_max_new_tokens = 6
 
 [generate]
-max_tokens = 6
+max_new_tokens = 6
 
 [score]
 metrics = ["cider"]

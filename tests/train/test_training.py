@@ -347,7 +347,9 @@ def test_several_captions_are_drawn_of_an_image_that_is_looked_at_once(dataset, 
     seen, see = [], family.see
     monkeypatch.setattr(family, "see", lambda batch: seen.append(1) or see(batch))
     with drawing(3):
-        made = family.generate(family.encode(samples, with_targets=False), GenerateSettings(sample=True, max_tokens=8))
+        made = family.generate(
+            family.encode(samples, with_targets=False), GenerateSettings(do_sample=True, max_new_tokens=8)
+        )
     assert len(made) == 6
     assert len(seen) == 1
     assert len({one.text for one in made}) > 1
@@ -375,7 +377,9 @@ def test_rewarded_captions_become_likelier(dataset, tmp_path):
     def drawn(family) -> float:
         torch.manual_seed(1)
         many = samples * 4
-        made = family.generate(family.encode(many, with_targets=False), GenerateSettings(sample=True, max_tokens=14))
+        made = family.generate(
+            family.encode(many, with_targets=False), GenerateSettings(do_sample=True, max_new_tokens=14)
+        )
         return sum(reward(many, [one.text for one in made])) / len(many)
 
     family = vit_gpt2(dropout=0.0)

@@ -23,7 +23,7 @@ def probe(subject: Subject) -> Finding:
     captions = captions[:: max(1, len(captions) // MOST)]
     tokenized = subject.family.tokenizer(captions, add_special_tokens=False)["input_ids"]
     lengths = sorted(len(tokens) + 1 for tokens in tokenized)  # with the end token
-    limits = {"[generate] max_tokens": subject.generate.max_tokens}
+    limits = {"[generate] max_new_tokens": subject.generate.max_new_tokens}
     if subject.train is not None:
         limits["[train] val_max_new_tokens"] = subject.train.val_max_new_tokens
     said = f"the longest of {len(captions):,} captions has {lengths[-1]} tokens"

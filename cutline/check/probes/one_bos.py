@@ -29,7 +29,7 @@ def probe(subject: Subject) -> Finding:
                 if targets:
                     family.loss(batch)
                 else:
-                    family.generate(batch, GenerateSettings(max_tokens=1))
+                    family.generate(batch, GenerateSettings(max_new_tokens=1))
             # what stands in an image's place is not read as a token; and a decoder's text isn't in its batch
             ids = batch["input_ids"] if "input_ids" in batch else read[0] if read else None
             if ids is None:

@@ -40,7 +40,7 @@ def probe(subject: Subject) -> Finding:
     if subject.tiny:  # a random tower hardly tells similar pictures apart
         pictures = [pictures[0], ImageOps.invert(pictures[0])]
     wanted = [subject.spelled(sample.captions[0]) for sample in samples]
-    settings = GenerateSettings(max_tokens=max(map(len, subject.labels[:2])) + 4)
+    settings = GenerateSettings(max_new_tokens=max(map(len, subject.labels[:2])) + 4)
     batch = subject.batch(samples, pictures, targets=True, family=family)
     optimizer = torch.optim.AdamW([p for p in family.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
     first = last = math.nan

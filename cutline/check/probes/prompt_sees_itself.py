@@ -58,6 +58,6 @@ def _reaches_back(subject: Subject, batch: Batch, first: int, last: int) -> bool
             if "labels" in batch:
                 subject.family.loss(batch)
             else:
-                subject.family.generate(batch, GenerateSettings(max_tokens=1))
+                subject.family.generate(batch, GenerateSettings(max_new_tokens=1))
         said.append(kept[0][0, first])
     return float((said[0] - said[1]).abs().max()) > subject.sensitivity * float(said[0].abs().max())

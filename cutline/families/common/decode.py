@@ -153,17 +153,17 @@ def generate(
         One generation a row (within ``drawing`` several, next to each other). Log-probabilities are of the
         distribution before penalties for repetition, temperature, top-k and top-p.
     """
-    logprobs, forced = _SequenceLogprobs(settings.beams, prompt_tokens, ends), _forced.get()
+    logprobs, forced = _SequenceLogprobs(settings.num_beams, prompt_tokens, ends), _forced.get()
     processors: list[LogitsProcessor] = [logprobs]
     if settings.repetition_penalty != 1.0:
         processors.append(_OfCaption(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty), prompt_tokens))
-    if settings.no_repeat_ngram:
-        processors.append(_OfCaption(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram), prompt_tokens))
+    if settings.no_repeat_ngram_size:
+        processors.append(_OfCaption(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size), prompt_tokens))
     if settings.min_words or settings.max_words:
         words = Words(tokenizer, ends, settings.min_words, settings.max_words)
         processors.append(_OfCaption(words, prompt_tokens))
-    if settings.start:
-        start = tokenizer(settings.start.strip(), add_special_tokens=False)["input_ids"]
+    if settings.prefix:
+        start = tokenizer(settings.prefix.strip(), add_special_tokens=False)["input_ids"]
         processors.append(_OfCaption(Start(start), prompt_tokens))
     config = _config(model, settings, ends)
     if forced:
@@ -189,13 +189,13 @@ def generate(
 def _config(model: Any, settings: GenerateSettings, ends: Sequence[int]) -> GenerationConfig:
     kept = model.generation_config
     return GenerationConfig(
-        max_new_tokens=settings.max_tokens,
-        min_new_tokens=settings.min_tokens or None,
-        num_beams=settings.beams,
+        max_new_tokens=settings.max_new_tokens,
+        min_new_tokens=settings.min_new_tokens or None,
+        num_beams=settings.num_beams,
         length_penalty=settings.length_penalty,
-        do_sample=settings.sample,
+        do_sample=settings.do_sample,
         **({"temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
-           if settings.sample else {}),
+           if settings.do_sample else {}),
         bos_token_id=kept.bos_token_id,
         pad_token_id=kept.pad_token_id if kept.pad_token_id is not None else ends[0],
         eos_token_id=list(ends),
