@@ -1,11 +1,10 @@
-"""Does the filter find captions that were exchanged between images, and does retrieval gain by dropping them?
+"""Measures whether the filter finds swapped captions, and whether retrieval improves without them.
 
     python benchmarks/capfilt.py --out runs/capfilt [--limit 2000] [--only contrast]
 
-Flickr8k's training captions, a third of them exchanged between images; a small BLIP (recipes/flickr8k-retrieval.toml)
-learns from all of them as they are; its own matching head filters them; another one learns from what is left.
-Validation captions are clean. With --only contrast: a batch of 8 against one of 512 by cached gradients, on clean
-captions.
+A third of Flickr8k's training captions are swapped between images. A small BLIP (recipes/flickr8k-retrieval.toml) is
+trained on all of them, its own matching head filters them, and another one is trained on the rest. Validation captions
+are clean. With --only contrast: a batch of 8 against a batch of 512 with cached gradients, on clean captions.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ RECIPE = Path(__file__).parent.parent / "recipes/flickr8k-retrieval.toml"
 
 
 def exchanged(source: Path, share: float, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Karpathy's JSON with a share of the training captions moved to other images, and the val split alone."""
+    """Writes Karpathy's JSON with a share of the training captions swapped between images, and the val split alone."""
     table = json.loads((source / "dataset_flickr8k.json").read_text())
     chance = random.Random(seed)
     places = [(image, place) for image in table["images"] if image["split"] != "val"
@@ -37,7 +36,7 @@ def exchanged(source: Path, share: float, seed: int) -> tuple[dict[str, Any], di
     owners = [image["filename"] for image, _ in moved]
     order = list(range(len(moved)))
     chance.shuffle(order)
-    for _ in range(100):  # until no caption is given back to its own image
+    for _ in range(100):  # until no caption is assigned to its own image
         wrong = [n for n in range(len(moved)) if owners[order[n]] == owners[n]]
         for n in wrong:
             other = chance.randrange(len(moved))
@@ -51,7 +50,7 @@ def exchanged(source: Path, share: float, seed: int) -> tuple[dict[str, Any], di
 
 
 def cutline(*arguments: str) -> float:
-    """Runs a verb; returns its CPU seconds."""
+    """Runs a command of Cutline; returns its CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "cutline.cli.main", *arguments], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -75,7 +74,7 @@ def tell(name: str, folder: Path, cpu: float) -> None:
 
 
 def filter_quality(captions: Path, source: dict[str, Any]) -> None:
-    """Precision and recall of what was dropped at finding what was exchanged, at every share, and the area under it."""
+    """Prints how well the dropped captions match the swapped ones: precision, recall, area under the ROC curve."""
     moved = {
         (image["filename"], " ".join(one["raw"].split()))
         for image in source["images"]
@@ -87,7 +86,7 @@ def filter_quality(captions: Path, source: dict[str, Any]) -> None:
     total = sum(wrong)
     ranks = [n for n, one in enumerate(wrong) if one]
     area = 1 - (sum(ranks) - total * (total - 1) / 2) / (total * (len(rows) - total))
-    print(f"{len(rows):,} captions, {total:,} exchanged ({total / len(rows):.1%}); area under the ROC curve {area:.3f}")
+    print(f"{len(rows):,} captions, {total:,} swapped ({total / len(rows):.1%}); area under the ROC curve {area:.3f}")
     below = sum(row["log_odds"] < 0 for row in rows)
     for title, count in (("probability below 0.5", below), ("worst third", round(len(rows) / 3)),
                          ("worst tenth", round(len(rows) / 10))):  # fmt: skip
@@ -101,7 +100,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/capfilt"))
     parser.add_argument("--limit", type=int, default=0, help="images of each split; 0: all")
     parser.add_argument("--k-test", type=int, default=8)
-    parser.add_argument("--share", type=float, default=1 / 3, help="of the training captions that are exchanged")
+    parser.add_argument("--share", type=float, default=1 / 3, help="share of the training captions that are swapped")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=["contrast", "filter", "clean"])
     given = parser.parse_args()

@@ -1,23 +1,23 @@
-"""What the context ablation and the leak audit say where the right answer is known; prints a table.
+"""Tests the context ablation and the leak audit on data where the right answer is known; prints a table.
 
     python benchmarks/context.py [helps irrelevant leaks] [--form step|headline] [--out runs/context] [--steps 500]
 
-Drawn pictures of two shapes, each "shown" by a person in a town: "Ann Berg shows a red circle above a blue square in
-Oslo". The picture tells the shapes and nothing else. Three datasets differ in the headline that stands in the prompt:
+The pictures show two shapes, and a person "shows" each picture in a town: "Ann Berg shows a red circle above a blue
+square in Oslo". The picture contains only the shapes. Three datasets differ in the headline used in the prompt:
 
     helps       names the person and the town, and another person
-    irrelevant  names persons and a town that have nothing to do with the picture
+    irrelevant  names persons and a town that are unrelated to the picture
     leaks       was made from the caption: person, town and shapes
 
-With --form step the prompt holds what [data.steps.context] makes of the headline ("Oslo | Ann Berg | Bo Lund"), by a
-spaCy pipeline that knows these names. The oracle, which the same step makes of the caption, then has the form that the
-model was trained on; half of the headlines name one person only, so that lines with one are known to it. With --form
-headline the headline itself stands there. No oracle can be had in that form: a model that has seen nothing but
-headlines can't read a list of names.
+With --form step the prompt holds what [data.steps.context] makes of the headline ("Oslo | Ann Berg | Bo Lund"), using
+a spaCy pipeline that knows these names. The oracle, which the same step makes of the caption, then has the form on
+which the model was trained; half of the headlines name only one person, so that the model knows lines with one name.
+With --form headline the prompt holds the headline itself. There is no oracle in that form: a model that has only seen
+headlines cannot use a list of names.
 
-On each the same small ViT + GPT-2 learns from scratch with 30 % of its contexts left out, and goes through an ordinary
-recipe with [ablation]. The test shows combinations of shapes that training never shows. What is finished is passed
-over, so the command can be stopped and given again. One thread.
+For each dataset the same small ViT + GPT-2 is trained from scratch with 30 % of its contexts left out, with an ordinary
+recipe that has [ablation]. The test pictures show combinations of shapes that are not in the training data. Finished
+work is skipped, so the command can be stopped and run again. One thread.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ KINDS = ("helps", "irrelevant", "leaks")
 
 
 def headline(kind: str, form: str, person: str, town: str, scene: str, chance: random.Random) -> str:
-    """What the newspaper wrote above one picture."""
+    """The headline of one picture."""
     other = chance.choice([one for one in PEOPLE if one != person])
     if kind == "leaks":
         return f"In {town}, {person}: {scene}"
@@ -84,12 +84,14 @@ def draw(folder: Path, kind: str, form: str, train: int, val: int, test: int, se
             shapes.picture(scene, 48, pictures).save(folder / "images" / name)
             said = headline(kind, form, person, town, shown, names)
             rows.writerow([name, f"{person} shows {shown} in {town}", said, split])
-    write_atomically(folder / "captions.csv", table.getvalue())  # last: a table without its pictures is never seen
+    write_atomically(
+        folder / "captions.csv", table.getvalue()
+    )  # last: no table without its pictures
     return folder / "captions.csv"
 
 
 def recipe(source: Path, steps: int, names: str = "") -> Recipe:
-    """The recipe; ``names``: the pipeline of the context step, "" for headlines as they are."""
+    """The recipe; ``names`` is the pipeline of the context step, or "" to use the headlines unchanged."""
     small = {"image_size": 64, "patch_size": 16, "vision_layers": 2, "vision_width": 48, "text_layers": 2}
     table = {
         "about": "What context is worth, on drawn pictures.",
@@ -142,8 +144,10 @@ def row(kind: str, found: dict[str, Any], seconds: float) -> str:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("kinds", nargs="*", help="all three, if none is named")
-    arguments.add_argument("--form", choices=("step", "headline"), default="step", help="what stands in the prompt")
+    arguments.add_argument("kinds", nargs="*", help="datasets to run; default: all three")
+    arguments.add_argument(
+        "--form", choices=("step", "headline"), default="step", help="form of the context"
+    )
     arguments.add_argument("--out", type=Path, default=Path("runs/context"))
     arguments.add_argument("--steps", type=int, default=500, help="training steps of 64 pictures")
     given = arguments.parse_args()

@@ -1,10 +1,10 @@
-"""Peak memory of one training step for retrieval by the size of its batch, whole and in chunks (cached gradients).
+"""Measures the peak memory of one training step for retrieval by batch size, with and without cached gradients.
 
     python benchmarks/contrast.py [--width 192] [--layers 4] [--size 160] [--chunk 8] [--itm] [--batches 16 64 256]
 
-A BLIP matcher with random weights and images of noise, one caption each: memory and time depend on neither. Each batch
-runs in a process of its own, on one thread of the CPU; "peak" is the most memory that the process held, less what it
-held with the model and the batch's pixels and before the step. ``--itm`` adds matching with hard negatives.
+The model is a BLIP matcher with random weights; the images are noise, with one caption each. Memory and time depend on
+neither. Each batch runs in a process of its own, on one CPU thread. "peak" is the process's highest memory use, minus
+what it used with the model and the batch's pixels before the step. ``--itm`` adds matching with hard negatives.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--width", type=int, default=192)
     arguments.add_argument("--layers", type=int, default=4)
-    arguments.add_argument("--size", type=int, default=160, help="of the images, in px")
+    arguments.add_argument("--size", type=int, default=160, help="side of the images, in px")
     arguments.add_argument("--chunk", type=int, default=8)
     arguments.add_argument("--itm", action="store_true")
     arguments.add_argument("--batches", type=int, nargs="+", default=[16, 64, 256])
-    arguments.add_argument("--whole", type=int, nargs="*", default=[16, 64], help="batches without chunks")
+    arguments.add_argument(
+        "--whole", type=int, nargs="*", default=[16, 64], help="batch sizes without caching"
+    )
     arguments.add_argument("--one", help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.one:

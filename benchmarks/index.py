@@ -1,15 +1,15 @@
-"""Vector stores for ``cutline retrieve index``: time to build, time a query, recall, room on disk, package's weight.
+"""Compares vector stores for ``cutline retrieve index``: build time, query time, recall, disk space, package size.
 
     python benchmarks/index.py [--vectors 10000 1000000] [--width 256] [--engines faiss usearch …] [--out FOLDER]
     python benchmarks/index.py --towers
 
-Vectors have length 1 and are drawn as embeddings of photographs lie: around 2,000 centres, in fewer dimensions than
-there are (64), with some noise in all of them; or, with ``--uniform``, without any such order, which is the hardest
-case. Queries are other draws of the same kind (an image asks for images), and draws of another kind that a gap
-separates from the vectors, as contrastive models' texts are from their images (a text asks for images): for these an
-index that goes by neighbourhoods has to look further. Each engine is timed from a fresh start of its store on disk, one
-query at a time; the truth is an exact scan by numpy. "cutline" is what ``cutline retrieve index --approximate`` makes,
-and is also asked for every second vector, as by a filter that half of them meet. ``--towers`` times what a query costs
+Vectors have length 1 and are distributed like embeddings of photographs: around 2,000 centres, in fewer dimensions than
+the vectors have (64), with some noise in all of them. With ``--uniform`` they have no such structure, which is the
+hardest case. There are two kinds of queries: other draws of the same distribution (an image query), and draws from
+across a gap, as contrastive models' texts are from their images (a text query). For text queries an index based on
+neighbourhoods has to search further. Each engine is timed after a fresh start of its store on disk, one query at a
+time; the reference is an exact scan by numpy. "cutline" is what ``cutline retrieve index --approximate`` builds; it is
+also queried for every second vector, as by a filter that half of them pass. ``--towers`` measures the cost of a query
 before that: its text through a text tower of CLIP-B's and of BLIP-base's size, with random weights. One thread; needs
 ``pip install lancedb usearch faiss-cpu``.
 """
@@ -63,7 +63,7 @@ def draw(count: int, width: int, seed: int, *, uniform: bool, centres: int = 200
 
 
 def beyond_a_gap(vectors: Floats) -> Floats:
-    """Vectors as of texts: noisier, and all moved into one direction, so that the nearest have cosines of about 0.4."""
+    """Vectors like those of texts: noisier, and shifted in one direction; the nearest have cosines of about 0.4."""
     chance = np.random.default_rng(3)
     noise = unit(chance.standard_normal(vectors.shape, np.float32))
     away = unit(chance.standard_normal((1, vectors.shape[1]), np.float32))
@@ -71,7 +71,7 @@ def beyond_a_gap(vectors: Floats) -> Floats:
 
 
 class Numpy:
-    """An exact scan of a file that is mapped into memory."""
+    """numpy: an exact scan of a memory-mapped file."""
 
     packages: tuple[str, ...] = ()
 
@@ -92,7 +92,7 @@ class Numpy:
 
 
 class Lance:
-    """LanceDB: an inverted file (IVF_FLAT); below 50,000 rows its exact scan, as its authors advise."""
+    """LanceDB: an inverted file (IVF_FLAT); its exact scan below 50,000 rows, as its authors advise."""
 
     packages = ("lancedb", "lance-namespace", "lance-namespace-urllib3-client")
     efforts: tuple[int, ...] = (10, 20, 40, 80)
@@ -175,7 +175,7 @@ class Faiss:
 
 
 class FaissBytes(Faiss):
-    """FAISS: an inverted file of vectors in a byte a number (IVF, SQ8), its best 4 K compared exactly by numpy."""
+    """FAISS: an inverted file with one byte per number (IVF, SQ8); numpy compares its best 4 K exactly."""
 
     kind = "SQ8"
 
@@ -199,7 +199,7 @@ class FaissBytes(Faiss):
 
 
 class Cutline:
-    """What ``cutline retrieve index --approximate`` makes, which chooses its effort itself; 1: with a filter."""
+    """The structure of ``cutline retrieve index --approximate``, which chooses its effort itself; 1: with a filter."""
 
     packages = ("faiss-cpu",)
     efforts: tuple[int, ...] = (0, 1)
@@ -236,7 +236,7 @@ ENGINES: dict[str, Any] = {
 
 
 def measure(search: Search, queries: Floats, truth: Sequence[set[int]]) -> tuple[float, float, float]:
-    """Milliseconds of wall time a query (the median), of CPU (the mean), and recall at K."""
+    """Milliseconds per query of wall time (the median) and CPU (the mean), and recall at K."""
     search(queries[0])
     walls, found, begun = [], 0, time.process_time()
     for query, right in zip(queries, truth, strict=True):
@@ -259,7 +259,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--vectors", type=int, nargs="+", default=[10_000])
     arguments.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
-    arguments.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()), help="where stores are written")
+    arguments.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()), help="folder for the stores")
     arguments.add_argument("--width", type=int, default=256)
     arguments.add_argument("--uniform", action="store_true", help="without centres")
     arguments.add_argument("--towers", action="store_true", help="time text towers instead")
@@ -316,7 +316,7 @@ def one(
 
 
 def towers(tokens: int = 14, times: int = 50) -> None:
-    """Prints the CPU time that a text of so many tokens takes in text towers of two sizes."""
+    """Prints the CPU time of a text with this number of tokens in text towers of two sizes."""
     import torch
     from transformers import BlipTextConfig, CLIPTextConfig, CLIPTextModelWithProjection
     from transformers.models.blip.modeling_blip_text import BlipTextModel

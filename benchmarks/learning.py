@@ -1,14 +1,14 @@
-"""Does every generative family's small version learn from scratch? Trains each on drawn shapes; prints a table.
+"""Tests whether the miniature of every captioning family learns from scratch on drawn shapes; prints a table.
 
     python benchmarks/learning.py [FAMILY …] [--out runs/learning] [--steps N] [--lr 2e-3] [--own-spread]
 
-Each family's miniature (the one of ``--tiny``, with random weights and a vocabulary of the training captions) goes
-through an ordinary recipe: 2,000 drawn pictures for training, 200 of combinations that it never saw for the test. What
-is finished is passed over, so the command can be stopped and given again. One thread.
+Each family's miniature (the one of ``--tiny``, with random weights and a vocabulary of the training captions) is
+trained with an ordinary recipe on 2,000 drawn pictures and tested on 200 of combinations that are not in the training data.
+Finished work is skipped, so the command can be stopped and run again. One thread.
 
-Weights are drawn for the miniature's width: published models draw theirs with a spread of 0.02, which suits a width of
-a thousand; at 32 or 64 so little of the image comes through that several families hardly look at it in 400 steps
-(``--own-spread`` shows it). Recurrent cells keep theirs, which is made for them.
+Initial weights are scaled to the miniature's width. Published models draw weights with a standard deviation of 0.02,
+which suits a width of a thousand. At 32 or 64 so little of the image gets through that several families hardly use it
+in 400 steps (``--own-spread`` shows this). Recurrent cells keep their own initialisation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from cutline.families.open import find
 from cutline.images import shapes
 from cutline.run.run import Recipe, Run
 
-#: Training steps of 64 pictures; families that learn more slowly have more.
+#: Training steps of 64 pictures; families that learn more slowly need more.
 STEPS = 400
 MORE = {
     "blip": 1000,
@@ -45,17 +45,17 @@ MORE = {
     "vision_mixture": 600,
 }
 
-#: An attention LSTM learns better with its own spread.
+#: An attention LSTM learns better with its own initialisation.
 OWN_SPREAD = {"cnn_rnn"}
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("families", nargs="*", help="all that write captions, if none is named")
+    arguments.add_argument("families", nargs="*", help="families to train; default: all that write captions")
     arguments.add_argument("--out", type=Path, default=Path("runs/learning"))
-    arguments.add_argument("--steps", type=int, help="training steps of 64 pictures; what each family takes by default")
+    arguments.add_argument("--steps", type=int, help="training steps of 64 pictures; the default depends on the family")
     arguments.add_argument("--lr", type=float, default=2e-3)
-    arguments.add_argument("--own-spread", action="store_true", help="weights as each architecture draws them")
+    arguments.add_argument("--own-spread", action="store_true", help="initial weights as each architecture draws them")
     given = arguments.parse_args()
     drawn = given.out / "shapes"
     if not (drawn / "captions.csv").exists():
@@ -79,8 +79,11 @@ def captioners() -> list[str]:
 
 
 def widen_window(model: Any) -> None:
-    """Lets every layer see the picture from the caption. The miniature of Gemma 3 has a window of 32 tokens in one of
-    its two layers, and spells its prompt letter by letter, so that a caption stands 50 tokens behind the picture."""
+    """Lets every layer attend from the caption to the picture.
+
+    The miniature of Gemma 3 has a window of 32 tokens in one of its two layers, and spells its prompt letter by letter,
+    so that a caption is 50 tokens after the picture.
+    """
     text = model.config.get_text_config()
     if getattr(text, "sliding_window", None):
         text.sliding_window = text.max_position_embeddings

@@ -1,12 +1,12 @@
-"""Our scores beside pycocoevalcap's, in one run: the same values, wall and CPU seconds, memory.
+"""Compares our scores with pycocoevalcap's in one run: values, wall and CPU seconds, memory.
 
     pip install --target /tmp/reference --no-deps pycocoevalcap==1.2      # and Java: apt install default-jre-headless
     python benchmarks/metrics.py SCORES.json.gz --reference /tmp/reference [--images 1000 5000 40000]
 
-SCORES.json.gz holds ``gts_raw`` and ``res_raw`` (image → captions); images are repeated under new ids, with texts of
-their own, until there are as many as asked for. Each side runs in fresh processes, one after another, on one thread, so
-that neither profits from what the other loaded, or our tokenizer from what it learnt in another stage. CPU seconds
-count; wall time depends on what else the machine does.
+SCORES.json.gz holds ``gts_raw`` and ``res_raw`` (image → captions). Images are repeated under new ids, with texts of
+their own, until there are enough. Each side runs in fresh processes, one after another, on one thread, so that neither
+gains from what the other loaded, nor our tokenizer from what it cached in another stage. Compare CPU seconds; wall time
+depends on other work on the machine.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 THREE = ("bleu", "rouge_l", "cider")
 ALL = (*THREE, "meteor")
 Captions = dict[str, list[str]]
-#: Stage → wall and CPU seconds, and the process's peak of memory until its end, in MB.
+#: Stage → wall and CPU seconds, and the process's peak memory, in MB.
 Stages = dict[str, tuple[float, float, float]]
 
 
@@ -33,7 +33,9 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("scores")
     arguments.add_argument("--images", type=int, nargs="+", default=[1000, 5000, 40000])
-    arguments.add_argument("--reference", metavar="FOLDER", help="where pycocoevalcap is installed; not: ours alone")
+    arguments.add_argument(
+        "--reference", metavar="FOLDER", help="where pycocoevalcap is installed; default: ours only"
+    )
     arguments.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)  # what a child process runs
     given = arguments.parse_args()
     if given.reference:
@@ -57,7 +59,7 @@ def main() -> None:
 
 
 def compare(found: dict[str, Stages]) -> None:
-    """Prints how many times less CPU ours took."""
+    """Prints how many times less CPU time ours takes."""
     theirs, ours, every = (
         {name: cpu for name, (_, cpu, _) in found[side].items()} for side in ("reference", "ours", "everything")
     )
@@ -91,7 +93,7 @@ def repeated(path: str, images: int) -> tuple[Captions, Captions]:
 
 
 class Clock:
-    """Times stages by the CPU seconds of this process and its children that ended."""
+    """Measures stages in CPU seconds of this process and its finished children."""
 
     def __init__(self) -> None:
         self.stages: Stages = {}
@@ -163,7 +165,7 @@ def reference(references: Captions, candidates: Captions) -> tuple[Stages, dict[
     def meteor() -> float:
         scorer = of("meteor.meteor", "Meteor")()
         value, _ = scorer.compute_score(gts, res)
-        del scorer  # ends its Java, whose seconds count from then on
+        del scorer  # ends its Java process, whose CPU seconds are counted only then
         return float(value)
 
     values["meteor"] = clock("METEOR", meteor)

@@ -1,14 +1,14 @@
-"""Addresses to a folder of 224 px JPEGs: Cutline beside img2dataset and beside the plain way, from one local server.
+"""Prepares URLs as a folder of 224 px JPEGs: Cutline against img2dataset and a plain script, with one local server.
 
     python benchmarks/prepare.py --photos ../shared/data/photos --img2dataset /path/to/its/venv/bin/python
     python benchmarks/prepare.py --memory 1000000
 
 The server is nginx (apt install nginx-light) with photographs enlarged to 2048 px, over http and over https with a
-certificate made for the occasion. All tools trust the same bundle, this machine's certificate authorities (or
-certifi's) and that certificate, since on the web a TLS context has a whole bundle to load, too. CPU seconds are those
-of a tool's whole process tree, start included. The plain way is requests in 32 threads and Pillow at full resolution.
-Quality is the PSNR of the results against the photograph decoded whole and scaled by Lanczos. img2dataset has other
-needs, hence an environment of its own.
+certificate made for this benchmark. All tools trust the same bundle: this machine's certificate authorities (or
+certifi's) and that certificate, because on the web a TLS context also loads a whole bundle. CPU seconds are those of a
+tool's whole process tree, including start-up. The plain script uses requests in 32 threads and Pillow at full
+resolution. Quality is the PSNR of the results against the photograph decoded completely and scaled with Lanczos.
+img2dataset has other requirements and therefore an environment of its own.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ ADDRESS = {"https": "https://localhost:18443", "http": "http://localhost:18080"}
 
 
 def photographs(source: Path, folder: Path, number: int) -> None:
-    """So many different JPEGs of 2048 px on the longer side: photographs enlarged, turned, with a little grain."""
+    """Different JPEGs of 2048 px on the longer side: photographs enlarged, rotated, with a little noise."""
     import numpy as np
     from PIL import Image
 
@@ -113,7 +113,7 @@ def photographs(source: Path, folder: Path, number: int) -> None:
 
 
 def authorities() -> str:
-    """What this machine trusts, or else what certifi does: about 140 certificates."""
+    """The certificates that this machine trusts, or else certifi's: about 140."""
     import certifi
 
     return Path(ssl.get_default_verify_paths().cafile or certifi.where()).read_text(encoding="utf-8")
@@ -121,7 +121,7 @@ def authorities() -> str:
 
 @contextmanager
 def server(folder: Path) -> Iterator[None]:
-    """nginx on the folder's www; beside it ``bundle.pem``, by which the tools know it."""
+    """nginx serving the folder's www, and beside it ``bundle.pem``, which the tools trust."""
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", folder / "key.pem",
          "-out", folder / "cert.pem", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
@@ -143,7 +143,7 @@ def server(folder: Path) -> Iterator[None]:
 
 
 def measure(python: str, script: str, table: Path, out: Path, bundle: Path) -> dict[str, Any]:
-    """Runs one tool; CPU seconds of its process tree, wall seconds, images that came out."""
+    """Runs one tool; returns CPU seconds of its process tree, wall seconds, and the number of resulting images."""
     environment = os.environ | {
         "SSL_CERT_FILE": str(bundle), "REQUESTS_CA_BUNDLE": str(bundle), "PYTHONPATH": str(ROOT),
         "NO_ALBUMENTATIONS_UPDATE": "1", "OMP_NUM_THREADS": "1",
@@ -160,7 +160,7 @@ def measure(python: str, script: str, table: Path, out: Path, bundle: Path) -> d
 
 
 def quality(out: Path, www: Path, number: int) -> float:
-    """Median PSNR in dB of results against the whole decoded photograph, matched by what is nearest."""
+    """Median PSNR in dB of results against the completely decoded photograph; each is matched with its nearest."""
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -195,7 +195,7 @@ def compare(args: argparse.Namespace) -> None:
                 writer = csv.writer(file)
                 writer.writerow(["url", "caption"])
                 writer.writerows([f"{ADDRESS[scheme]}/{n:06d}.jpg", "a caption"] for n in range(args.images))
-            for repeat in range(args.repeats):  # in turn, so that other work on the machine hits all alike
+            for repeat in range(args.repeats):  # alternately, so that other work on the machine affects all tools alike
                 for name, (python, script) in tools.items():
                     out = folder / f"{scheme}-{name}-{repeat}"
                     found = measure(python, script, table, out, folder / "bundle.pem")
@@ -209,7 +209,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """The table of medians, with how many times as fast Cutline is."""
+    """The table of medians, with Cutline's speed-up."""
     print("\n| | CPU ms an image | wall ms an image | PSNR dB | Cutline's images per CPU second | per second |")
     print("|---|---|---|---|---|---|")
     for scheme in ("https", "http"):
@@ -228,7 +228,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def memory(rows: int) -> None:
-    """Peak memory of preparing so many rows, each with its own address and picture, which the ledger knows already.
+    """Peak memory of preparing this many rows, each with its own URL and image, which are already in the ledger.
 
     So nothing is fetched, and the images' files, whose bytes are never in memory together, needn't be there.
     """
@@ -246,7 +246,7 @@ def memory(rows: int) -> None:
     settings = DataSettings.model_validate(asked)
     made = Intake(folder / "out", settings.max_pixels, settings.steps.chosen("images")["resize"]).made
     with open(folder / "rows.jsonl", "w") as out, Downloads(folder / "out" / NAME) as ledger:
-        ledger._db.execute("begin")  # a transaction a row would take longer than the benchmark
+        ledger._db.execute("begin")  # one transaction per row would take longer than the benchmark
         for number in range(rows):
             url = f"https://images.example.org/photos/2019/{number:07d}.jpg"
             out.write(json.dumps({"id": f"sample-{number}", "url": url, "caption": f"caption {number}"}) + "\n")
@@ -268,7 +268,7 @@ def main() -> None:
     parser.add_argument("--large", type=Path, help="folder with 000000.jpg … of 2048 px from an earlier run, instead")
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--img2dataset", default="", help="Python of the environment that img2dataset is installed in")
+    parser.add_argument("--img2dataset", default="", help="Python of the environment with img2dataset")
     parser.add_argument("--memory", type=int, default=0, metavar="ROWS", help="measure memory instead")
     args = parser.parse_args()
     if args.memory:

@@ -1,17 +1,17 @@
-"""BLIP's matching of images and texts at the size of BLIP-base: the published procedure and ours, in one run.
+"""Compares BLIP's matching of images and texts at the size of BLIP-base: the published procedure and ours, in one run.
 
     python benchmarks/rerank.py TEXTS.txt [--dtype bfloat16] [--images 2] [--texts 640] [--pairs 128]
 
-TEXTS.txt has a caption a line. Weights are random and images are random features of 577 positions, as the tower gives
-them for 384 px: the time depends on neither. The published procedure is written below from its description: for each
-query 128 candidates, texts padded to 35 tokens, the image's features repeated for each. On Flickr30K's 1K test images
-it scores 768,000 pairs, 640,000 of them distinct, 640 texts an image, which is what ours does at once. One thread.
+TEXTS.txt has one caption per line. Weights are random, and images are random features of 577 positions, as the tower
+returns for 384 px; the time depends on neither. The published procedure is written below from its description: 128
+candidates per query, texts padded to 35 tokens, the image's features repeated for each. On Flickr30K's 1K test images
+it scores 768,000 pairs, 640,000 of them distinct: 640 texts per image, which ours computes at once. One thread.
 
     python benchmarks/rerank.py TEXTS.txt --gallery 16 --k 8 [--dtype bfloat16]
 
-runs a whole evaluation in both directions by both procedures, from the images' features to recall: 16 images with five
-captions each, 8 candidates a query. In bfloat16 ours is also verified, as ``--verify`` of ``cutline retrieve evaluate``
-does, and the first stage is in float32. What the vision tower takes an image is measured beside it; both need it.
+runs a complete evaluation in both directions with both procedures, from the images' features to recall: 16 images with
+five captions each, 8 candidates per query. In bfloat16 ours is also verified, as by ``--verify`` of ``cutline retrieve
+evaluate``, and the first stage is in float32. The cost of encoding an image is measured separately; both need it.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from cutline.retrieve.rerank import rerank
 from cutline.retrieve.stages import first_stage
 from cutline.retrieve.verify import verify
 
-#: Pairs of both directions on Flickr30K's 1K test images with 128 candidates a query, and distinct ones.
+#: Pairs of both directions on Flickr30K's 1K test images with 128 candidates per query, and distinct pairs.
 PUBLISHED_PAIRS, DISTINCT_PAIRS = 768_000, 640_000
 
 
@@ -48,10 +48,12 @@ def main() -> None:
     arguments.add_argument("texts_file", type=Path)
     arguments.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="ours only")
     arguments.add_argument("--images", type=int, default=2)
-    arguments.add_argument("--texts", type=int, default=640, help="an image, for ours")
-    arguments.add_argument("--pairs", type=int, default=128, help="an image, for the published procedure")
-    arguments.add_argument("--gallery", type=int, default=0, help="images of a whole evaluation, with 5 captions each")
-    arguments.add_argument("--k", type=int, default=8, help="candidates a query in a whole evaluation")
+    arguments.add_argument("--texts", type=int, default=640, help="texts per image, for ours")
+    arguments.add_argument("--pairs", type=int, default=128, help="pairs per image, for the published procedure")
+    arguments.add_argument(
+        "--gallery", type=int, default=0, help="images of a complete evaluation, 5 captions each"
+    )
+    arguments.add_argument("--k", type=int, default=8, help="candidates per query in a complete evaluation")
     given = arguments.parse_args()
     if given.gallery:
         captions = given.texts_file.read_text(encoding="utf-8").splitlines()[: 5 * given.gallery]
@@ -69,7 +71,7 @@ def main() -> None:
 
 
 def evaluate_whole(captions: list[str], many: int, k: int, dtype: torch.dtype) -> None:
-    """Both directions, ours first: what comes later can't lower the peak of memory."""
+    """Both directions, ours first, because later work cannot lower the peak memory."""
     samples = [Sample(id=str(n), image=str(n), captions=tuple(captions[5 * n : 5 * n + 5])) for n in range(many)]
     torch.manual_seed(1)
     features = torch.nn.functional.layer_norm(torch.randn(many, 577, 768), (768,))
@@ -91,7 +93,7 @@ def evaluate_whole(captions: list[str], many: int, k: int, dtype: torch.dtype) -
 def whole_ours(
     family: BlipMatcher, exact: BlipMatcher, samples: list[Sample], features: Tensor, k: int
 ) -> tuple[dict[str, float], str]:
-    """Recall, and what was computed."""
+    """Recall, and the number of computed pairs."""
     gallery = gather(samples, lambda texts: tokens(exact, texts))
     with torch.inference_mode():
         images = exact.embed_images({"features": features})
@@ -116,7 +118,7 @@ def whole_ours(
 
 @torch.no_grad()
 def whole_published(family: BlipMatcher, captions: list[str], features: Tensor, k: int) -> dict[str, float]:
-    """Every caption is a candidate and a query of its own; -100 for who is no candidate."""
+    """Every caption is a candidate and a query of its own; items that are not candidates get -100."""
     cleaned = [clean(text, 30) for text in captions]
     batch = family.tokenizer(cleaned, padding="max_length", truncation=True, max_length=35, return_tensors="pt")
     texts = family.embed_texts({name: batch[name] for name in ("input_ids", "attention_mask")})
@@ -144,7 +146,7 @@ def whole_published(family: BlipMatcher, captions: list[str], features: Tensor, 
 
 
 def run_ours(texts: list[str], images: list[Tensor], dtype: torch.dtype) -> tuple[list[Tensor], float]:
-    """Scores of each image with all texts, and CPU seconds a pair."""
+    """Scores of each image with all texts, and CPU seconds per pair."""
     family = matcher(texts).to(dtype)
     tokens = sum(map(len, family.match_ids(texts))) / len(texts)
     matching, prepared = timed(lambda: family.matching(texts))
@@ -157,7 +159,7 @@ def run_ours(texts: list[str], images: list[Tensor], dtype: torch.dtype) -> tupl
 
 
 def run_published(texts: list[str], known: list[str], images: list[Tensor]) -> tuple[list[Tensor], float]:
-    """Scores of each image with the texts, and CPU seconds a pair."""
+    """Scores of each image with the texts, and CPU seconds per pair."""
     family = matcher(known)
     cleaned = [clean(text, 30) for text in texts]
     batch = family.tokenizer(cleaned, padding="max_length", truncation=True, max_length=35, return_tensors="pt")
@@ -168,7 +170,7 @@ def run_published(texts: list[str], known: list[str], images: list[Tensor]) -> t
 
 
 def matcher(known: list[str]) -> BlipMatcher:
-    """The same for the same texts, which its vocabulary is made from."""
+    """A model that is the same for the same texts, from which its vocabulary is made."""
     torch.manual_seed(0)
     tokenizer = BertTokenizer(vocab=wordpiece(known, 8000), do_lower_case=True)
     tokenizer.add_special_tokens({"bos_token": "[DEC]"})
@@ -188,7 +190,7 @@ def matcher(known: list[str]) -> BlipMatcher:
 
 @torch.no_grad()
 def published(family: BlipMatcher, image: Tensor, batch: Any) -> Tensor:
-    """One query image [P, D] and its candidate texts, or a query text as often as it has candidate images [K, P, D]."""
+    """One query image [P, D] with its candidate texts, or a query text repeated for its candidate images [K, P, D]."""
     texts = len(batch["input_ids"])
     images = image if image.ndim == 3 else image.repeat(texts, 1, 1)
     ids = batch["input_ids"].clone()
@@ -203,14 +205,14 @@ def published(family: BlipMatcher, image: Tensor, batch: Any) -> Tensor:
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """A call's answer and its CPU seconds."""
+    """Returns a call's result and its CPU seconds."""
     start = time.process_time()
     answer = call()
     return answer, time.process_time() - start
 
 
 def memory() -> float:
-    """GiB at the most until now; what comes later can only be more."""
+    """Peak memory so far in GiB; it can only rise."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
