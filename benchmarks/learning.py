@@ -3,8 +3,8 @@
     python benchmarks/learning.py [FAMILY …] [--out runs/learning] [--steps N] [--lr 2e-3] [--own-spread]
 
 Each family's miniature (the one of ``--tiny``, with random weights and a vocabulary of the training captions) is
-trained with an ordinary recipe on 2,000 drawn pictures and tested on 200 of combinations that are not in the training data.
-Finished work is skipped, so the command can be stopped and run again. One thread.
+trained with an ordinary recipe on 2,000 drawn pictures and tested on 200 of combinations that are not in the training
+data. Finished work is skipped, so the command can be stopped and run again. One thread.
 
 Initial weights are scaled to the miniature's width. Published models draw weights with a standard deviation of 0.02,
 which suits a width of a thousand. At 32 or 64 so little of the image gets through that several families hardly use it
