@@ -84,9 +84,7 @@ def draw(folder: Path, kind: str, form: str, train: int, val: int, test: int, se
             shapes.picture(scene, 48, pictures).save(folder / "images" / name)
             said = headline(kind, form, person, town, shown, names)
             rows.writerow([name, f"{person} shows {shown} in {town}", said, split])
-    write_atomically(
-        folder / "captions.csv", table.getvalue()
-    )  # last: no table without its pictures
+    write_atomically(folder / "captions.csv", table.getvalue())  # last: no table without its pictures
     return folder / "captions.csv"
 
 
@@ -145,9 +143,7 @@ def row(kind: str, found: dict[str, Any], seconds: float) -> str:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("kinds", nargs="*", help="datasets to run; default: all three")
-    arguments.add_argument(
-        "--form", choices=("step", "headline"), default="step", help="form of the context"
-    )
+    arguments.add_argument("--form", choices=("step", "headline"), default="step", help="form of the context")
     arguments.add_argument("--out", type=Path, default=Path("runs/context"))
     arguments.add_argument("--steps", type=int, default=500, help="training steps of 64 pictures")
     given = arguments.parse_args()

@@ -28,9 +28,7 @@ def main() -> None:
     arguments.add_argument("--chunk", type=int, default=8)
     arguments.add_argument("--itm", action="store_true")
     arguments.add_argument("--batches", type=int, nargs="+", default=[16, 64, 256])
-    arguments.add_argument(
-        "--whole", type=int, nargs="*", default=[16, 64], help="batch sizes without caching"
-    )
+    arguments.add_argument("--whole", type=int, nargs="*", default=[16, 64], help="batch sizes without caching")
     arguments.add_argument("--one", help=argparse.SUPPRESS)
     given = arguments.parse_args()
     if given.one:

@@ -33,9 +33,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("scores")
     arguments.add_argument("--images", type=int, nargs="+", default=[1000, 5000, 40000])
-    arguments.add_argument(
-        "--reference", metavar="FOLDER", help="where pycocoevalcap is installed; default: ours only"
-    )
+    arguments.add_argument("--reference", metavar="FOLDER", help="where pycocoevalcap is installed; default: ours only")
     arguments.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)  # what a child process runs
     given = arguments.parse_args()
     if given.reference:

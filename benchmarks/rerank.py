@@ -50,9 +50,7 @@ def main() -> None:
     arguments.add_argument("--images", type=int, default=2)
     arguments.add_argument("--texts", type=int, default=640, help="texts per image, for ours")
     arguments.add_argument("--pairs", type=int, default=128, help="pairs per image, for the published procedure")
-    arguments.add_argument(
-        "--gallery", type=int, default=0, help="images of a complete evaluation, 5 captions each"
-    )
+    arguments.add_argument("--gallery", type=int, default=0, help="images of a complete evaluation, 5 captions each")
     arguments.add_argument("--k", type=int, default=8, help="candidates per query in a complete evaluation")
     given = arguments.parse_args()
     if given.gallery:
