@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cutline.core.records import Prediction as Prediction
     from cutline.core.records import Sample as Sample
     from cutline.core.records import Score as Score
+    from cutline.core.records import ScoreInfo as ScoreInfo
     from cutline.data.dataset import Dataset as Dataset
     from cutline.data.prepare.prepare import prepare as prepare
     from cutline.metrics.scorer import Scorer as Scorer
@@ -31,6 +32,7 @@ _HOMES = {
     "Prediction": "core.records",
     "Sample": "core.records",
     "Score": "core.records",
+    "ScoreInfo": "core.records",
     "Scorer": "metrics.scorer",
     "load": "api",
     "prepare": "data.prepare.prepare",

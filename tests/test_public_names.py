@@ -18,6 +18,7 @@ NAMES = [
     "Prediction",
     "Sample",
     "Score",
+    "ScoreInfo",
     "Scorer",
     "load",
     "prepare",

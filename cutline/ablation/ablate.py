@@ -29,7 +29,7 @@ from cutline.families.base import Family
 from cutline.families.settings import GenerateSettings
 from cutline.metrics.base import References
 from cutline.metrics.baselines import CONTEXT
-from cutline.metrics.comparison import Difference, pair
+from cutline.metrics.difference import Difference, paired_differences
 from cutline.metrics.scorer import Caption, Scorer
 from cutline.metrics.settings import ScoreSettings
 
@@ -169,7 +169,7 @@ def weigh(
     differences: list[Difference] = []
     for names in _PAIRS:
         if score.resamples and set(names) <= set(systems):
-            tested, _ = pair(scorer, names, candidates, statistics)
+            tested, _ = paired_differences(scorer, names, candidates, statistics)
             differences += [row for row in tested if row.metric in scorer.comparing]
     for sample in samples:
         audit.add(sample)
@@ -203,7 +203,7 @@ def judge(differences: Iterable[Difference], audit: ContextFacts) -> tuple[Verdi
 
 
 def _gain(row: Difference) -> bool:
-    return row.high < 0 if row.lower_is_better else row.low > 0
+    return row.high < 0 if row.info.lower_is_better else row.low > 0
 
 
 def _gained(tested: Mapping[str, Difference]) -> str:

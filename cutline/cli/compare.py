@@ -10,7 +10,8 @@ from pathlib import Path
 from cutline.cli.terminal import bar, say
 from cutline.core.config import parse
 from cutline.core.errors import ScoreError
-from cutline.metrics.comparison import Comparison, compare, table
+from cutline.cli.tables import comparison_table
+from cutline.metrics.comparison import Comparison, compare
 from cutline.metrics.evaluation import ORACLE
 from cutline.metrics.files.predictions import read_predictions
 from cutline.metrics.files.references import read_references
@@ -79,7 +80,7 @@ def _show(comparison: Comparison) -> None:
     from rich.console import Console
 
     console = Console()
-    console.print(table(comparison))
+    console.print(comparison_table(comparison))
     for moved in comparison.moved:
         console.print(f"{moved.id}: {moved.metric} {moved.change:+.3f} in {moved.b}", highlight=False, markup=False)
         console.print(f"    {moved.caption_a or '(none)'}  →  {moved.caption_b or '(none)'}", markup=False)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cutline.cli.terminal import bar, say
 from cutline.core.config import parse
-from cutline.metrics.evaluation import evaluate, table
+from cutline.cli.tables import scores_table
+from cutline.metrics.evaluation import evaluate
 from cutline.metrics.files.predictions import read_predictions
 from cutline.metrics.files.references import read_references
 from cutline.metrics.settings import ScoreSettings
@@ -52,6 +53,6 @@ def run(
     else:
         from rich.console import Console
 
-        Console().print(table(evaluation))
+        Console().print(scores_table(evaluation))
     for warning in evaluation.warnings:
         say(f"warning: {warning}")

@@ -89,17 +89,53 @@ class Hit:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """The value of one metric over a set of images.
+@dataclass(frozen=True, slots=True)
+class ScoreInfo:
+    """What people need to know to read a score. Each metric declares one for every score it returns.
 
     Attributes:
-        metric: the metric's name ("cider", "bleu4", …).
-        value: over the whole set, in the metric's own unit (no factor 100).
+        name: as in ``scores.json``, recipes and ``--metrics`` ("cider").
+        label: as in tables and reports ("CIDEr-D").
+        meaning: one plain sentence.
+        unit: "share" for a fraction of something, which is printed in per cent; "words"; "" for a number without unit.
+        higher_is_better: None where neither direction is better (a caption's length).
+    """
+
+    name: str
+    label: str
+    meaning: str
+    unit: str = ""
+    higher_is_better: bool | None = True
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.higher_is_better is False
+
+    def format(self, value: float, digits: int = 3) -> str:
+        """A value as it is printed, without its unit.
+
+        Args:
+            digits: after the point; a share in per cent and a number of words have two fewer.
+        """
+        if self.unit == "share":
+            return f"{100 * value:.{digits - 2}f}"
+        if self.unit == "words":
+            return f"{value:.{digits - 2}f}"
+        return f"{value:.{digits}f}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """The value of one score over a set of images.
+
+    Attributes:
+        metric: the score's name ("cider", "bleu4", …).
+        value: over the whole set, in the score's own unit (a share is between 0 and 1).
         low, high: 95 % bootstrap interval over images (groups resampled together).
         n: number of images.
         signature: how the number came about: metric and version, tokenizer, references, case, smoothing.
         per_image: one value an image, in the order of the references; written beside, not into, ``scores.json``.
+        info: label, meaning, unit and direction; by default those of a score that goes by its name.
     """
 
     metric: str
@@ -109,6 +145,11 @@ class Score:
     n: int
     signature: str
     per_image: tuple[float, ...] = ()
+    info: ScoreInfo = ScoreInfo("", "", "")
+
+    def __post_init__(self) -> None:
+        if not self.info.name:
+            object.__setattr__(self, "info", ScoreInfo(self.metric, self.metric, ""))
 
     def to_json(self) -> dict[str, Any]:
         row = asdict(self)
@@ -117,4 +158,7 @@ class Score:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Score:
-        return cls(**{name: row[name] for name in cls.__slots__ if name in row})
+        known = {name: row[name] for name in cls.__slots__ if name in row}
+        if "info" in known:
+            known["info"] = ScoreInfo(**known["info"])
+        return cls(**known)

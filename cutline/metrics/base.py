@@ -1,13 +1,13 @@
 """What a metric is: statistics per image, a reduction of their sums to values, and a signature.
 
-A metric's file in this folder says ``SCORES = (…)``, the names of the values it yields, and defines one subclass of
-:class:`Metric`. :mod:`cutline.metrics.find` finds it by the file's name.
+A metric is one file in this folder with one subclass of :class:`Metric`, which declares its ``scores``.
+:mod:`cutline.metrics.find` finds it by the file's name.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cutline.core.config import Section
 from cutline.core.errors import ScoreError
 from cutline.core.progress import Bars, silent
-from cutline.core.records import Prediction
+from cutline.core.records import Prediction, ScoreInfo
 from cutline.metrics.text.ngrams import CandidateNgrams, ReferenceNgrams
 from cutline.metrics.text.tokenize import Tokenizer, default
 
@@ -31,9 +31,9 @@ class References:
     Args:
         captions: image id → its captions, at least one each. The order of the ids is the order of everything else.
         tokenizer: see :mod:`cutline.metrics.text.tokenize`.
-        training: the captions of the training images; for what asks whether a caption is new.
-        contexts: image id → the text that stood in the prompt; for what asks whether a caption echoes it.
-        images: image id → its file; for what looks at the images.
+        training: the captions of the training images, for metrics of novelty.
+        contexts: image id → the context in its prompt, for metrics of echoed prompts.
+        images: image id → its file, for metrics that look at the images.
 
     Raises:
         ScoreError: no image, or an image without a caption.
@@ -81,7 +81,7 @@ class References:
 
     @cached_property
     def context_tokens(self) -> list[str]:
-        """The images' contexts as tokens, "" where there is none; nothing when no image has one."""
+        """The images' contexts as tokens, "" where there is none; empty when no image has one."""
         return self.tokenizer([self.contexts.get(name, "") for name in self.ids]) if self.contexts else []
 
     def candidates(
@@ -90,7 +90,7 @@ class References:
         predictions: Sequence[Prediction] | None = None,
         several: Sequence[Sequence[str]] | None = None,
     ) -> Candidates:
-        """One caption an image, in the order of the ids; "" where there is none.
+        """One caption for each image, in the order of the ids; "" where there is none.
 
         Args:
             predictions: the records that the captions come from, where there are any.
@@ -98,13 +98,20 @@ class References:
         """
         return Candidates(self, captions, predictions, several)
 
-    def again(self, captions: Mapping[str, Sequence[str]]) -> References:
-        """Other captions of (some of) the same images, all else being the same."""
+    def with_captions(self, captions: Mapping[str, Sequence[str]]) -> References:
+        """The same with other captions, of all or some of the images."""
         return References(captions, self.tokenizer, self.training, self.contexts, self.images)
 
 
 class Candidates:
-    """One candidate caption for each image of some references."""
+    """One candidate caption for each image of some references.
+
+    Attributes:
+        references: the :class:`References`.
+        captions: one text for each image, in the order of ``references.ids``; "" where there is none.
+        predictions: the records that the captions come from; None where they are plain texts.
+        several: all captions of each image; None where each has only one.
+    """
 
     def __init__(
         self,
@@ -129,7 +136,7 @@ class Candidates:
 
     @property
     def empty(self) -> int:
-        """How many candidates have no text."""
+        """Number of candidates without text."""
         return sum(1 for caption in self.captions if not caption.strip())
 
 
@@ -138,24 +145,24 @@ class Metric(ABC):
 
     so resampling images is a matrix product, and one bootstrap and one paired test serve all metrics.
 
-    A metric that can be configured has a ``class Settings(Section)`` in its file, and takes one of them; that is the
+    A metric with settings names their type in ``settings_type`` and takes an object of it; these are the keys of the
     recipe's section ``[score.<metric>]``.
 
     Attributes:
-        scores: names of the K values.
+        scores: name, label, meaning, unit and direction of each of the K values.
+        settings_type: of its settings; None without settings.
         version: counted up when a value could change.
         uses_tokens: whether the tokenizer matters.
-        compares: whether captions are held against references or images, so that baselines have something to say.
-        lower_is_better: the scores of which less is better.
+        compares: whether captions are compared with references or images, so that baselines are worth scoring.
         bars: shows progress; a Scorer hands in its own.
-        unknown: score → why its value can't be known, where it is NaN; a whole sentence's second half.
+        unknown: score → why its value can't be known, where it is NaN; the second half of a sentence.
     """
 
-    scores: ClassVar[tuple[str, ...]]
+    scores: ClassVar[tuple[ScoreInfo, ...]]
+    settings_type: ClassVar[type[Section] | None] = None
     version: ClassVar[int] = 1
     uses_tokens: ClassVar[bool] = True
     compares: ClassVar[bool] = True
-    lower_is_better: ClassVar[tuple[str, ...]] = ()
     unknown: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, references: References, settings: Section | None = None):
@@ -164,10 +171,13 @@ class Metric(ABC):
 
     @classmethod
     def check(cls, settings: Any) -> None:
-        """Raises ScoreError where what the metric needs besides captions is not here; known before hours of training.
+        """Checks that what the metric needs besides captions is there: before hours of training, not after.
 
         Args:
-            settings: its own ``Settings``.
+            settings: of the type ``settings_type``; None where the metric has no settings.
+
+        Raises:
+            ScoreError: a checkpoint, a program or a file is missing.
         """
         return
 
@@ -184,15 +194,15 @@ class Metric(ABC):
         return self.reduce(statistics)
 
     def facts(self) -> dict[str, str]:
-        """What else the signature says: smoothing, parameters, sources."""
+        """Further parts of the signature: smoothing, parameters, sources."""
         return {}
 
     def warnings(self) -> list[str]:
-        """What to mind with these references, a sentence each."""
+        """What makes the scores on these references hard to compare, one sentence each."""
         return []
 
     def signature(self, score: str, candidates: Candidates) -> str:
-        """``score|v:…|key:value|…``: all that the number depends on besides the captions."""
+        """``score|v:…|key:value|…``: everything besides the captions that the number depends on."""
         least, most = int(self.references.per_image.min()), int(self.references.per_image.max())
         parts = {"v": str(self.version)}
         if self.uses_tokens:
@@ -217,10 +227,6 @@ class MeanMetric(Metric):
 
     def reduce(self, sums: Floats) -> Floats:
         return ratio(sums[..., :-1], sums[..., -1:])
-
-
-#: Makes a metric for given references: the class itself, or a function that fills its other arguments in.
-Factory = Callable[[References], Metric]
 
 
 def ratio(above: Floats, below: Floats) -> Floats:

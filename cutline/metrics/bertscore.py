@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import Field
 
 from cutline.core.errors import ScoreError
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References
 from cutline.metrics.encoders.encoder_settings import EncoderSettings, check_checkpoint
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cutline.metrics.encoders.encoders import TokenEncoder, Vectors
-
-SCORES = ("bertscore_precision", "bertscore_recall", "bertscore_f1")
 
 #: The layers that agreed best with people's judgements (the authors' choice), by checkpoint without its owner.
 LAYERS = {
@@ -47,7 +46,7 @@ LAYERS = {
 _IMAGES_AT_A_TIME = 512
 
 
-class Settings(EncoderSettings):
+class BertScoreSettings(EncoderSettings):
     model: str = Field("roberta-large", description="encoder of texts, a folder or a name on the hub")
     layer: int | None = Field(
         None, ge=1, description="layer whose vectors are compared; by default the authors' choice for that checkpoint"
@@ -56,12 +55,17 @@ class Settings(EncoderSettings):
 
 
 class BertScore(MeanMetric):
-    scores = SCORES
+    settings_type = BertScoreSettings
+    scores = (
+        ScoreInfo("bertscore_precision", "BERTScore precision", "How well each token of the caption is matched by a token of the reference, by contextual embeddings."),
+        ScoreInfo("bertscore_recall", "BERTScore recall", "How well each token of the reference is matched by a token of the caption, by contextual embeddings."),
+        ScoreInfo("bertscore_f1", "BERTScore F1", "Harmonic mean of BERTScore's precision and recall, for the best reference."),
+    )
     uses_tokens = False
 
-    def __init__(self, references: References, settings: Settings | None = None):
+    def __init__(self, references: References, settings: BertScoreSettings | None = None):
         super().__init__(references)
-        self._settings = settings or Settings()
+        self._settings = settings or BertScoreSettings()
         layer = self._settings.layer or LAYERS.get(PurePath(self._settings.model).name)
         if layer is None:
             raise ScoreError(
@@ -71,7 +75,7 @@ class BertScore(MeanMetric):
         self._layer = layer
 
     @classmethod
-    def check(cls, settings: Settings) -> None:
+    def check(cls, settings: BertScoreSettings) -> None:
         check_checkpoint("bertscore", settings)
 
     @cached_property

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, Metric
-
-SCORES = ("bleu1", "bleu2", "bleu3", "bleu4")
 
 _TINY, _SMALL = 1e-15, 1e-9  # the reference's, to the digit
 
@@ -18,7 +17,12 @@ _TINY, _SMALL = 1e-15, 1e-9  # the reference's, to the digit
 class Bleu(Metric):
     """Statistics an image: matches of order 1…4, n-grams of order 1…4, words, words of the closest reference."""
 
-    scores = SCORES
+    scores = (
+        ScoreInfo("bleu1", "BLEU-1", "Share of the words that the references have, with a penalty for captions that are too short."),
+        ScoreInfo("bleu2", "BLEU-2", "BLEU of single words and pairs of words, over the whole set."),
+        ScoreInfo("bleu3", "BLEU-3", "BLEU of up to three words in a row, over the whole set."),
+        ScoreInfo("bleu4", "BLEU-4", "BLEU of up to four words in a row, over the whole set."),
+    )
 
     def statistics(self, candidates: Candidates) -> Floats:
         ngrams, index = candidates.ngrams, self.references.ngrams

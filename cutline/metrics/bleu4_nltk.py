@@ -22,28 +22,33 @@ import numpy as np
 from pydantic import Field
 
 from cutline.core.config import Section
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References
-
-SCORES = ("bleu4_nltk_smooth1", "bleu4_nltk_smooth2", "bleu4_nltk_smooth3", "bleu4_nltk_smooth4")
 
 _EPSILON = 0.1
 _K = 5
 Grams = Counter[tuple[str, ...]]
 
 
-class Settings(Section):
+class Bleu4NltkSettings(Section):
     tokens: Literal["ptb", "split"] = Field(
         "ptb", description='"ptb": those of the other scores; "split": lower-case words split at white space'
     )
 
 
 class Bleu4Nltk(MeanMetric):
-    scores = SCORES
+    settings_type = Bleu4NltkSettings
+    scores = (
+        ScoreInfo("bleu4_nltk_smooth1", "BLEU-4 (nltk, smoothing 1)", "nltk's sentence BLEU-4 with smoothing method 1, averaged over images; not COCO's BLEU-4."),
+        ScoreInfo("bleu4_nltk_smooth2", "BLEU-4 (nltk, smoothing 2)", "nltk's sentence BLEU-4 with smoothing method 2, averaged over images; not COCO's BLEU-4."),
+        ScoreInfo("bleu4_nltk_smooth3", "BLEU-4 (nltk, smoothing 3)", "nltk's sentence BLEU-4 with smoothing method 3, averaged over images; not COCO's BLEU-4."),
+        ScoreInfo("bleu4_nltk_smooth4", "BLEU-4 (nltk, smoothing 4)", "nltk's sentence BLEU-4 with smoothing method 4, averaged over images; not COCO's BLEU-4."),
+    )
     version = 2  # 1 split at white space
 
-    def __init__(self, references: References, settings: Settings | None = None):
+    def __init__(self, references: References, settings: Bleu4NltkSettings | None = None):
         super().__init__(references)
-        self._splits = (settings or Settings()).tokens == "split"
+        self._splits = (settings or Bleu4NltkSettings()).tokens == "split"
 
     @cached_property
     def _known(self) -> list[tuple[list[int], list[Grams]]]:

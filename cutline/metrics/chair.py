@@ -25,14 +25,13 @@ from pydantic import Field
 
 from cutline.core.config import Section
 from cutline.core.errors import ScoreError
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, Metric, References, ratio, some
-
-SCORES = ("chair_i", "chair_s")
 
 _OWN_LIST = Path(__file__).with_name("coco_objects.txt")
 
 
-class Settings(Section):
+class ChairSettings(Section):
     instances: str | None = Field(
         None,
         description="COCO instances JSON (instances_val2014.json), or a JSON object from image to names of its objects",
@@ -45,18 +44,21 @@ class Settings(Section):
 class Chair(Metric):
     """Statistics an image: objects named that aren't there, objects named, whether one isn't there, 1."""
 
-    scores = SCORES
-    lower_is_better = SCORES
+    settings_type = ChairSettings
+    scores = (
+        ScoreInfo("chair_i", "CHAIRi", "Share of the objects named in captions that the image doesn't show.", unit="share", higher_is_better=False),
+        ScoreInfo("chair_s", "CHAIRs", "Share of captions that name an object that the image doesn't show.", unit="share", higher_is_better=False),
+    )
 
-    def __init__(self, references: References, settings: Settings | None = None):
+    def __init__(self, references: References, settings: ChairSettings | None = None):
         super().__init__(references)
-        settings = settings or Settings()
+        settings = settings or ChairSettings()
         path = _instances(settings)
         self._vocabulary = Vocabulary.read(Path(settings.synonyms) if settings.synonyms else _OWN_LIST)
         self._marked = self._find(_read_objects(path), path)
 
     @classmethod
-    def check(cls, settings: Settings) -> None:
+    def check(cls, settings: ChairSettings) -> None:
         _instances(settings)
 
     def _find(self, marked: Mapping[str, frozenset[str]], path: Path) -> list[frozenset[str]]:
@@ -152,7 +154,7 @@ class Vocabulary:
             place += 1
 
 
-def _instances(settings: Settings) -> Path:
+def _instances(settings: ChairSettings) -> Path:
     if settings.instances is None:
         raise ScoreError(
             "chair needs to know which objects the images show.",

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric
-
-SCORES = ("cider",)
 
 _SIGMA = 6.0
 #: Document frequencies of fewer images than this say little.
@@ -29,7 +28,9 @@ def per_image(candidates: Candidates, by_caption: Floats) -> Floats:
 class Cider(MeanMetric):
     """The mean over images of CIDEr-D; document frequencies stay those of all images when images are resampled."""
 
-    scores = SCORES
+    scores = (
+        ScoreInfo("cider", "CIDEr-D", "Agreement in phrases of up to four words; phrases that few images have count more; from 0 to 10."),
+    )
 
     def values(self, candidates: Candidates) -> Floats:
         ngrams, index = candidates.ngrams, self.references.ngrams

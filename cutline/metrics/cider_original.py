@@ -6,14 +6,14 @@ Vedantam, Zitnick and Parikh 2015, equations 1-3, without stemming. coco-caption
 
 from __future__ import annotations
 
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric
 from cutline.metrics.cider import frequency_warnings, per_image
 
-SCORES = ("cider_original",)
-
-
 class CiderOriginal(MeanMetric):
-    scores = SCORES
+    scores = (
+        ScoreInfo("cider_original", "CIDEr", "The first published form of CIDEr-D: captions that repeat words are not penalised."),
+    )
 
     def values(self, candidates: Candidates) -> Floats:
         return per_image(candidates, candidates.ngrams.overlap.cosines)

@@ -17,19 +17,18 @@ import numpy as np
 from pydantic import Field
 
 from cutline.core.errors import ScoreError
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References, ratio, some
 from cutline.metrics.encoders.encoder_settings import EncoderSettings, check_checkpoint
 
 if TYPE_CHECKING:
     from cutline.metrics.encoders.encoders import ClipEncoder, Vectors
 
-SCORES = ("clipscore", "refclipscore")
-
 _WEIGHT = 2.5
 _PREFIX = "A photo depicts "
 
 
-class Settings(EncoderSettings):
+class ClipScoreSettings(EncoderSettings):
     model: str = Field(
         "openai/clip-vit-base-patch32", description="CLIP or SigLIP checkpoint, a folder or a name on the hub"
     )
@@ -38,12 +37,16 @@ class Settings(EncoderSettings):
 class ClipScore(MeanMetric):
     """Needs the images of the references."""
 
-    scores = SCORES
+    settings_type = ClipScoreSettings
+    scores = (
+        ScoreInfo("clipscore", "CLIPScore", "Similarity of caption and image in the space of a CLIP model; uses no references."),
+        ScoreInfo("refclipscore", "RefCLIPScore", "Harmonic mean of CLIPScore and the similarity to the closest reference in the same space."),
+    )
     uses_tokens = False
 
-    def __init__(self, references: References, settings: Settings | None = None):
+    def __init__(self, references: References, settings: ClipScoreSettings | None = None):
         super().__init__(references)
-        self._settings = settings or Settings()
+        self._settings = settings or ClipScoreSettings()
         missing = [name for name in references.ids if name not in references.images]
         if missing:
             raise ScoreError(
@@ -52,7 +55,7 @@ class ClipScore(MeanMetric):
             )
 
     @classmethod
-    def check(cls, settings: Settings) -> None:
+    def check(cls, settings: ClipScoreSettings) -> None:
         check_checkpoint("clipscore", settings)
 
     @cached_property

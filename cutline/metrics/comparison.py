@@ -5,60 +5,17 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cutline.core.errors import ScoreError
 from cutline.core.progress import Bars, silent
-from cutline.metrics import significance
-from cutline.metrics.base import Candidates, Factory, Floats, References
+from cutline.metrics.base import Candidates, Floats, References
+from cutline.metrics.custom import Given
+from cutline.metrics.difference import EQUAL, Difference, paired_differences
 from cutline.metrics.scorer import Caption, Options, Scorer, missing_warning
 from cutline.metrics.text.tokenize import Tokenizer
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-_EQUAL = 1e-12
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """One score of two systems on the same images.
-
-    Attributes:
-        metric: the score's name; ``a``, ``b``: the systems' names, and their values.
-        difference: of b and a, with its 95 % interval ``low`` … ``high`` (paired bootstrap).
-        p_bootstrap, p_randomisation: two-sided p-values of paired bootstrap and paired approximate randomisation.
-        wins, ties, losses: images where b does better, the same, worse; for most scores more is better, for some less.
-        signature: of b's score.
-        lower_is_better: whether less of this score is better.
-    """
-
-    metric: str
-    a: str
-    b: str
-    value_a: float
-    value_b: float
-    difference: float
-    low: float
-    high: float
-    p_bootstrap: float
-    p_randomisation: float
-    wins: int
-    ties: int
-    losses: int
-    signature: str
-    lower_is_better: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @property
-    def gain(self) -> float:
-        """By how much b is better than a."""
-        return -self.difference if self.lower_is_better else self.difference
-
 
 @dataclass(frozen=True, kw_only=True)
 class Moved:
@@ -97,8 +54,8 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         return {
             "systems": list(self.systems),
-            "differences": [found.to_json() for found in self.differences],
-            "moved": [found.to_json() for found in self.moved],
+            "differences": [row.to_json() for row in self.differences],
+            "moved": [row.to_json() for row in self.moved],
             "warnings": list(self.warnings),
         }
 
@@ -106,7 +63,7 @@ class Comparison:
 def compare(
     systems: Mapping[str, Mapping[str, Caption]],
     references: Mapping[str, Sequence[str]],
-    metrics: Sequence[str | Factory] | None = None,
+    metrics: Sequence[str | Given] | None = None,
     groups: Mapping[str, Hashable] | Sequence[Hashable] | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -139,76 +96,29 @@ def compare(
     known = References(references, tokenizer, training, contexts, images)
     scorer = Scorer(known, metrics, groups=groups, resamples=resamples, seed=seed, options=options, bars=bars)
     first, *others = systems
-    candidates = {name: scorer.candidates(found, allow_missing) for name, found in systems.items()}
-    statistics = {name: scorer.statistics(found) for name, found in candidates.items()}
+    candidates = {name: scorer.candidates(captions, allow_missing) for name, captions in systems.items()}
+    statistics = {name: scorer.statistics(captions) for name, captions in candidates.items()}
     differences: list[Difference] = []
     moved: list[Moved] = []
     for name in others:
-        found, changes = pair(scorer, (first, name), candidates, statistics)
-        differences.extend(found)
+        tested, changes = paired_differences(scorer, (first, name), candidates, statistics)
+        differences.extend(tested)
         deciding = by if by in changes else next(iter(changes), None)
         if deciding is not None:
-            sign = -1.0 if deciding in scorer.lower_is_better else 1.0
+            sign = -1.0 if scorer.info[deciding].lower_is_better else 1.0
             moved.extend(_moved(scorer, (first, name), candidates, deciding, sign * changes[deciding], sign, most))
     warnings = scorer.warnings()
-    for name, made in systems.items():
-        warnings += [f"{name}: {text}" for text in missing_warning(len(known) - len(made), len(known))]
+    for name, captions in systems.items():
+        warnings += [f"{name}: {text}" for text in missing_warning(len(known) - len(captions), len(known))]
     for name in others:
-        told = {row.metric for row in differences if row.b == name}
-        warnings += [f"{name}: {text}" for text in scorer.left_out(told)]
+        compared = {row.metric for row in differences if row.b == name}
+        warnings += [f"{name}: {text}" for text in scorer.left_out(compared)]
     tests = len(differences)
     if tests > 1:
-        warnings.append(f"{tests} tests were made: about one in twenty of equal systems' would fall below p = 0.05.")
+        warnings.append(f"{tests} tests were made: of equal systems, about one test in twenty gives p < 0.05.")
     return Comparison(
         systems=tuple(systems), differences=tuple(differences), moved=tuple(moved), warnings=tuple(warnings)
     )
-
-
-def pair(
-    scorer: Scorer,
-    names: tuple[str, str],
-    candidates: Mapping[str, Candidates],
-    statistics: Mapping[str, Floats],
-) -> tuple[list[Difference], dict[str, Floats]]:
-    """The differences of two systems, and for each score how much every image changed.
-
-    Args:
-        candidates, statistics: by the systems' names, what ``scorer.candidates`` and ``scorer.statistics`` gave.
-    """
-    a, b = names
-    tested = significance.paired(
-        statistics[a], statistics[b], scorer.reduce, scorer.groups, scorer.resamples, scorer.seed
-    )
-    value_a, value_b = scorer.reduce(statistics[a].sum(axis=0)), scorer.reduce(statistics[b].sum(axis=0))
-    signatures = scorer.signatures(candidates[b])
-    change = scorer.per_image(statistics[b]) - scorer.per_image(statistics[a])  # [n, K]
-    found: list[Difference] = []
-    changes: dict[str, Floats] = {}
-    for k, name in enumerate(scorer.names):
-        if not scorer.is_wanted(name) or np.isnan(tested.difference[k]):
-            continue
-        changes[name] = change[:, k]
-        gain = -change[:, k] if name in scorer.lower_is_better else change[:, k]
-        found.append(
-            Difference(
-                metric=name,
-                a=a,
-                b=b,
-                value_a=float(value_a[k]),
-                value_b=float(value_b[k]),
-                difference=float(tested.difference[k]),
-                low=float(tested.low[k]),
-                high=float(tested.high[k]),
-                p_bootstrap=float(tested.p_bootstrap[k]),
-                p_randomisation=float(tested.p_randomisation[k]),
-                wins=int((gain > _EQUAL).sum()),
-                ties=int((np.abs(gain) <= _EQUAL).sum()),
-                losses=int((gain < -_EQUAL).sum()),
-                signature=signatures[name],
-                lower_is_better=name in scorer.lower_is_better,
-            )
-        )
-    return found, changes
 
 
 def _moved(
@@ -222,46 +132,19 @@ def _moved(
 ) -> list[Moved]:
     """The images that lost most, most first, then those that gained most, most last; ``sign`` · gain is the change."""
     order = np.argsort(gain, kind="stable").tolist()
-    chosen = [place for place in order[:most] if gain[place] < -_EQUAL]
-    chosen += [place for place in order[-most:] if most and gain[place] > _EQUAL]
+    chosen = [image for image in order[:most] if gain[image] < -EQUAL]
+    chosen += [image for image in order[-most:] if most and gain[image] > EQUAL]
     return [
         Moved(
-            id=scorer.references.ids[place],
+            id=scorer.references.ids[image],
             metric=metric,
             a=names[0],
             b=names[1],
-            change=sign * float(gain[place]),
-            better=bool(gain[place] > 0),
-            caption_a=candidates[names[0]].captions[place],
-            caption_b=candidates[names[1]].captions[place],
-            references=scorer.references.captions[place],
+            change=sign * float(gain[image]),
+            better=bool(gain[image] > 0),
+            caption_a=candidates[names[0]].captions[image],
+            caption_b=candidates[names[1]].captions[image],
+            references=scorer.references.captions[image],
         )
-        for place in chosen
+        for image in chosen
     ]
-
-
-def table(comparison: Comparison) -> Table:
-    """The differences for people; narrow enough for a terminal of 80 columns when two systems are compared."""
-    from rich import box
-    from rich.table import Table
-
-    several = len(comparison.systems) > 2
-    first, second = comparison.systems[:2]
-    title = f"compared with {first}" if several else f"{second} compared with {first}"
-    found = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    for name in ("system", "score") if several else ("score",):
-        found.add_column(name, no_wrap=True)
-    for name in ("value", "change", "95 % interval", "p boot", "p rand", "win/tie/loss"):
-        found.add_column(name, justify="right", no_wrap=True)
-    for row in comparison.differences:
-        cells = (
-            row.metric,
-            f"{row.value_b:.4f}",
-            f"{row.difference:+.4f}",
-            f"{row.low:+.3f} – {row.high:+.3f}",
-            f"{row.p_bootstrap:.3f}",
-            f"{row.p_randomisation:.3f}",
-            f"{row.wins}/{row.ties}/{row.losses}",
-        )
-        found.add_row(*((row.b, *cells) if several else cells))
-    return found

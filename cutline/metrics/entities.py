@@ -30,14 +30,8 @@ from pydantic import Field
 
 from cutline.core.config import Section
 from cutline.core.errors import ScoreError
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, Metric, References, some
-
-SCORES = (
-    "entity_precision", "entity_recall", "entity_f1",
-    "person_precision", "person_recall", "org_precision", "org_recall",
-    "gpe_precision", "gpe_recall", "date_precision", "date_recall",
-    "rare_name_precision", "rare_name_recall",
-)  # fmt: skip
 
 #: The text and the label of each entity of each caption.
 Find = Callable[[Sequence[str]], list[list[tuple[str, str]]]]
@@ -45,7 +39,7 @@ Find = Callable[[Sequence[str]], list[list[tuple[str, str]]]]
 _KINDS = ("", "PERSON", "ORG", "GPE", "DATE")
 
 
-class Settings(Section):
+class EntitiesSettings(Section):
     model: str = Field("en_core_web_lg", description="spaCy pipeline that finds entities, a package or a folder")
     given: str | None = Field(
         None, description="file of entities known before, a JSON line a caption; then no model is asked"
@@ -62,25 +56,40 @@ class Entities(Metric):
         name: what finds them, for the signature.
     """
 
-    scores = SCORES
+    settings_type = EntitiesSettings
+    scores = (
+        ScoreInfo("entity_precision", "Entity precision", "Share of the captions' named entities that the reference has, with the same label.", unit="share"),
+        ScoreInfo("entity_recall", "Entity recall", "Share of the references' named entities that the caption has, with the same label.", unit="share"),
+        ScoreInfo("entity_f1", "Entity F1", "Harmonic mean of entity precision and entity recall.", unit="share"),
+        ScoreInfo("person_precision", "Person precision", "Share of the captions' names of people that the reference has.", unit="share"),
+        ScoreInfo("person_recall", "Person recall", "Share of the references' names of people that the caption has.", unit="share"),
+        ScoreInfo("org_precision", "Organisation precision", "Share of the captions' names of organisations that the reference has.", unit="share"),
+        ScoreInfo("org_recall", "Organisation recall", "Share of the references' names of organisations that the caption has.", unit="share"),
+        ScoreInfo("gpe_precision", "Place precision", "Share of the captions' names of countries, cities and states that the reference has.", unit="share"),
+        ScoreInfo("gpe_recall", "Place recall", "Share of the references' names of countries, cities and states that the caption has.", unit="share"),
+        ScoreInfo("date_precision", "Date precision", "Share of the captions' dates that the reference has.", unit="share"),
+        ScoreInfo("date_recall", "Date recall", "Share of the references' dates that the caption has.", unit="share"),
+        ScoreInfo("rare_name_precision", "Rare name precision", "Share of the captions' names of people unseen in training captions that the reference has.", unit="share"),
+        ScoreInfo("rare_name_recall", "Rare name recall", "Share of the references' names of people unseen in training captions that the caption has.", unit="share"),
+    )
     version = 2  # 1 matched each mention once
     unknown: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        SCORES[-2:], "the training captions, or their entities, are not known, and so not which names are rare"
+        ("rare_name_precision", "rare_name_recall"), "the training captions, or their entities, are not known, and so not which names are rare"
     )
     uses_tokens = False
 
     def __init__(
         self,
         references: References,
-        settings: Settings | None = None,
+        settings: EntitiesSettings | None = None,
         find: Find | None = None,
         name: str = "given",
     ):
         super().__init__(references)
-        self._find, self._name = (find, name) if find else _finder(settings or Settings())
+        self._find, self._name = (find, name) if find else _finder(settings or EntitiesSettings())
 
     @classmethod
-    def check(cls, settings: Settings) -> None:
+    def check(cls, settings: EntitiesSettings) -> None:
         _finder(settings)
 
     @cached_property
@@ -125,7 +134,7 @@ class Entities(Metric):
         return {"ner": self._name, "match": "text+label", "refs_by": "first"}
 
 
-def _finder(settings: Settings) -> tuple[Find, str]:
+def _finder(settings: EntitiesSettings) -> tuple[Find, str]:
     """What finds entities, and its name."""
     if settings.given is not None:
         return _Given(Path(settings.given)), f"given-{Path(settings.given).name}"

@@ -1,4 +1,4 @@
-"""Scores with baselines beside them, as files and as a table."""
+"""Scores with baselines beside them, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from cutline.core import jsonl
 from cutline.core.errors import ScoreError
@@ -15,38 +15,33 @@ from cutline.core.progress import Bars, silent
 from cutline.core.records import Prediction, Score
 from cutline.metrics import baselines
 from cutline.metrics.base import Candidates, Floats, References
-from cutline.metrics.comparison import Difference, pair
-from cutline.metrics.scorer import Caption, Scorer, broken_lines, check_ids, missing_warning, score
+from cutline.metrics.difference import Difference, paired_differences
+from cutline.metrics.scorer import Caption, Scorer, broken_lines, missing_warning
 from cutline.metrics.settings import ScoreSettings
 
-if TYPE_CHECKING:
-    from rich.table import Table
+#: The name of what is scored, where it is compared with a baseline.
+PREDICTIONS = "predictions"
 
-__all__ = ["Evaluation", "Scorer", "check_ids", "evaluate", "score", "table"]
-
-#: The name of what is scored, where it is held against a baseline.
-MADE = "predictions"
-
-#: What is said of captions whose prompts were made from the references.
+#: The warning about captions whose prompts were made from the references.
 ORACLE = (
-    "The context was made from the references (oracle = true): these are oracle scores, the best that context could "
-    "do, and no results to compare with others."
+    "The context was made from the references (oracle = true). These are oracle scores: they show the most that "
+    "context could bring, and can't be compared with other results."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All that is known about one set of predictions.
+    """Scores of one set of predictions, with baselines.
 
     Attributes:
         scores: score's name → score.
         baselines: baseline's name → its scores, of the metrics that compare captions with references.
-        differences: baseline's name → score's name → the predictions held against it by paired tests, image by image;
-            of the baselines that have the same images and references.
+        differences: baseline's name → score's name → the paired test of the predictions against it, image by image;
+            only of baselines with the same images and references.
         counts: images, references, predictions that are empty, failed, missing, unfinished.
-        warnings: what to mind, a sentence each.
+        warnings: one sentence each.
         notes: baseline's name → how it was made.
-        ids, captions, references: one an image, in the order of the scores' ``per_image``.
+        ids, captions, references: one for each image, in the order of the scores' ``per_image``.
     """
 
     scores: dict[str, Score]
@@ -62,12 +57,12 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """The content of ``scores.json``."""
         row = {
-            "scores": [found.to_json() for found in self.scores.values()],
+            "scores": [score.to_json() for score in self.scores.values()],
             "baselines": {
-                name: [found.to_json() for found in scores.values()] for name, scores in self.baselines.items()
+                name: [score.to_json() for score in scores.values()] for name, scores in self.baselines.items()
             },
             "differences": {
-                name: [found.to_json() for found in differences.values()]
+                name: [row.to_json() for row in differences.values()]
                 for name, differences in self.differences.items()
             },
             "counts": self.counts,
@@ -78,15 +73,15 @@ class Evaluation:
 
     def save(self, folder: str | Path) -> None:
         """Writes ``per_image.jsonl`` and then ``scores.json`` into a folder."""
-        per_image = {name: found.per_image for name, found in self.scores.items()}
+        per_image = {name: score.per_image for name, score in self.scores.items()}
         rows = [
             {
                 "id": name,
                 "caption": caption,
                 "references": list(texts),
-                "scores": {metric: values[place] for metric, values in per_image.items()},
+                "scores": {metric: values[index] for metric, values in per_image.items()},
             }
-            for place, (name, caption, texts) in enumerate(zip(self.ids, self.captions, self.references, strict=True))
+            for index, (name, caption, texts) in enumerate(zip(self.ids, self.captions, self.references, strict=True))
         ]
         lines = "".join(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in rows)
         write_atomically(Path(folder) / "per_image.jsonl", lines)
@@ -122,7 +117,7 @@ class Evaluation:
                 for name, scores in found["baselines"].items()
             },
             differences={
-                name: {row["metric"]: Difference(**row) for row in rows}
+                name: {row["metric"]: Difference.from_json(row) for row in rows}
                 for name, rows in found.get("differences", {}).items()
             },
             counts=found["counts"],
@@ -146,15 +141,15 @@ def evaluate(
     oracle: bool = False,
     bars: Bars = silent,
 ) -> Evaluation:
-    """Scores predictions and, beside them, captions that don't know the image.
+    """Scores predictions, and baselines: captions written without seeing the image.
 
     Args:
         predictions, references, groups, allow_missing: as for :func:`cutline.metrics.scorer.score`.
-        training_captions: the captions of the training images (or one caption each); the constant caption is the best
-            of them, judged by training captions alone. None: no such baseline.
-        contexts: image id → the text that stood in the prompt; copied as a caption it is a baseline, too.
+        training_captions: the captions of the training images (or one caption each). The constant caption is the one
+            of them with the best CIDEr over the training captions. None: no such baseline.
+        contexts: image id → the context in its prompt. Copied as the caption it is another baseline.
         images: image id → its file, for metrics that look at the images.
-        oracle: the context was made from the references; every score's signature and a warning then say so.
+        oracle: the context was made from the references. Every signature and a warning then say so.
         bars: shows the progress of metrics that take long.
 
     Raises:
@@ -183,7 +178,7 @@ def evaluate(
     warnings += missing_warning(missing, len(scorer.references))
     if candidates.several:
         many = sum(len(texts) > 1 for texts in candidates.several)
-        warnings.append(f"{many} images have several captions: the first was scored, self_bleu looks at all of them.")
+        warnings.append(f"{many} images have several captions: the first is scored; only self_bleu uses all of them.")
     statistics = scorer.statistics(candidates)
     beside, differences, notes = _baselines(scorer, candidates, statistics, training, contexts, settings, warnings)
     scores = scorer.score_candidates(candidates, statistics=statistics)
@@ -204,15 +199,15 @@ def evaluate(
 
 
 def _counts(predictions: Mapping[str, Caption], candidates: Candidates, missing: int) -> dict[str, int]:
-    records = [found for found in predictions.values() if isinstance(found, Prediction)]
-    done = [found for found in records if found.status == "ok" and found.caption is not None]
+    records = [record for record in predictions.values() if isinstance(record, Prediction)]
+    captioned = [record for record in records if record.status == "ok" and record.caption is not None]
     return {
         "images": len(candidates.captions),
         "references": int(candidates.references.per_image.sum()),
         "empty": candidates.empty,
-        "failed": sum(found.status == "failed" for found in records),
+        "failed": sum(record.status == "failed" for record in records),
         "missing": missing,
-        "unfinished": sum(not found.finished for found in done),
+        "unfinished": sum(not record.finished for record in captioned),
     }
 
 
@@ -225,8 +220,8 @@ def _baselines(
     settings: ScoreSettings,
     warnings: list[str],
 ) -> tuple[dict[str, dict[str, Score]], dict[str, dict[str, Difference]], dict[str, str]]:
-    """The baselines' scores, the predictions against them, and how each was made; warns of what could not be made."""
-    found: dict[str, dict[str, Score]] = {}
+    """The baselines' scores, the predictions' differences from them, and how each was made; adds to ``warnings``."""
+    scores: dict[str, dict[str, Score]] = {}
     differences: dict[str, dict[str, Difference]] = {}
     notes: dict[str, str] = {}
     references = scorer.references
@@ -235,13 +230,18 @@ def _baselines(
         blind = references.candidates(captions)
         try:
             counted = scorer.statistics(blind)
-        except ScoreError as error:  # a metric that can only judge what it was given something about
+        except ScoreError as error:  # a metric that knows only the captions in its file, such as given entities
             warnings.append(f"The baseline {name} could not be scored: {error.problem}")
             return
-        found[name] = scorer.score_candidates(blind, only_comparing=True, statistics=counted)
+        scores[name] = scorer.score_candidates(blind, only_comparing=True, statistics=counted)
         notes[name] = note
         if scorer.resamples:
-            tested, _ = pair(scorer, (name, MADE), {name: blind, MADE: candidates}, {name: counted, MADE: statistics})
+            tested, _ = paired_differences(
+                scorer,
+                (name, PREDICTIONS),
+                {name: blind, PREDICTIONS: candidates},
+                {name: counted, PREDICTIONS: statistics},
+            )
             differences[name] = {row.metric: row for row in tested if row.metric in scorer.comparing}
 
     if any(training):
@@ -252,25 +252,25 @@ def _baselines(
             f"“{caption}”, the training caption with the best CIDEr over the training captions, for every image.",
         )
     else:
-        warnings.append("No training captions are known: there is no constant caption to compare with.")
+        warnings.append("The training captions are unknown, so there is no baseline of one constant caption.")
     others = baselines.derangement(scorer.groups or references.ids, settings.seed)
     if others is None:
-        warnings.append("One group holds more than half of the images: no captions of another image to compare with.")
+        warnings.append("One group has more than half of the images, so there is no baseline of captions of another image.")
     else:
         note = f"The same predictions, each given to an image of another group (seed {settings.seed})."
-        add(baselines.SHUFFLED, [candidates.captions[place] for place in others], note)
+        add(baselines.SHUFFLED, [candidates.captions[other] for other in others], note)
     if contexts and any(contexts.get(name) for name in references.ids):
         copied = [contexts.get(name, "") for name in references.ids]
-        add(baselines.CONTEXT, copied, "The text that stood in the prompt, as the caption.")
+        add(baselines.CONTEXT, copied, "The context in the prompt, copied as the caption.")
     several = {name: texts for name, texts in zip(references.ids, references.captions, strict=True) if len(texts) > 1}
     if several:
-        human = scorer.again({name: texts[1:] for name, texts in several.items()})
+        human = scorer.with_references({name: texts[1:] for name, texts in several.items()})
         captions = human.references.candidates([texts[0] for texts in several.values()])
-        found[baselines.HUMAN] = human.score_candidates(captions, only_comparing=True)
+        scores[baselines.HUMAN] = human.score_candidates(captions, only_comparing=True)
         notes[baselines.HUMAN] = (
             f"The first reference against the others, for {len(several)} images; one reference fewer than above."
         )
-    return found, differences, notes
+    return scores, differences, notes
 
 
 def _values(
@@ -286,26 +286,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and value != value else value
-
-
-def table(evaluation: Evaluation) -> Table:
-    """The scores for people: value, interval, and the baselines' values beside them."""
-    from rich.table import Table
-
-    found = Table(title=f"{evaluation.counts.get('images', 0):,} images", title_justify="left")
-    found.add_column("score", no_wrap=True)
-    found.add_column("value", justify="right", no_wrap=True)
-    drawn = any(one.low != one.high for one in evaluation.scores.values())  # without resamples there are no intervals
-    if drawn:
-        found.add_column("95 % interval", justify="right", no_wrap=True)
-    for name in evaluation.baselines:
-        found.add_column(name, justify="right")
-    for name, mine in evaluation.scores.items():
-        others = [scores.get(name) for scores in evaluation.baselines.values()]
-        found.add_row(
-            name,
-            f"{mine.value:.4f}",
-            *([f"{mine.low:.3f}–{mine.high:.3f}"] if drawn else []),
-            *(f"{other.value:.4f}" if other else "" for other in others),
-        )
-    return found

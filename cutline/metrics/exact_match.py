@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric
 
-SCORES = ("exact_match",)
-
-
 class ExactMatch(MeanMetric):
-    scores = SCORES
+    scores = (
+        ScoreInfo("exact_match", "Exact match", "Share of captions that equal a reference, except for case and punctuation.", unit="share"),
+    )
 
     def values(self, candidates: Candidates) -> Floats:
         tokens = self.references.tokens

@@ -21,35 +21,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References
 from cutline.metrics.encoders.encoder_settings import EncoderSettings, check_checkpoint
 
 if TYPE_CHECKING:
     from cutline.metrics.encoders.encoders import SentenceEncoder
 
-SCORES = ("fgd",)
-
 #: Below this many images a covariance of GTE's 384 dimensions is mostly chance.
 FEW_IMAGES = 1000
 
 
-class Settings(EncoderSettings):
+class FgdSettings(EncoderSettings):
     model: str = Field(
         "thenlper/gte-small", description="encoder of texts whose token vectors are averaged, a folder or a hub name"
     )
 
 
 class Fgd(MeanMetric):
-    scores = SCORES
+    settings_type = FgdSettings
+    scores = (
+        ScoreInfo("fgd", "FGD", "Fréchet distance between the sentence embeddings of all captions and of all references.", higher_is_better=False),
+    )
     uses_tokens = False
-    lower_is_better = SCORES
 
-    def __init__(self, references: References, settings: Settings | None = None):
+    def __init__(self, references: References, settings: FgdSettings | None = None):
         super().__init__(references)
-        self._settings = settings or Settings()
+        self._settings = settings or FgdSettings()
 
     @classmethod
-    def check(cls, settings: Settings) -> None:
+    def check(cls, settings: FgdSettings) -> None:
         check_checkpoint("fgd", settings)
 
     @cached_property

@@ -11,9 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, Metric, ratio
-
-SCORES = ("empty", "repeated", "unfinished")
 
 _LONGEST_PHRASE = 12
 
@@ -21,9 +20,12 @@ _LONGEST_PHRASE = 12
 class Hygiene(Metric):
     """Statistics an image: empty, repeated, 1, unfinished, known to be finished or not."""
 
-    scores = SCORES
+    scores = (
+        ScoreInfo("empty", "Empty", "Share of images without a caption.", unit="share", higher_is_better=False),
+        ScoreInfo("repeated", "Repeated", "Share of captions that repeat a phrase over and over.", unit="share", higher_is_better=False),
+        ScoreInfo("unfinished", "Unfinished", "Share of captions that were cut off at the length limit.", unit="share", higher_is_better=False),
+    )
     compares = False
-    lower_is_better = SCORES
     unknown: ClassVar[Mapping[str, str]] = {
         "unfinished": "only predictions.jsonl says whether a caption ended by itself"
     }

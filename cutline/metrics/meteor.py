@@ -15,12 +15,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, Metric, References, ratio
 from cutline.metrics.text import meteor_data
 from cutline.metrics.text import meteor_search as search
 from cutline.metrics.text.meteor_words import Encoded, Lexicon, Words
-
-SCORES = ("meteor",)
 
 #: References that are aligned at once: their phrases and counts take many times the captions' memory.
 _BLOCK = 10_000
@@ -28,11 +27,17 @@ _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 
 
 class Meteor(Metric):
-    scores = SCORES
+    scores = (
+        ScoreInfo("meteor", "METEOR", "Words matched with a reference as they are, by stem, synonym or paraphrase, in a similar order."),
+    )
 
     def __init__(self, references: References):
         super().__init__(references)
         self._lexicon = Lexicon(meteor_data.load())
+
+    @classmethod
+    def check(cls, settings: None) -> None:
+        meteor_data.find_files()
 
     @cached_property
     def _blocks(self) -> list[tuple[int, int]]:

@@ -23,12 +23,10 @@ from pydantic import Field
 
 from cutline.core.config import Section
 from cutline.core.errors import ScoreError
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References
 
-SCORES = ("meteor_nltk",)
-
-
-class Settings(Section):
+class MeteorNltkSettings(Section):
     tokens: Literal["ptb", "split"] = Field(
         "ptb", description='"ptb": those of the other scores; "split": lower-case words split at white space'
     )
@@ -73,18 +71,21 @@ class _Remembered:
 
 
 class MeteorNltk(MeanMetric):
-    scores = SCORES
+    settings_type = MeteorNltkSettings
+    scores = (
+        ScoreInfo("meteor_nltk", "METEOR (nltk)", "nltk's METEOR of 2007, averaged over images; not METEOR 1.5."),
+    )
 
-    def __init__(self, references: References, settings: Settings | None = None):
+    def __init__(self, references: References, settings: MeteorNltkSettings | None = None):
         super().__init__(references)
-        self._splits = (settings or Settings()).tokens == "split"
+        self._splits = (settings or MeteorNltkSettings()).tokens == "split"
         self._nltk, self._wordnet = _wordnet()
         self._score = importlib.import_module("nltk.translate.meteor_score").single_meteor_score
         stemmer = importlib.import_module("nltk.stem.porter").PorterStemmer()
         self._words_of = _Remembered(stemmer, self._wordnet)
 
     @classmethod
-    def check(cls, settings: Settings) -> None:
+    def check(cls, settings: MeteorNltkSettings) -> None:
         _wordnet()
 
     @cached_property

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import numpy as np
 
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, Metric, References
 from cutline.metrics.bleu import Bleu
 from cutline.metrics.cider import Cider
 from cutline.metrics.rouge_l import RougeL
 from cutline.metrics.text.tokenize import NewsTokenizer
 
-SCORES = ("bleu1_news", "bleu2_news", "bleu3_news", "bleu4_news", "rouge_l_news", "cider_news")
-
-
 class News(Metric):
     """Statistics an image: those of the three metrics, side by side."""
 
-    scores = SCORES
+    scores = (
+        ScoreInfo("bleu1_news", "BLEU-1 (news)", "BLEU-1 with the news protocol: no punctuation, case kept, first reference only."),
+        ScoreInfo("bleu2_news", "BLEU-2 (news)", "BLEU-2 with the news protocol: no punctuation, case kept, first reference only."),
+        ScoreInfo("bleu3_news", "BLEU-3 (news)", "BLEU-3 with the news protocol: no punctuation, case kept, first reference only."),
+        ScoreInfo("bleu4_news", "BLEU-4 (news)", "BLEU-4 with the news protocol: no punctuation, case kept, first reference only."),
+        ScoreInfo("rouge_l_news", "ROUGE-L (news)", "ROUGE-L with the news protocol: no punctuation, case kept, first reference only."),
+        ScoreInfo("cider_news", "CIDEr-D (news)", "CIDEr-D with the news protocol: no punctuation, case kept, first reference only."),
+    )
     uses_tokens = False
 
     def __init__(self, references: References):

@@ -12,13 +12,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric
 
-SCORES = ("novel",)
-
-
 class Novelty(MeanMetric):
-    scores = SCORES
+    scores = (
+        ScoreInfo("novel", "Novel", "Share of captions that are not captions of training images.", unit="share"),
+    )
     version = 2  # 1 counted an empty caption as new
     compares = False
     unknown: ClassVar[Mapping[str, str]] = {

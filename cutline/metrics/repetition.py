@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, Metric
-
-SCORES = ("seq_rep1", "seq_rep2", "seq_rep3", "seq_rep4")
-
 
 class Repetition(Metric):
     """Statistics an image: n-grams of order 1…4 that came before in the caption, all n-grams of order 1…4."""
 
-    scores = SCORES
+    scores = (
+        ScoreInfo("seq_rep1", "seq-rep-1", "Share of a caption's words that occurred earlier in it.", unit="share", higher_is_better=False),
+        ScoreInfo("seq_rep2", "seq-rep-2", "Share of a caption's sequences of two words that occurred earlier in it.", unit="share", higher_is_better=False),
+        ScoreInfo("seq_rep3", "seq-rep-3", "Share of a caption's sequences of three words that occurred earlier in it.", unit="share", higher_is_better=False),
+        ScoreInfo("seq_rep4", "seq-rep-4", "Share of a caption's sequences of four words that occurred earlier in it.", unit="share", higher_is_better=False),
+    )
     compares = False
-    lower_is_better = SCORES
 
     def statistics(self, candidates: Candidates) -> Floats:
         rows = np.zeros((len(candidates.captions), 8))

@@ -12,15 +12,18 @@ from functools import cached_property
 
 import numpy as np
 
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric
-
-SCORES = ("rouge1_f1", "rouge2_f1", "rougeL_f1")
 
 _WORD = re.compile("[a-z0-9]+")
 
 
 class RougeF1(MeanMetric):
-    scores = SCORES
+    scores = (
+        ScoreInfo("rouge1_f1", "ROUGE-1 F1", "F1 of single words, as Google's rouge_score computes it."),
+        ScoreInfo("rouge2_f1", "ROUGE-2 F1", "F1 of pairs of words, as Google's rouge_score computes it."),
+        ScoreInfo("rougeL_f1", "ROUGE-L F1", "F1 of the longest common sequence of words, as Google's rouge_score computes it."),
+    )
     uses_tokens = False
 
     @cached_property

@@ -15,16 +15,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric
-
-SCORES = ("rouge_l",)
 
 _BETA = 1.2
 _WORD = 64
 
 
 class RougeL(MeanMetric):
-    scores = SCORES
+    scores = (
+        ScoreInfo("rouge_l", "ROUGE-L", "Longest sequence of words that caption and references have in the same order, as an F score."),
+    )
 
     @cached_property
     def _steps(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:

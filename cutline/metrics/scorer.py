@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Container, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,25 @@ from numpy.typing import NDArray
 from cutline.core.config import Section, parse
 from cutline.core.errors import ScoreError, ScoreWarning
 from cutline.core.progress import Bars, silent
-from cutline.core.records import Prediction, Score
+from cutline.core.records import Prediction, Score, ScoreInfo
 from cutline.metrics import find, significance
-from cutline.metrics.base import Candidates, Factory, Metric, References, some
+from cutline.metrics.base import Candidates, Metric, References, some
+from cutline.metrics.custom import Given, build
 from cutline.metrics.settings import DEFAULT
 from cutline.metrics.text.ptb import LINE_BREAKS
 from cutline.metrics.text.tokenize import Tokenizer
 
 Floats = NDArray[np.float64]
-#: A caption as text, as the record it came in, or none; or several captions of an image, of which the first counts.
+#: A caption as text, as a record, or None; or several captions of an image, of which the first is scored.
 Caption = str | Prediction | Sequence[str] | None
-#: Metric → its settings, whole or as a table of those that differ from the usual.
+#: Metric → its settings: an object of them, or those that differ from the defaults.
 Options = Mapping[str, Section | Mapping[str, Any]]
 
 
 def score(
     predictions: Mapping[str, Caption],
     references: Mapping[str, Sequence[str]],
-    metrics: Sequence[str | Factory] | None = None,
+    metrics: Sequence[str | Given] | None = None,
     groups: Mapping[str, Hashable] | Sequence[Hashable] | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -42,15 +44,15 @@ def score(
     options: Options | None = None,
     images: Mapping[str, str | Path] | None = None,
 ) -> dict[str, Score]:
-    """Scores one caption an image.
+    """Scores one caption for each image.
 
     Args:
         predictions: image id → caption (text or :class:`Prediction`). No caption counts as an empty one: zero. Of
             several captions of an image the first is scored; only ``self_bleu`` looks at all of them.
         references: image id → captions, at least one. Their order is the order of ``per_image``.
-        metrics: names of metrics or scores (``cutline.metrics.find.available()``), or functions from
-            :class:`References` to :class:`Metric`; the usual ones when None.
-        groups: image id → group (or one an image): images of a group are resampled together.
+        metrics: names of metrics ("bleu") or scores ("bleu4"), and metrics of your own: see
+            :mod:`cutline.metrics.custom`. None: the usual ones.
+        groups: image id → group, or one group for each image: images of a group are resampled together.
         resamples: for the 95 % intervals; 0: none (low = high = value).
         allow_missing: score images without a prediction as empty instead of refusing.
         options: metric → its settings, ``{"clipscore": {"model": "openai/clip-vit-large-patch14"}}``.
@@ -61,11 +63,11 @@ def score(
         is left out.
 
     Warns:
-        ScoreWarning: what to mind (CIDEr of few images), and a score that was asked for and left out.
+        ScoreWarning: a score is hard to compare (CIDEr of few images), or was asked for and left out.
 
     Raises:
-        ScoreError: ids that don't match, an unknown metric, an image without reference, what a metric needs is absent.
-        RecipeError: options that a metric doesn't have.
+        ScoreError: ids don't match; a metric is unknown, or lacks what it needs; an image has no reference.
+        RecipeError: a metric doesn't have one of the options.
     """
     known = References(references, tokenizer, images=images)
     scorer = Scorer(known, metrics, groups=groups, resamples=resamples, seed=seed, options=options)
@@ -79,14 +81,17 @@ def score(
 class Scorer:
     """Scores many sets of predictions against the same references, which are tokenised and indexed once.
 
-    Args: as for :func:`score`.
+    Args: as for :func:`score`, and
         bars: shows the progress of metrics that take long.
+
+    Raises:
+        ScoreError: as for :func:`score`.
     """
 
     def __init__(
         self,
         references: Mapping[str, Sequence[str]] | References,
-        metrics: Sequence[str | Factory] | None = None,
+        metrics: Sequence[str | Given] | None = None,
         *,
         groups: Mapping[str, Hashable] | Sequence[Hashable] | None = None,
         resamples: int = 1000,
@@ -108,13 +113,16 @@ class Scorer:
         ]
         self._widths: list[int] = []
         self._wanted = {score for scores in wanted.values() for score in scores}
-        for make in chosen:
-            if not isinstance(make, str):
-                self.metrics.append(make(self.references))
-                self._wanted.update(self.metrics[-1].scores)
+        for given in chosen:
+            if not isinstance(given, str):
+                metric = build(given, self.references)
+                self.metrics.append(metric)
+                self._wanted.update(score.name for score in metric.scores)
         self.bars = bars
         for metric in self.metrics:
             metric.bars = bars
+        if twice := [name for name, count in Counter(self.names).items() if count > 1]:
+            raise ScoreError(f"Several metrics return a score named {twice[0]}.", "Give each score its own name.")
 
     def candidates(self, predictions: Mapping[str, Caption], allow_missing: bool = False) -> Candidates:
         """The predictions in the order of the references.
@@ -143,17 +151,17 @@ class Scorer:
     @property
     def names(self) -> tuple[str, ...]:
         """The K scores of all metrics, also those that nobody asked for."""
-        return tuple(name for metric in self.metrics for name in metric.scores)
+        return tuple(score.name for metric in self.metrics for score in metric.scores)
+
+    @property
+    def info(self) -> dict[str, ScoreInfo]:
+        """Score's name → its label, meaning, unit and direction."""
+        return {score.name: score for metric in self.metrics for score in metric.scores}
 
     @property
     def comparing(self) -> frozenset[str]:
-        """The scores that hold captions against references or images, so that baselines have them."""
-        return frozenset(name for metric in self.metrics if metric.compares for name in metric.scores)
-
-    @property
-    def lower_is_better(self) -> frozenset[str]:
-        """The scores of which less is better."""
-        return frozenset(name for metric in self.metrics for name in metric.lower_is_better)
+        """The scores that compare captions with references or images, so that baselines have them."""
+        return frozenset(score.name for metric in self.metrics if metric.compares for score in metric.scores)
 
     def is_wanted(self, name: str) -> bool:
         """Whether a score was asked for; a metric may yield others beside it."""
@@ -174,8 +182,10 @@ class Scorer:
         return np.concatenate([metric.per_image(part) for metric, part in self._parts(statistics)], axis=-1)
 
     def signatures(self, candidates: Candidates) -> dict[str, str]:
-        """Score's name → how its number comes about."""
-        return {name: metric.signature(name, candidates) for metric in self.metrics for name in metric.scores}
+        """Score's name → its signature."""
+        return {
+            score.name: metric.signature(score.name, candidates) for metric in self.metrics for score in metric.scores
+        }
 
     def _parts(self, statistics: Floats) -> list[tuple[Metric, Floats]]:
         """Each metric with its columns."""
@@ -183,20 +193,20 @@ class Scorer:
         return list(zip(self.metrics, np.split(statistics, ends, axis=-1), strict=True))
 
     def values(self, predictions: Mapping[str, Caption]) -> dict[str, float]:
-        """The values alone, without intervals: for validation loops."""
+        """Score's name → value, without intervals: for validation loops."""
         values = self.reduce(self.statistics(self.candidates(predictions)).sum(axis=0)).tolist()
-        found = dict(zip(self.names, values, strict=True))
-        return {name: value for name, value in found.items() if name in self._wanted and not np.isnan(value)}
+        named = zip(self.names, values, strict=True)
+        return {name: value for name, value in named if name in self._wanted and not np.isnan(value)}
 
     def score(self, predictions: Mapping[str, Caption], allow_missing: bool = False) -> dict[str, Score]:
         """See :func:`score`."""
         return self.score_candidates(self.candidates(predictions, allow_missing))
 
-    def again(self, references: Mapping[str, Sequence[str]]) -> Scorer:
-        """The same metrics, settings and groups with other references of (some of) the same images."""
+    def with_references(self, references: Mapping[str, Sequence[str]]) -> Scorer:
+        """The same metrics, settings and groups with other references of all or some of the images."""
         groups = dict(zip(self.references.ids, self.groups, strict=True)) if self.groups else None
         return Scorer(
-            self.references.again(references),
+            self.references.with_captions(references),
             self.chosen,
             groups=groups,
             resamples=self.resamples,
@@ -228,7 +238,8 @@ class Scorer:
             values = metric.reduce(part.sum(axis=0))
             low, high = significance.interval(metric.reduce(drawn[position])) if drawn else (values, values)
             single = metric.per_image(part)
-            for k, name in enumerate(metric.scores):
+            for k, info in enumerate(metric.scores):
+                name = info.name
                 if name in self._wanted and not np.isnan(values[k]):
                     scores[name] = Score(
                         metric=name,
@@ -238,22 +249,23 @@ class Scorer:
                         n=len(self.references),
                         signature=metric.signature(name, candidates),
                         per_image=tuple(single[:, k].tolist()),
+                        info=info,
                     )
         return scores
 
     def left_out(self, scores: Container[str]) -> list[str]:
-        """Which scores can't be known, and why; of the usual ones none is missed (``unfinished`` of plain texts)."""
+        """Which of the scores asked for can't be computed, and why; nothing where the usual ones were taken."""
         if self.chosen == DEFAULT:
             return []
         return [
-            f"{name} was left out: {metric.unknown.get(name, 'its value is not defined here')}."
+            f"{info.name} was left out: {metric.unknown.get(info.name, 'its value is not defined here')}."
             for metric in self.metrics
-            for name in metric.scores
-            if name in self._wanted and name not in scores
+            for info in metric.scores
+            if info.name in self._wanted and info.name not in scores
         ]
 
     def warnings(self) -> list[str]:
-        """What to mind with these references, each sentence once."""
+        """What makes the scores on these references hard to compare, each sentence once."""
         captions = [text for texts in self.references.captions for text in texts]
         found = [*broken_lines(captions, "reference captions")]
         found.extend(text for metric in self.metrics for text in metric.warnings())
@@ -261,17 +273,19 @@ class Scorer:
 
 
 def _texts(caption: Caption) -> list[str]:
-    """All captions of one image; none is none."""
+    """All captions of one image."""
     if isinstance(caption, Prediction):
         caption = caption.caption
-    return ([caption] if caption else []) if caption is None or isinstance(caption, str) else list(caption)
+    if isinstance(caption, str):
+        return [caption] if caption else []
+    return list(caption or ())
 
 
 def _options(options: Options) -> dict[str, Section]:
     """The settings of metrics, checked."""
     known = find.configurable()
     if wrong := [name for name in options if name not in known]:
-        raise ScoreError(f"{wrong[0]} is no metric that has settings.", f"These have: {', '.join(known)}.")
+        raise ScoreError(f"There are no options for {wrong[0]}.", f"These metrics have options: {', '.join(known)}.")
     return {
         name: given if isinstance(given, Section) else parse(given, known[name], where=f"options of {name}")
         for name, given in options.items()
@@ -284,9 +298,9 @@ def missing_warning(missing: int, images: int) -> list[str]:
 
 
 def broken_lines(captions: Sequence[str], what: str) -> list[str]:
-    """A warning when captions hold characters that end a line."""
+    """A warning when captions contain characters that end a line."""
     many = sum(1 for caption in captions if not caption.isprintable() and LINE_BREAKS.search(caption))
-    return [f"{many} {what} hold characters that end a line; each was read as a space."] if many else []
+    return [f"{many} {what} contain characters that end a line; each was read as a space."] if many else []
 
 
 def check_ids(predictions: Mapping[str, object], ids: Sequence[str], allow_missing: bool = False) -> list[str]:
@@ -303,7 +317,7 @@ def check_ids(predictions: Mapping[str, object], ids: Sequence[str], allow_missi
     if extra:
         raise ScoreError(
             f"{len(extra)} of {len(predictions)} predictions have no reference: {some(extra)}.",
-            "Score against the references that belong to these predictions, or take the extra rows out.",
+            "Score against the references of these predictions, or remove the extra rows.",
         )
     missing = [name for name in ids if name not in predictions]
     if missing and not allow_missing:

@@ -12,18 +12,17 @@ from typing import ClassVar
 
 import numpy as np
 
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, Metric, References
 from cutline.metrics.bleu import Bleu, bleu
-
-SCORES = ("self_bleu4",)
-
 
 class SelfBleu(Metric):
     """Statistics an image: those of BLEU, summed over its captions; then how many captions."""
 
-    scores = SCORES
+    scores = (
+        ScoreInfo("self_bleu4", "Self-BLEU-4", "How similar several captions of the same image are to each other, as BLEU-4.", higher_is_better=False),
+    )
     compares = False
-    lower_is_better = SCORES
     unknown: ClassVar[Mapping[str, str]] = {"self_bleu4": "no image has several captions to compare with each other"}
 
     def statistics(self, candidates: Candidates) -> Floats:

@@ -11,7 +11,7 @@ from cutline.core.errors import ScoreError
 from cutline.metrics.find import configurable, load, resolve
 from cutline.metrics.text import meteor_data
 
-#: What is scored where nothing else is asked for; METEOR where its data is installed.
+#: The metrics computed by default; METEOR only where its data is installed.
 DEFAULT = (
     "bleu",
     *(("meteor",) if meteor_data.is_available() else ()),
@@ -30,7 +30,7 @@ class _ScoreSettings(Section):
     resamples: int = Field(
         default=1000, ge=0, description="bootstrap resamples for the 95 % intervals; 0: no intervals"
     )
-    seed: int = Field(default=0, ge=0, description="seed of the resampling and of the shuffled baseline")
+    seed: int = Field(default=0, ge=0, description="seed for the resamples and for the baseline of shuffled captions")
 
     @field_validator("metrics")
     @classmethod
@@ -44,41 +44,45 @@ class _ScoreSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _written_out(cls, values: Any) -> Any:
-        """Gives every chosen metric that has settings its section, so that a resolved recipe shows them."""
+        """Gives every chosen metric that has settings its section, so that the resolved recipe shows them."""
         if not isinstance(values, dict):
             return values
         try:
             chosen = resolve(values.get("metrics", DEFAULT))
-        except (ScoreError, TypeError):  # said where the names are checked
+        except (ScoreError, TypeError):  # reported where the names are checked
             return values
         return {name: {} for name in configurable() if name in chosen} | values
 
     @property
     def options(self) -> dict[str, Section]:
         """Metric → its settings, of those that have a section."""
-        found = {name: getattr(self, name) for name in configurable()}
-        return {name: settings for name, settings in found.items() if settings is not None}
+        options = {name: getattr(self, name) for name in configurable()}
+        return {name: settings for name, settings in options.items() if settings is not None}
 
     def check(self) -> None:
         """Raises ScoreError where a chosen metric lacks what it needs: a checkpoint, a program, a file."""
-        chosen = resolve(self.metrics)
-        for name, settings in self.options.items():
-            if name in chosen:
-                load(name).check(settings)
+        options = self.options
+        for name in resolve(self.metrics):
+            metric = load(name)
+            metric.check(options.get(name) or (metric.settings_type and metric.settings_type()))
 
-    def rehearsed(self) -> ScoreSettings:
-        """The same with few resamples, and with miniatures for the checkpoints that metrics look through."""
-        tiny = {
+    def tiny(self) -> ScoreSettings:
+        """The settings for a ``--tiny`` run: few resamples, tiny models in place of checkpoints, and no METEOR.
+
+        Building METEOR's index takes longer than all the rest of such a run.
+        """
+        tiny_models = {
             name: settings.model_copy(update={"model": "tiny"})
             for name, settings in self.options.items()
             if "model" in type(settings).model_fields
         }
-        return self.model_copy(update={"resamples": 50, **tiny})
+        metrics = tuple(name for name in self.metrics if name != "meteor") or ("cider",)
+        return self.model_copy(update={"resamples": 50, "metrics": metrics, **tiny_models})
 
 
 if TYPE_CHECKING:
     ScoreSettings = _ScoreSettings
-else:  # one optional section for each metric that has settings, found in the metrics' own files
+else:  # one optional section for each metric that has settings
     ScoreSettings = create_model(
         "ScoreSettings",
         __base__=_ScoreSettings,

@@ -26,17 +26,16 @@ from pydantic import Field
 
 from cutline.core.config import Section
 from cutline.core.errors import ScoreError
+from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References
 from cutline.metrics.cider import Cider
-
-SCORES = ("spice", "spider")
 
 _JAR = "spice-1.0.jar"
 _CORENLP = ("lib/stanford-corenlp-3.6.0.jar", "lib/stanford-corenlp-3.6.0-models.jar")
 _WITHOUT = "or leave spice out; no other score needs it."
 
 
-class Settings(Section):
+class SpiceSettings(Section):
     folder: str | None = Field(
         None, description="folder with spice-1.0.jar and lib/; by default that of the installed pycocoevalcap"
     )
@@ -47,16 +46,20 @@ class Settings(Section):
 
 
 class Spice(MeanMetric):
-    scores = SCORES
+    settings_type = SpiceSettings
+    scores = (
+        ScoreInfo("spice", "SPICE", "Agreement in objects, attributes and relations, as an F score."),
+        ScoreInfo("spider", "SPIDEr", "Mean of SPICE and CIDEr-D."),
+    )
 
-    def __init__(self, references: References, settings: Settings | None = None):
+    def __init__(self, references: References, settings: SpiceSettings | None = None):
         super().__init__(references)
-        self._settings = settings or Settings()
+        self._settings = settings or SpiceSettings()
         self._folder, self._java = _find_program(self._settings)
         self._cider = Cider(references)
 
     @classmethod
-    def check(cls, settings: Settings) -> None:
+    def check(cls, settings: SpiceSettings) -> None:
         _find_program(settings)
 
     def values(self, candidates: Candidates) -> Floats:
@@ -115,7 +118,7 @@ class Spice(MeanMetric):
         return {"program": _JAR.removesuffix(".jar"), "corenlp": "3.6.0", "df": f"references({len(self.references)})"}
 
 
-def _find_program(settings: Settings) -> tuple[Path, str]:
+def _find_program(settings: SpiceSettings) -> tuple[Path, str]:
     """The folder with SPICE's jars, and Java."""
     folder = _find_jars(settings.folder)
     java = shutil.which(settings.java)

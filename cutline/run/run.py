@@ -145,7 +145,7 @@ class Run:
         from cutline.metrics import find
 
         if self.recipe.train:
-            find.lower_is_better(self.recipe.train.metric)  # raises where it is no single score
+            find.higher_is_better(self.recipe.train.metric)  # raises where it is not one score
         if "score" in stages:
             self.recipe.score.check()
         if {"train", "caption", "retrieve"} & set(stages) and not (self.tiny or self.folder.stage("prepare")):

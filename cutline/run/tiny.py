@@ -63,7 +63,7 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
         train = train.model_copy(update={"retrieval": train.retrieval.model_copy(update=short)})
     generate = recipe.generate.model_copy(update={"max_new_tokens": 12, "num_beams": min(2, recipe.generate.num_beams),
                                                   "batch_size": 4, "split": "auto"})  # fmt: skip
-    score = recipe.score.rehearsed()
+    score = recipe.score.tiny()
     changed: dict[str, Any] = {"data": data, "train": train, "generate": generate, "score": score, "ablation": ablation}
     changed |= {"bootstrap": _bootstrap(recipe.bootstrap, folder)}
     return recipe.model_copy(update=changed)

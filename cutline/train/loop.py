@@ -26,7 +26,7 @@ from cutline.families.base import Batch, Family, Generation
 from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.settings import GenerateSettings
 from cutline.metrics.base import References
-from cutline.metrics.evaluation import Scorer
+from cutline.metrics.scorer import Scorer
 from cutline.train import distributed as together
 from cutline.train.examples import NOTES, EpochShuffle, mirrored, without_context
 from cutline.train.guards import not_finite

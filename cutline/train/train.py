@@ -23,7 +23,7 @@ from cutline.data.dataset import Dataset, captioned_split
 from cutline.families.base import Family
 from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.settings import GenerateSettings
-from cutline.metrics.find import lower_is_better
+from cutline.metrics.find import higher_is_better
 from cutline.train import distributed as together
 from cutline.train.examples import Collator, Examples, may_mirror, mirrored
 from cutline.train.guards import Guards
@@ -279,7 +279,7 @@ def arguments(
         save_total_limit=settings.save_total_limit + 1,
         load_best_model_at_end=choose,
         metric_for_best_model=f"eval_{settings.chosen_by}" if choose else None,
-        greater_is_better=bool(settings.retrieval) or not lower_is_better(settings.metric) if choose else None,
+        greater_is_better=bool(settings.retrieval) or higher_is_better(settings.metric) if choose else None,
         logging_steps=settings.logging_steps,
         logging_nan_inf_filter=False,
         disable_tqdm=True,

@@ -22,7 +22,8 @@ from cutline.data.dataset import Dataset
 from cutline.families.base import Family
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import open_checkpoint, open_family, spare_threads
-from cutline.metrics.evaluation import Evaluation, table
+from cutline.cli.tables import scores_table
+from cutline.metrics.evaluation import Evaluation
 from cutline.retrieve.evaluate import evaluate, forget
 from cutline.retrieve.settings import RetrieveSettings
 from cutline.run import run as runs
@@ -156,7 +157,7 @@ def _show(found: Evaluation, split: str, json: bool) -> None:
     if json:
         print(standard_json.dumps(found.to_json(), indent=2))
     else:
-        Console().print(table(found))
+        Console().print(scores_table(found))
     counts = found.counts
     say(f"{counts['images']:,} images{f' of {split}' if split else ''}, {counts['captions']:,} captions")
     for direction, note in found.notes.items():

@@ -30,7 +30,6 @@ from cutline.metrics.text.meteor_text import prefixes
 
 logger = logging.getLogger(__name__)
 
-
 _JAR, _TABLE = "meteor-1.5.jar", "data/paraphrase-en.gz"
 #: Counted up when the index's layout changes.
 _LAYOUT = 4
@@ -109,7 +108,7 @@ class Synsets:
 
 @dataclass(frozen=True)
 class MeteorData:
-    """What METEOR 1.5 knows of English."""
+    """METEOR 1.5's resources for English."""
 
     function_words: frozenset[str]
     prefixes: frozenset[str]
@@ -126,26 +125,35 @@ def is_available() -> bool:
     return importlib.util.find_spec("pycocoevalcap") is not None
 
 
-@cache
-def load() -> MeteorData:
-    """Reads the data; builds the index of paraphrases the first time (docs/metrics.md says how long that takes).
+def find_files() -> Path:
+    """The folder with METEOR's data, in the installed pycocoevalcap.
 
     Raises:
-        ScoreError: pycocoevalcap is not installed, or came without its data.
+        ScoreError: pycocoevalcap is not installed, or its data is missing.
     """
     spec = importlib.util.find_spec("pycocoevalcap")
     if spec is None or not spec.submodule_search_locations:
         raise ScoreError(
-            "METEOR needs the data that the package pycocoevalcap carries.",
-            'Install it: pip install "cutline[meteor]".',
+            "METEOR needs the data of the package pycocoevalcap.", 'Install it: pip install "cutline[meteor]".'
         )
     folder = Path(next(iter(spec.submodule_search_locations))) / "meteor"
     missing = [name for name in (_JAR, _TABLE) if not (folder / name).is_file()]
     if missing:
         raise ScoreError(
             f"The installed pycocoevalcap lacks METEOR's data ({', '.join(missing)}).",
-            'Install it anew: pip install --force-reinstall "cutline[meteor]".',
+            'Reinstall it: pip install --force-reinstall "cutline[meteor]".',
         )
+    return folder
+
+
+@cache
+def load() -> MeteorData:
+    """Reads the data; builds the index of paraphrases the first time (docs/metrics.md says how long that takes).
+
+    Raises:
+        ScoreError: pycocoevalcap is not installed, or its data is missing.
+    """
+    folder = find_files()
     with zipfile.ZipFile(folder / _JAR) as jar:
 
         def lines(name: str) -> list[str]:
