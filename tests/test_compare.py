@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from cutline.cli.tables import comparison_table
 from cutline.core.errors import ScoreError
-from cutline.metrics.comparison import compare, table
+from cutline.metrics.comparison import compare
 
 NOUNS = ["cup", "dog", "pen", "hat", "car", "cat", "bus", "bed"]
 REFERENCES = {f"{n}": [f"a {NOUNS[n % 8]} on a table {n}", f"the {NOUNS[n % 8]}"] for n in range(80)}
@@ -31,7 +32,7 @@ def test_better_systems_are_significantly_better() -> None:
     assert found.moved[-1].change == max(row.change for row in found.moved) > 0
     assert found.moved[0].change == min(row.change for row in found.moved) < 0
     assert found.moved[-1].caption_a == "a thing"
-    assert table(found).row_count == 2
+    assert comparison_table(found).row_count == 2
     assert found.to_json()["systems"] == ["a", "b"]
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from cutline.cli import score as score_verb
+from cutline.cli.tables import scores_table
 from cutline.core.errors import ScoreError
 from cutline.core.records import Prediction, Sample
 from cutline.data.dataset import table_row, write_table
 from cutline.images.open import ImageFacts
 from cutline.metrics.baselines import CONSTANT, CONTEXT, HUMAN, SHUFFLED
-from cutline.metrics.evaluation import Evaluation, evaluate, table
+from cutline.metrics.evaluation import Evaluation, evaluate
 from cutline.metrics.files.predictions import read_predictions
 from cutline.metrics.files.references import read_references
 from cutline.metrics.settings import ScoreSettings
@@ -44,8 +45,8 @@ def test_baselines_stand_beside_the_scores() -> None:
     assert (tested.wins, tested.ties, tested.losses) == (3, 1, 0)
     assert set(found.differences) == {CONSTANT, SHUFFLED, CONTEXT}  # the human one has other references
     assert "length" not in found.differences[CONSTANT]
-    assert table(found).row_count == len(found.scores)
-    assert "95 % interval" in [column.header for column in table(found).columns]
+    assert scores_table(found).row_count == len(found.scores)
+    assert "95 % interval" in [column.header for column in scores_table(found).columns]
 
 
 def test_what_an_oracle_helped_to_write_says_so_with_every_score(

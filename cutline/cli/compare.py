@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cutline.cli.tables import comparison_table
 from cutline.cli.terminal import bar, say
 from cutline.core.config import parse
 from cutline.core.errors import ScoreError
-from cutline.cli.tables import comparison_table
 from cutline.metrics.comparison import Comparison, compare
 from cutline.metrics.evaluation import ORACLE
 from cutline.metrics.files.predictions import read_predictions

@@ -14,7 +14,6 @@ from cutline.data.dataset import MARKER, Dataset
 from cutline.data.inspect.contexts import names_in
 from cutline.data.inspect.look import Inspection, inspect_dataset, inspect_source
 from cutline.data.settings import DataSettings, PrepareRecipe
-from cutline.report import inspection as page
 
 #: Findings that are told on the terminal; the page has all.
 _MOST_TOLD = 12
@@ -50,6 +49,8 @@ def run(source: Path, out: Path | None, overrides: Sequence[str], model: str, as
     else:
         show(found)
     if out is not None or not as_json:
+        from cutline.report import inspection as page
+
         place = page.write(found, out or Path(f"{found.name}-inspection.html"))
         say(f"page: {place}")
     return not found.leaks
@@ -77,7 +78,7 @@ def show(found: Inspection) -> None:
 
     console = Console(highlight=False)
     for one in found.findings[:_MOST_TOLD]:
-        console.print(f"[bold]{page.LEVELS[one.level].lower()}:[/bold] {escape(one.says)}", soft_wrap=True)
+        console.print(f"[bold]{one.level}:[/bold] {escape(one.says)}", soft_wrap=True)
     if len(found.findings) > _MOST_TOLD:
         console.print(f"and {len(found.findings) - _MOST_TOLD} more, on the page")
     if not found.findings:

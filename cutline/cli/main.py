@@ -300,7 +300,7 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Write a run's report: one HTML file with scores, curves, examples and the recipe."""
-    from cutline.report import write
+    from cutline.report.page import write
 
     if not run.is_dir():
         raise CutlineError(f"There is no run folder {run}.", "Give a folder that cutline run made.")

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from cutline.cli.tables import scores_table
 from cutline.cli.terminal import bar, say
 from cutline.core.config import parse
-from cutline.cli.tables import scores_table
 from cutline.metrics.evaluation import evaluate
 from cutline.metrics.files.predictions import read_predictions
 from cutline.metrics.files.references import read_references

@@ -57,9 +57,19 @@ class BertScoreSettings(EncoderSettings):
 class BertScore(MeanMetric):
     settings_type = BertScoreSettings
     scores = (
-        ScoreInfo("bertscore_precision", "BERTScore precision", "How well each token of the caption is matched by a token of the reference, by contextual embeddings."),
-        ScoreInfo("bertscore_recall", "BERTScore recall", "How well each token of the reference is matched by a token of the caption, by contextual embeddings."),
-        ScoreInfo("bertscore_f1", "BERTScore F1", "Harmonic mean of BERTScore's precision and recall, for the best reference."),
+        ScoreInfo(
+            "bertscore_precision",
+            "BERTScore precision",
+            "How well each token of the caption is matched by a token of the reference, by contextual embeddings.",
+        ),
+        ScoreInfo(
+            "bertscore_recall",
+            "BERTScore recall",
+            "How well each token of the reference is matched by a token of the caption, by contextual embeddings.",
+        ),
+        ScoreInfo(
+            "bertscore_f1", "BERTScore F1", "Harmonic mean of BERTScore's precision and recall, for the best reference."
+        ),
     )
     uses_tokens = False
 

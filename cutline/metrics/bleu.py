@@ -18,7 +18,11 @@ class Bleu(Metric):
     """Statistics an image: matches of order 1…4, n-grams of order 1…4, words, words of the closest reference."""
 
     scores = (
-        ScoreInfo("bleu1", "BLEU-1", "Share of the words that the references have, with a penalty for captions that are too short."),
+        ScoreInfo(
+            "bleu1",
+            "BLEU-1",
+            "Share of the words that the references have, with a penalty for captions that are too short.",
+        ),
         ScoreInfo("bleu2", "BLEU-2", "BLEU of single words and pairs of words, over the whole set."),
         ScoreInfo("bleu3", "BLEU-3", "BLEU of up to three words in a row, over the whole set."),
         ScoreInfo("bleu4", "BLEU-4", "BLEU of up to four words in a row, over the whole set."),

@@ -46,8 +46,20 @@ class Chair(Metric):
 
     settings_type = ChairSettings
     scores = (
-        ScoreInfo("chair_i", "CHAIRi", "Share of the objects named in captions that the image doesn't show.", unit="share", higher_is_better=False),
-        ScoreInfo("chair_s", "CHAIRs", "Share of captions that name an object that the image doesn't show.", unit="share", higher_is_better=False),
+        ScoreInfo(
+            "chair_i",
+            "CHAIRi",
+            "Share of the objects named in captions that the image doesn't show.",
+            unit="share",
+            higher_is_better=False,
+        ),
+        ScoreInfo(
+            "chair_s",
+            "CHAIRs",
+            "Share of captions that name an object that the image doesn't show.",
+            unit="share",
+            higher_is_better=False,
+        ),
     )
 
     def __init__(self, references: References, settings: ChairSettings | None = None):

@@ -29,7 +29,11 @@ class Cider(MeanMetric):
     """The mean over images of CIDEr-D; document frequencies stay those of all images when images are resampled."""
 
     scores = (
-        ScoreInfo("cider", "CIDEr-D", "Agreement in phrases of up to four words; phrases that few images have count more; from 0 to 10."),
+        ScoreInfo(
+            "cider",
+            "CIDEr-D",
+            "Agreement in phrases of up to four words; phrases that few images have count more; from 0 to 10.",
+        ),
     )
 
     def values(self, candidates: Candidates) -> Floats:

@@ -10,9 +10,14 @@ from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric
 from cutline.metrics.cider import frequency_warnings, per_image
 
+
 class CiderOriginal(MeanMetric):
     scores = (
-        ScoreInfo("cider_original", "CIDEr", "The first published form of CIDEr-D: captions that repeat words are not penalised."),
+        ScoreInfo(
+            "cider_original",
+            "CIDEr",
+            "The first published form of CIDEr-D: captions that repeat words are not penalised.",
+        ),
     )
 
     def values(self, candidates: Candidates) -> Floats:

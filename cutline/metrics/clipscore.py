@@ -39,8 +39,16 @@ class ClipScore(MeanMetric):
 
     settings_type = ClipScoreSettings
     scores = (
-        ScoreInfo("clipscore", "CLIPScore", "Similarity of caption and image in the space of a CLIP model; uses no references."),
-        ScoreInfo("refclipscore", "RefCLIPScore", "Harmonic mean of CLIPScore and the similarity to the closest reference in the same space."),
+        ScoreInfo(
+            "clipscore",
+            "CLIPScore",
+            "Similarity of caption and image in the space of a CLIP model; uses no references.",
+        ),
+        ScoreInfo(
+            "refclipscore",
+            "RefCLIPScore",
+            "Harmonic mean of CLIPScore and the similarity to the closest reference in the same space.",
+        ),
     )
     uses_tokens = False
 

@@ -17,6 +17,7 @@ from cutline.metrics.difference import EQUAL, Difference, paired_differences
 from cutline.metrics.scorer import Caption, Options, Scorer, missing_warning
 from cutline.metrics.text.tokenize import Tokenizer
 
+
 @dataclass(frozen=True, kw_only=True)
 class Moved:
     """An image whose score differs much: ``change`` is b's value minus a's; ``better``: whether b did better."""

@@ -16,12 +16,15 @@ import numpy as np
 from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, Metric, ratio
 
+
 class Distinct(Metric):
     """Statistics an image: its share of the different words and pairs of words, and its words and pairs."""
 
     scores = (
         ScoreInfo("distinct1", "Distinct-1", "Different words divided by all words, over all captions.", unit="share"),
-        ScoreInfo("distinct2", "Distinct-2", "Different pairs of words divided by all pairs, over all captions.", unit="share"),
+        ScoreInfo(
+            "distinct2", "Distinct-2", "Different pairs of words divided by all pairs, over all captions.", unit="share"
+        ),
         ScoreInfo("vocabulary", "Vocabulary", "Number of different words in all captions.", unit="words"),
     )
     compares = False

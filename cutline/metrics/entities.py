@@ -58,23 +58,76 @@ class Entities(Metric):
 
     settings_type = EntitiesSettings
     scores = (
-        ScoreInfo("entity_precision", "Entity precision", "Share of the captions' named entities that the reference has, with the same label.", unit="share"),
-        ScoreInfo("entity_recall", "Entity recall", "Share of the references' named entities that the caption has, with the same label.", unit="share"),
+        ScoreInfo(
+            "entity_precision",
+            "Entity precision",
+            "Share of the captions' named entities that the reference has, with the same label.",
+            unit="share",
+        ),
+        ScoreInfo(
+            "entity_recall",
+            "Entity recall",
+            "Share of the references' named entities that the caption has, with the same label.",
+            unit="share",
+        ),
         ScoreInfo("entity_f1", "Entity F1", "Harmonic mean of entity precision and entity recall.", unit="share"),
-        ScoreInfo("person_precision", "Person precision", "Share of the captions' names of people that the reference has.", unit="share"),
-        ScoreInfo("person_recall", "Person recall", "Share of the references' names of people that the caption has.", unit="share"),
-        ScoreInfo("org_precision", "Organisation precision", "Share of the captions' names of organisations that the reference has.", unit="share"),
-        ScoreInfo("org_recall", "Organisation recall", "Share of the references' names of organisations that the caption has.", unit="share"),
-        ScoreInfo("gpe_precision", "Place precision", "Share of the captions' names of countries, cities and states that the reference has.", unit="share"),
-        ScoreInfo("gpe_recall", "Place recall", "Share of the references' names of countries, cities and states that the caption has.", unit="share"),
-        ScoreInfo("date_precision", "Date precision", "Share of the captions' dates that the reference has.", unit="share"),
+        ScoreInfo(
+            "person_precision",
+            "Person precision",
+            "Share of the captions' names of people that the reference has.",
+            unit="share",
+        ),
+        ScoreInfo(
+            "person_recall",
+            "Person recall",
+            "Share of the references' names of people that the caption has.",
+            unit="share",
+        ),
+        ScoreInfo(
+            "org_precision",
+            "Organisation precision",
+            "Share of the captions' names of organisations that the reference has.",
+            unit="share",
+        ),
+        ScoreInfo(
+            "org_recall",
+            "Organisation recall",
+            "Share of the references' names of organisations that the caption has.",
+            unit="share",
+        ),
+        ScoreInfo(
+            "gpe_precision",
+            "Place precision",
+            "Share of the captions' names of countries, cities and states that the reference has.",
+            unit="share",
+        ),
+        ScoreInfo(
+            "gpe_recall",
+            "Place recall",
+            "Share of the references' names of countries, cities and states that the caption has.",
+            unit="share",
+        ),
+        ScoreInfo(
+            "date_precision", "Date precision", "Share of the captions' dates that the reference has.", unit="share"
+        ),
         ScoreInfo("date_recall", "Date recall", "Share of the references' dates that the caption has.", unit="share"),
-        ScoreInfo("rare_name_precision", "Rare name precision", "Share of the captions' names of people unseen in training captions that the reference has.", unit="share"),
-        ScoreInfo("rare_name_recall", "Rare name recall", "Share of the references' names of people unseen in training captions that the caption has.", unit="share"),
+        ScoreInfo(
+            "rare_name_precision",
+            "Rare name precision",
+            "Share of the captions' names of people unseen in training captions that the reference has.",
+            unit="share",
+        ),
+        ScoreInfo(
+            "rare_name_recall",
+            "Rare name recall",
+            "Share of the references' names of people unseen in training captions that the caption has.",
+            unit="share",
+        ),
     )
     version = 2  # 1 matched each mention once
     unknown: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("rare_name_precision", "rare_name_recall"), "the training captions, or their entities, are not known, and so not which names are rare"
+        ("rare_name_precision", "rare_name_recall"),
+        "the training captions, or their entities, are not known, and so not which names are rare",
     )
     uses_tokens = False
 

@@ -62,8 +62,7 @@ class Evaluation:
                 name: [score.to_json() for score in scores.values()] for name, scores in self.baselines.items()
             },
             "differences": {
-                name: [row.to_json() for row in differences.values()]
-                for name, differences in self.differences.items()
+                name: [row.to_json() for row in differences.values()] for name, differences in self.differences.items()
             },
             "counts": self.counts,
             "warnings": list(self.warnings),
@@ -255,7 +254,9 @@ def _baselines(
         warnings.append("The training captions are unknown, so there is no baseline of one constant caption.")
     others = baselines.derangement(scorer.groups or references.ids, settings.seed)
     if others is None:
-        warnings.append("One group has more than half of the images, so there is no baseline of captions of another image.")
+        warnings.append(
+            "One group has more than half of the images, so there is no baseline of captions of another image."
+        )
     else:
         note = f"The same predictions, each given to an image of another group (seed {settings.seed})."
         add(baselines.SHUFFLED, [candidates.captions[other] for other in others], note)

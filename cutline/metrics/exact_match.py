@@ -7,9 +7,15 @@ import numpy as np
 from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric
 
+
 class ExactMatch(MeanMetric):
     scores = (
-        ScoreInfo("exact_match", "Exact match", "Share of captions that equal a reference, except for case and punctuation.", unit="share"),
+        ScoreInfo(
+            "exact_match",
+            "Exact match",
+            "Share of captions that equal a reference, except for case and punctuation.",
+            unit="share",
+        ),
     )
 
     def values(self, candidates: Candidates) -> Floats:

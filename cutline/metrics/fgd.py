@@ -41,7 +41,12 @@ class FgdSettings(EncoderSettings):
 class Fgd(MeanMetric):
     settings_type = FgdSettings
     scores = (
-        ScoreInfo("fgd", "FGD", "Fréchet distance between the sentence embeddings of all captions and of all references.", higher_is_better=False),
+        ScoreInfo(
+            "fgd",
+            "FGD",
+            "Fréchet distance between the sentence embeddings of all captions and of all references.",
+            higher_is_better=False,
+        ),
     )
     uses_tokens = False
 

@@ -20,7 +20,7 @@ from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Metric
 
 GROUP = "cutline.metrics"
-_DECLARES_SCORES = re.compile(r"^    scores = \(", re.MULTILINE)
+_DECLARES_SCORES = re.compile(r"^    scores = \(\s*ScoreInfo\(", re.MULTILINE)
 
 
 @cache

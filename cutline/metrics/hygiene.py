@@ -22,8 +22,20 @@ class Hygiene(Metric):
 
     scores = (
         ScoreInfo("empty", "Empty", "Share of images without a caption.", unit="share", higher_is_better=False),
-        ScoreInfo("repeated", "Repeated", "Share of captions that repeat a phrase over and over.", unit="share", higher_is_better=False),
-        ScoreInfo("unfinished", "Unfinished", "Share of captions that were cut off at the length limit.", unit="share", higher_is_better=False),
+        ScoreInfo(
+            "repeated",
+            "Repeated",
+            "Share of captions that repeat a phrase over and over.",
+            unit="share",
+            higher_is_better=False,
+        ),
+        ScoreInfo(
+            "unfinished",
+            "Unfinished",
+            "Share of captions that were cut off at the length limit.",
+            unit="share",
+            higher_is_better=False,
+        ),
     )
     compares = False
     unknown: ClassVar[Mapping[str, str]] = {

@@ -9,13 +9,25 @@ import numpy as np
 from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, Metric, ratio
 
+
 class Length(Metric):
     """Statistics an image: words, their square, mean words of its references, 1."""
 
     scores = (
         ScoreInfo("length", "Length", "Words per caption.", unit="words", higher_is_better=None),
-        ScoreInfo("length_sd", "Length, standard deviation", "How much the number of words varies between captions.", unit="words", higher_is_better=None),
-        ScoreInfo("length_ratio", "Length ratio", "Words of the captions divided by the mean number of words of their references.", higher_is_better=None),
+        ScoreInfo(
+            "length_sd",
+            "Length, standard deviation",
+            "How much the number of words varies between captions.",
+            unit="words",
+            higher_is_better=None,
+        ),
+        ScoreInfo(
+            "length_ratio",
+            "Length ratio",
+            "Words of the captions divided by the mean number of words of their references.",
+            higher_is_better=None,
+        ),
     )
     compares = False
 

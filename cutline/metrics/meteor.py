@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, Metric, References, ratio
+from cutline.metrics.text import meteor_counts as counts
 from cutline.metrics.text import meteor_data
-from cutline.metrics.text import meteor_search as search
 from cutline.metrics.text.meteor_words import Encoded, Lexicon, Words
 
 #: References that are aligned at once: their phrases and counts take many times the captions' memory.
@@ -28,7 +28,11 @@ _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 
 class Meteor(Metric):
     scores = (
-        ScoreInfo("meteor", "METEOR", "Words matched with a reference as they are, by stem, synonym or paraphrase, in a similar order."),
+        ScoreInfo(
+            "meteor",
+            "METEOR",
+            "Words matched with a reference as they are, by stem, synonym or paraphrase, in a similar order.",
+        ),
     )
 
     def __init__(self, references: References):
@@ -50,11 +54,11 @@ class Meteor(Metric):
     def _references(self) -> list[Words]:
         """The blocks' references."""
         ends = np.cumsum(self.references.per_image)
-        counts = [(int(ends[first - 1]) if first else 0, int(ends[last - 1])) for first, last in self._blocks]
-        return [self._lexicon.words(self.references.tokens[first:last]) for first, last in counts]
+        ranges = [(int(ends[first - 1]) if first else 0, int(ends[last - 1])) for first, last in self._blocks]
+        return [self._lexicon.words(self.references.tokens[first:last]) for first, last in ranges]
 
     def statistics(self, candidates: Candidates) -> Floats:
-        """The counts of each image's best reference, [n, 23]; columns: :mod:`cutline.metrics.text.meteor_search`."""
+        """The counts of each image's best reference, [n, 23]; columns: :mod:`cutline.metrics.text.meteor_counts`."""
         lexicon = self._lexicon
         # '|||' separates captions on the way to the reference, which takes it out of candidates
         captions = [text.replace("|||", "").replace("  ", " ") for text in candidates.tokens]
@@ -84,35 +88,37 @@ class Meteor(Metric):
 
     def _align(self, mine: Encoded, theirs: Encoded, image: NDArray[np.int64]) -> NDArray[np.int32]:
         """Counts of each reference and its image's candidate, [references, 23]."""
+        from cutline.metrics.text import meteor_search as search  # imports numba, which takes a second
+
         lexicon = self._lexicon
         phrases, other_phrases, first, others = lexicon.paraphrases(mine, theirs)
-        rows = np.zeros((len(image), search.COLUMNS), np.int32)
+        rows = np.zeros((len(image), counts.COLUMNS), np.int32)
         search.align(
             np.stack([image, np.arange(len(image))], axis=1),
             (mine.first, mine.words, mine.phrase_first, phrases),
             (theirs.first, theirs.words, theirs.phrase_first, other_phrases),
             lexicon.stems, lexicon.synset_first, lexicon.synsets, lexicon.function, first, others,
-            search.GAIN, search.BEAM, rows, np.zeros((5, 0), np.int32),
+            search.GAIN, counts.BEAM, rows, np.zeros((5, 0), np.int32),
         )  # fmt: skip
         return rows
 
     def reduce(self, sums: Floats) -> Floats:
-        weights = np.array(search.WEIGHTS)
+        weights = np.array(counts.WEIGHTS)
 
         def side(words: int, function: int, matched: int) -> Floats:
             """The weighted share of one side's words that are matched."""
-            stages = sums[..., search.STAGES : search.CHUNKS].reshape(*sums.shape[:-1], 4, 4)
+            stages = sums[..., counts.STAGES : counts.CHUNKS].reshape(*sums.shape[:-1], 4, 4)
             hits = (_DELTA * stages[..., matched] + (1 - _DELTA) * stages[..., matched + 2]) @ weights
             every = _DELTA * (sums[..., words] - sums[..., function]) + (1 - _DELTA) * sums[..., function]
             return np.nan_to_num(ratio(hits, every))
 
-        precision = side(search.TEST, search.TEST_FUNCTION, 0)
-        recall = side(search.REFERENCE, search.REFERENCE_FUNCTION, 1)
+        precision = side(counts.TEST, counts.TEST_FUNCTION, 0)
+        recall = side(counts.REFERENCE, counts.REFERENCE_FUNCTION, 1)
         mean = np.nan_to_num(ratio(precision * recall, _ALPHA * precision + (1 - _ALPHA) * recall))
-        matched = (sums[..., search.TEST_MATCHED] + sums[..., search.REFERENCE_MATCHED]) / 2
-        broken = np.nan_to_num(ratio(sums[..., search.CHUNKS], matched))
+        matched = (sums[..., counts.TEST_MATCHED] + sums[..., counts.REFERENCE_MATCHED]) / 2
+        broken = np.nan_to_num(ratio(sums[..., counts.CHUNKS], matched))
         value: Floats = mean * (1 - _GAMMA * broken**_BETA)
         return value[..., None]
 
     def facts(self) -> dict[str, str]:
-        return {"meteor": "1.5-en-norm", "beam": str(search.BEAM)}
+        return {"meteor": "1.5-en-norm", "beam": str(counts.BEAM)}

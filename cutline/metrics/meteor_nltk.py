@@ -26,6 +26,7 @@ from cutline.core.errors import ScoreError
 from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric, References
 
+
 class MeteorNltkSettings(Section):
     tokens: Literal["ptb", "split"] = Field(
         "ptb", description='"ptb": those of the other scores; "split": lower-case words split at white space'
@@ -73,7 +74,7 @@ class _Remembered:
 class MeteorNltk(MeanMetric):
     settings_type = MeteorNltkSettings
     scores = (
-        ScoreInfo("meteor_nltk", "METEOR (nltk)", "nltk's METEOR of 2007, averaged over images; not METEOR 1.5."),
+        ScoreInfo("meteor_nltk", "METEOR (nltk)", "The METEOR of 2007 in nltk, averaged over images; not METEOR 1.5."),
     )
 
     def __init__(self, references: References, settings: MeteorNltkSettings | None = None):

@@ -16,16 +16,41 @@ from cutline.metrics.cider import Cider
 from cutline.metrics.rouge_l import RougeL
 from cutline.metrics.text.tokenize import NewsTokenizer
 
+
 class News(Metric):
     """Statistics an image: those of the three metrics, side by side."""
 
     scores = (
-        ScoreInfo("bleu1_news", "BLEU-1 (news)", "BLEU-1 with the news protocol: no punctuation, case kept, first reference only."),
-        ScoreInfo("bleu2_news", "BLEU-2 (news)", "BLEU-2 with the news protocol: no punctuation, case kept, first reference only."),
-        ScoreInfo("bleu3_news", "BLEU-3 (news)", "BLEU-3 with the news protocol: no punctuation, case kept, first reference only."),
-        ScoreInfo("bleu4_news", "BLEU-4 (news)", "BLEU-4 with the news protocol: no punctuation, case kept, first reference only."),
-        ScoreInfo("rouge_l_news", "ROUGE-L (news)", "ROUGE-L with the news protocol: no punctuation, case kept, first reference only."),
-        ScoreInfo("cider_news", "CIDEr-D (news)", "CIDEr-D with the news protocol: no punctuation, case kept, first reference only."),
+        ScoreInfo(
+            "bleu1_news",
+            "BLEU-1 (news)",
+            "BLEU-1 with the news protocol: no punctuation, case kept, first reference only.",
+        ),
+        ScoreInfo(
+            "bleu2_news",
+            "BLEU-2 (news)",
+            "BLEU-2 with the news protocol: no punctuation, case kept, first reference only.",
+        ),
+        ScoreInfo(
+            "bleu3_news",
+            "BLEU-3 (news)",
+            "BLEU-3 with the news protocol: no punctuation, case kept, first reference only.",
+        ),
+        ScoreInfo(
+            "bleu4_news",
+            "BLEU-4 (news)",
+            "BLEU-4 with the news protocol: no punctuation, case kept, first reference only.",
+        ),
+        ScoreInfo(
+            "rouge_l_news",
+            "ROUGE-L (news)",
+            "ROUGE-L with the news protocol: no punctuation, case kept, first reference only.",
+        ),
+        ScoreInfo(
+            "cider_news",
+            "CIDEr-D (news)",
+            "CIDEr-D with the news protocol: no punctuation, case kept, first reference only.",
+        ),
     )
     uses_tokens = False
 

@@ -15,10 +15,9 @@ import numpy as np
 from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric
 
+
 class Novelty(MeanMetric):
-    scores = (
-        ScoreInfo("novel", "Novel", "Share of captions that are not captions of training images.", unit="share"),
-    )
+    scores = (ScoreInfo("novel", "Novel", "Share of captions that are not captions of training images.", unit="share"),)
     version = 2  # 1 counted an empty caption as new
     compares = False
     unknown: ClassVar[Mapping[str, str]] = {

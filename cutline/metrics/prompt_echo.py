@@ -10,11 +10,18 @@ import numpy as np
 from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, Metric, ratio
 
+
 class PromptEcho(Metric):
     """Statistics an image: whether the caption holds the context, whether there is one."""
 
     scores = (
-        ScoreInfo("prompt_echo", "Prompt echo", "Share of captions that contain the context given in the prompt.", unit="share", higher_is_better=False),
+        ScoreInfo(
+            "prompt_echo",
+            "Prompt echo",
+            "Share of captions that contain the context given in the prompt.",
+            unit="share",
+            higher_is_better=False,
+        ),
     )
     compares = False
     unknown: ClassVar[Mapping[str, str]] = {"prompt_echo": "no image has a context that stood in its prompt"}

@@ -22,7 +22,11 @@ class RougeF1(MeanMetric):
     scores = (
         ScoreInfo("rouge1_f1", "ROUGE-1 F1", "F1 of single words, as Google's rouge_score computes it."),
         ScoreInfo("rouge2_f1", "ROUGE-2 F1", "F1 of pairs of words, as Google's rouge_score computes it."),
-        ScoreInfo("rougeL_f1", "ROUGE-L F1", "F1 of the longest common sequence of words, as Google's rouge_score computes it."),
+        ScoreInfo(
+            "rougeL_f1",
+            "ROUGE-L F1",
+            "F1 of the longest common sequence of words, as Google's rouge_score computes it.",
+        ),
     )
     uses_tokens = False
 

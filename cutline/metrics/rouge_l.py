@@ -24,7 +24,11 @@ _WORD = 64
 
 class RougeL(MeanMetric):
     scores = (
-        ScoreInfo("rouge_l", "ROUGE-L", "Longest sequence of words that caption and references have in the same order, as an F score."),
+        ScoreInfo(
+            "rouge_l",
+            "ROUGE-L",
+            "Longest sequence of words that caption and references have in the same order, as an F score.",
+        ),
     )
 
     @cached_property

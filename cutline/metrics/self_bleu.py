@@ -16,11 +16,17 @@ from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, Metric, References
 from cutline.metrics.bleu import Bleu, bleu
 
+
 class SelfBleu(Metric):
     """Statistics an image: those of BLEU, summed over its captions; then how many captions."""
 
     scores = (
-        ScoreInfo("self_bleu4", "Self-BLEU-4", "How similar several captions of the same image are to each other, as BLEU-4.", higher_is_better=False),
+        ScoreInfo(
+            "self_bleu4",
+            "Self-BLEU-4",
+            "How similar several captions of the same image are to each other, as BLEU-4.",
+            higher_is_better=False,
+        ),
     )
     compares = False
     unknown: ClassVar[Mapping[str, str]] = {"self_bleu4": "no image has several captions to compare with each other"}

@@ -8,15 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from cutline.core.files import write_atomically
 from cutline.images.open import ImageProblem
-from cutline.report import dataset_plots
+from cutline.report import dataset_plots, html
 from cutline.report.thumbnails import thumbnail
-
-_HERE = Path(__file__).parent
 
 #: Images of each section, and images without a score that are named.
 _SHOWN, _NAMED = 12, 30
@@ -45,15 +41,11 @@ def write(
         failed: image → why it has no score.
         deck: the sentences under the title.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"thousands": lambda value: f"{value:,}", "share": lambda value: f"{100 * value:.1f} %"}
-    css = (_HERE / "page.css").read_text(encoding="utf-8") + (_HERE / "bootstrap.css").read_text(encoding="utf-8")
-    page = environment.get_template("bootstrap.html.jinja").render(
+    page = html.render(
+        "bootstrap.html.jinja",
+        "page.css",
+        "bootstrap.css",
         name=name,
-        css=Markup(css),
         rule=rule,
         deck=deck,
         counts=counts,
@@ -63,9 +55,7 @@ def write(
         shown=[(title, note, [_card(id, captions[id], images[id]) for id in ids])
                for title, note, ids in _sections(captions) if ids],
     )  # fmt: skip
-    # text from outside may hold half a surrogate pair, which UTF-8 doesn't have
-    write_atomically(path, page.encode("utf-8", "replace"))
-    return path
+    return html.write(path, page)
 
 
 def _plot(captions: Mapping[str, Sequence[Mapping[str, Any]]], kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Which images the report shows, and everything that is said under each."""
+"""Which images the report shows, and the text under each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cutline.core.records import Prediction
 from cutline.report.gather import Gathered
 from cutline.report.thumbnails import Thumbnail, frame
-from cutline.report.words import count, label, number
+from cutline.report.words import count, number
 
 SIDE_PX = 320
 BEST = WORST = 6
@@ -30,7 +30,7 @@ _LONGEST = 600
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """One photograph with what the model and people say about it.
+    """One photograph with its caption and references.
 
     Attributes:
         why_none: why there is no picture.
@@ -65,24 +65,24 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Evolution:
-    """One image of the training's panel, and what the model said of it as it learnt: (step, caption)."""
+    """One image of the training's panel with its captions during training: (step, caption)."""
 
     id: str
     picture: Thumbnail | None
-    said: tuple[tuple[int, str], ...]
+    captions: tuple[tuple[int, str], ...]
 
 
 def panel(run: Gathered) -> list[Evolution]:
-    """What the model said of a few images, at steps spread over the training; none when no panel was kept."""
+    """Captions of a few images at steps spread over the training; none when no panel was kept."""
     rows = run.panel
     if len(rows) > MOST_STEPS:
-        rows = tuple(rows[place * (len(rows) - 1) // (MOST_STEPS - 1)] for place in range(MOST_STEPS))
+        rows = tuple(rows[number * (len(rows) - 1) // (MOST_STEPS - 1)] for number in range(MOST_STEPS))
     names = list(rows[0]["captions"]) if rows else []
     return [
         Evolution(
             id=name,
             picture=run.photographs.picture(name, SIDE_PX)[0],
-            said=tuple((row["step"], _clip(row["captions"].get(name, ""))) for row in rows),
+            captions=tuple((row["step"], _clip(row["captions"].get(name, ""))) for row in rows),
         )
         for name in names
     ]
@@ -91,9 +91,9 @@ def panel(run: Gathered) -> list[Evolution]:
 def failures(run: Gathered) -> list[Failure]:
     """Images without a caption, and why: failed ones first, then those that no prediction names."""
     found = [
-        Failure(id=made.id, reason=made.error or "no reason was given")
-        for made in run.predictions.values()
-        if made.status == "failed"
+        Failure(id=prediction.id, reason=prediction.error or "no reason was given")
+        for prediction in run.predictions.values()
+        if prediction.status == "failed"
     ]
     wanted = run.evaluation.ids if run.evaluation else ()
     if run.predictions:
@@ -102,23 +102,25 @@ def failures(run: Gathered) -> list[Failure]:
 
 
 def galleries(run: Gathered, main: str | None) -> list[Gallery]:
-    """A fair draw, the best and the worst; all images when there are few; none when there are no captions."""
+    """Images drawn at random, the best and the worst; all images when there are few."""
     captioned = [name for name in _captions(run) if not _failed(run.predictions.get(name))]
     order = random.Random(0).sample(captioned, len(captioned))
-    values = _values(run, main)
-    ranked = sorted((name for name in order if name in values), key=lambda name: -values[name])  # ties as drawn
     if not order:
         return []
-    if not ranked or main is None:
+    values = _values(run, main)
+    if not values or main is None or run.evaluation is None:
         note = f"{count(min(DRAWN, len(order)), 'image')} drawn by a fixed seed; they are not scored."
         return [_gallery(run, main, "Drawn at random", note, order[:DRAWN])]
+    info = run.evaluation.scores[main].info
+    sign = -1 if info.lower_is_better else 1
+    ranked = sorted((name for name in order if name in values), key=lambda name: -sign * values[name])  # ties as drawn
     if len(order) <= BEST + WORST:
         unscored = [name for name in order if name not in values]
-        return [_gallery(run, main, "Every image", f"Ordered by {label(main)}, best first.", ranked + unscored)]
+        return [_gallery(run, main, "Every image", f"Ordered by {info.label}, best first.", ranked + unscored)]
     return [
         _gallery(run, main, "Drawn at random", "By a fixed seed: what to expect of an image.", order[:DRAWN]),
-        _gallery(run, main, "Best", f"The highest {label(main)}.", ranked[:BEST]),
-        _gallery(run, main, "Worst", f"The lowest {label(main)}.", ranked[: -WORST - 1 : -1]),
+        _gallery(run, main, "Best", f"The best {info.label}.", ranked[:BEST]),
+        _gallery(run, main, "Worst", f"The worst {info.label}.", ranked[: -WORST - 1 : -1]),
     ]
 
 
@@ -131,8 +133,8 @@ def _captions(run: Gathered) -> list[str]:
     return list(run.evaluation.ids) if run.evaluation and run.evaluation.ids else list(run.predictions)
 
 
-def _failed(made: Prediction | None) -> bool:
-    return made is not None and made.status == "failed"
+def _failed(prediction: Prediction | None) -> bool:
+    return prediction is not None and prediction.status == "failed"
 
 
 def _values(run: Gathered, main: str | None) -> dict[str, float]:
@@ -149,25 +151,27 @@ def _gallery(run: Gathered, main: str | None, title: str, note: str, names: Sequ
 
 def _card(run: Gathered, main: str | None, name: str) -> Card:
     picture, why_none = run.photographs.picture(name, SIDE_PX)
-    made = run.predictions.get(name)
-    caption, references = made.caption or "" if made else "", run.photographs.references(name)
-    values: dict[str, float] = {}
+    prediction = run.predictions.get(name)
+    caption, references = (prediction.caption or "") if prediction else "", run.photographs.references(name)
+    values: list[tuple[str, str]] = []
     flags: list[str] = []
-    if run.evaluation and name in run.places:
-        place = run.places[name]
-        caption, references = run.evaluation.captions[place], run.evaluation.references[place]
-        known = run.evaluation.scores
-        shown = [main or "", *(other for other in _BESIDE if other != main)]
-        values = {metric: known[metric].per_image[place] for metric in shown if metric in known}
-        if "repeated" in known and known["repeated"].per_image[place]:
+    if run.evaluation and name in run.rows:
+        row = run.rows[name]
+        caption, references = run.evaluation.captions[row], run.evaluation.references[row]
+        scores = run.evaluation.scores
+        for metric in dict.fromkeys((main or "", *_BESIDE)):
+            if metric in scores:
+                info = scores[metric].info
+                values.append((info.label, number(info, scores[metric].per_image[row])))
+        if "repeated" in scores and scores["repeated"].per_image[row]:
             flags.append("repeats itself")
-    if made and made.caption and made.tokens and not made.finished:
-        flags.append("cut at the length limit")
+    if prediction and prediction.caption and prediction.tokens and not prediction.finished:
+        flags.append("cut off at the length limit")
     return Card(
         id=name, picture=picture, why_none=why_none, caption=_clip(caption),
         references=tuple(_clip(text) for text in references[:MOST_REFERENCES]),
         more_references=max(0, len(references) - MOST_REFERENCES),
-        scores=tuple((label(metric), number(metric, value)) for metric, value in values.items()),
+        scores=tuple(values),
         flags=tuple(flags),
     )  # fmt: skip
 

@@ -61,9 +61,9 @@ class Gathered:
     missing: tuple[str, ...]
 
     @cached_property
-    def places(self) -> dict[str, int]:
-        """Image id → its place in the evaluation's lists."""
-        return {name: place for place, name in enumerate(self.evaluation.ids)} if self.evaluation else {}
+    def rows(self) -> dict[str, int]:
+        """Image id → its index in the evaluation's lists."""
+        return {name: row for row, name in enumerate(self.evaluation.ids)} if self.evaluation else {}
 
 
 class Photographs:

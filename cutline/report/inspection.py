@@ -6,19 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from cutline.core.files import write_atomically
 from cutline.core.records import Sample
 from cutline.data.inspect.contexts import FieldFacts
 from cutline.data.inspect.look import Inspection
 from cutline.data.inspect.pictures import Pair
 from cutline.images.open import ImageProblem
-from cutline.report import dataset_plots
+from cutline.report import dataset_plots, html
 from cutline.report.thumbnails import Thumbnail, thumbnail
-
-_HERE = Path(__file__).parent
 
 #: Pairs of pictures that are shown, and broken images that are named.
 _PAIRS, _NAMED = 12, 30
@@ -28,26 +24,17 @@ LEVELS = {"leak": "Leak", "problem": "Problem", "mind": "Mind"}
 
 def write(found: Inspection, path: str | Path) -> Path:
     """Writes the page; returns its path."""
-    # text from outside may hold half a surrogate pair, which UTF-8 doesn't have
-    write_atomically(Path(path), render(found).encode("utf-8", "replace"))
-    return Path(path)
+    return html.write(path, render(found))
 
 
 def render(found: Inspection) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {
-        "thousands": lambda value: f"{value:,}",
-        "share": lambda value: "–" if value is None else f"{100 * value:.1f} %",
-    }
     captions, pictures = found.captions, found.pictures
-    css = (_HERE / "page.css").read_text(encoding="utf-8") + (_HERE / "inspection.css").read_text(encoding="utf-8")
-    return environment.get_template("inspection.html.jinja").render(
+    return html.render(
+        "inspection.html.jinja",
+        "page.css",
+        "inspection.css",
         found=found,
-        css=Markup(css),
         levels=LEVELS,
         deck=deck(found),
         splits=_splits(found),

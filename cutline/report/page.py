@@ -1,4 +1,4 @@
-"""The page: what was gathered, put into words and pictures, and then into the template."""
+"""The report of a run: what was gathered, in words and pictures."""
 
 from __future__ import annotations
 
@@ -7,30 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from cutline.core.files import write_atomically
-from cutline.core.records import Score
+from cutline.core.records import Score, ScoreInfo
 from cutline.data import steps
 from cutline.data.problem import LOSSES, MENDED
-from cutline.report import examples, plots, retrieval_page, words
+from cutline.report import examples, html, plots, retrieval_page, words
 from cutline.report.gather import Gathered, gather
-
-_HERE = Path(__file__).parent
 
 #: Problems of the source that are named one by one; the file beside the dataset has them all.
 _MOST_PROBLEMS = 100
 
 
 def write(run: str | Path, split: str | None = None) -> Path:
-    """Writes ``report.html`` into a run folder: one file that needs nothing else, neither beside it nor from the net.
+    """Writes ``report.html`` into a run folder.
 
-    A run that stopped half-way gets a report, too; it says what is missing.
+    A run that stopped half-way gets a report, too; it lists what is missing.
 
     Args:
         run: the run folder.
-        split: the split that was captioned; by default as the run itself says.
+        split: the split that was captioned; by default what the run recorded.
 
     Returns:
         The path of the report.
@@ -41,32 +37,24 @@ def write(run: str | Path, split: str | None = None) -> Path:
     run = Path(run)
     gathered = gather(run, split)
     page = retrieval_page.render(gathered, run) if retrieval_page.is_one(run) else render(gathered)
-    # text from outside may hold half a surrogate pair, which UTF-8 doesn't have
-    write_atomically(run / "report.html", page.encode("utf-8", "replace"))
-    return run / "report.html"
+    return html.write(run / "report.html", page)
 
 
 def render(run: Gathered) -> str:
     """The page as text. The same run gives the same page, to the byte."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": words.duration, "thousands": lambda value: f"{value:,}"}
     main = words.main_score(run.evaluation, run.recipe) if run.evaluation else None
+    headline = run.evaluation.scores[main].info if run.evaluation and main else ScoreInfo("", "", "")
     galleries = examples.galleries(run, main)
-    return environment.get_template("page.html.jinja").render(
+    return html.render(
+        "page.html.jinja",
+        "page.css",
         run=run,
-        css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         split=_SPLITS.get(run.split, run.split),
         about=run.recipe.get("about", ""),
         deck=_deck(run, main),
         strip=_strip(run, main),
-        strip_title=words.label(main) if main else "",
-        strip_note=words.meaning(main) if main else "",
+        strip_title=headline.label,
+        strip_note=words.meaning(headline),
         tables=_tables(run),
         columns=list(run.evaluation.baselines) if run.evaluation else [],
         ablation=_ablation(run),
@@ -90,22 +78,22 @@ _SPLITS = {"val": "validation", "train": "training"}
 def _deck(run: Gathered, main: str | None) -> list[str]:
     """The sentences under the title."""
     if run.evaluation is None or main is None:
-        failed = sum(made.status == "failed" for made in run.predictions.values())
-        made = len(run.predictions) - failed
+        failed = sum(prediction.status == "failed" for prediction in run.predictions.values())
+        captioned = len(run.predictions) - failed
         if not run.predictions:
             return ["This run has no captions yet."]
-        return [f"{words.count(made, 'image')} captioned, {failed:,} failed; not scored."]
+        return [f"{words.count(captioned, 'image')} captioned, {failed:,} failed; not scored."]
     sentences = [
-        words.verdict(run.evaluation, main, _SPLITS.get(run.split, run.split)),
+        words.summary(run.evaluation, main, _SPLITS.get(run.split, run.split)),
         words.human(run.evaluation, main),
-        words.troubles(run.evaluation.counts),
+        words.problems(run.evaluation.counts),
     ]
     return [sentence for sentence in sentences if sentence]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A row of the chart of intervals; places in per cent of its width."""
+    """A row of the chart of intervals; dot, start and end in per cent of its width."""
 
     name: str
     value: str
@@ -127,7 +115,7 @@ def _strip(run: Gathered, main: str | None) -> list[Bar]:
     scale = 100 / (most - least) if most > least else 0.0
     return [
         Bar(
-            name=name, value=words.number(main, score.value), interval=words.interval(score),
+            name=name, value=words.number(score.info, score.value), interval=words.interval(score),
             dot=round((score.value - least) * scale, 2), start=round((score.low - least) * scale, 2),
             end=round((score.high - least) * scale, 2), is_model=name == "this run",
         )
@@ -136,7 +124,7 @@ def _strip(run: Gathered, main: str | None) -> list[Bar]:
 
 
 def _tables(run: Gathered) -> list[dict[str, Any]]:
-    """Scores that compare with references, with their baselines; then what the captions are like by themselves."""
+    """Scores that compare captions with references, beside their baselines; then scores of the captions alone."""
     if run.evaluation is None:
         return []
     beside = run.evaluation.baselines
@@ -156,34 +144,34 @@ def _row(run: Gathered, name: str, columns: Sequence[str]) -> dict[str, Any]:
     score = run.evaluation.scores[name]
     beside = [run.evaluation.baselines[column].get(name) for column in columns]
     return {
-        "name": words.label(name), "key": name, "meaning": words.meaning(name), "signature": score.signature,
+        "name": score.info.label, "meaning": words.meaning(score.info), "signature": score.signature,
         **_printed(score), "beside": [_printed(other) if other else None for other in beside],
     }  # fmt: skip
 
 
 def _printed(score: Score) -> dict[str, str]:
-    return {"value": words.number(score.metric, score.value), "interval": words.interval(score)}
+    return {"value": words.number(score.info, score.value), "interval": words.interval(score)}
 
 
 def _ablation(run: Gathered) -> dict[str, Any] | None:
     """What context is worth, pair by pair of conditions; None where it was not asked."""
-    found = run.ablation
-    if not found:
+    ablation = run.ablation
+    if not ablation:
         return None
-    by = found["by"]
+    by = words.describe(ablation["by"])
     rows = [
         {"name": f"{row['b']} against {row['a']}",
          "cells": (words.number(by, row["value_b"]), words.number(by, row["value_a"]),
                    f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}",
                    f"{row['p_randomisation']:.3f}")}
-        for row in found["differences"] if row["metric"] == by
+        for row in ablation["differences"] if row["metric"] == by.name
     ]  # fmt: skip
     columns = ("these", "those", "difference", "95 % interval", "p")
-    return {"says": found["says"], "label": words.label(by), "rows": rows, "columns": columns}
+    return {"says": ablation["says"], "label": by.label, "rows": rows, "columns": columns}
 
 
 def _counts(run: Gathered) -> list[tuple[str, str]]:
-    """(number, of what) in the order in which one asks."""
+    """(number, of what)."""
     if run.evaluation is None:
         return []
     known = dict(run.evaluation.counts)
@@ -192,7 +180,7 @@ def _counts(run: Gathered) -> list[tuple[str, str]]:
         known["repeated"] = round(repeated.value * repeated.n)
     names = {
         "images": "images", "references": "references", "failed": "failed", "missing": "without prediction",
-        "empty": "empty", "unfinished": "cut at the length limit", "repeated": "with a repeated phrase",
+        "empty": "empty", "unfinished": "cut off at the length limit", "repeated": "with a repeated phrase",
     }  # fmt: skip
     order = [*names, *(name for name in known if name not in names)]
     return [(f"{known[name]:,}", names.get(name, name)) for name in order if name in known]
@@ -205,18 +193,27 @@ def _training(run: Gathered) -> dict[str, Any] | None:
         return None
     settings = run.recipe.get("train", {})
     metric = settings.get("metric") or next((k[4:] for row in run.log for k in row if k.startswith("val_c")), "cider")
+    info = words.describe(metric)
     chosen = marker.get("best_step")
     rows = [row for row in run.log if "val_loss" in row or f"val_{metric}" in row]
+    loss = words.describe("val_loss")
     return {
-        "loss": Markup(plots.loss_curve(run.log)), "score": Markup(plots.score_curve(run.log, metric, chosen)),
-        "note": plots.chosen_note(metric, chosen), "chosen": chosen, "metric": metric, "label": words.label(metric),
+        "loss": Markup(plots.loss_curve(run.log)),
+        "score": Markup(plots.score_curve(run.log, metric, chosen)),
+        "note": plots.chosen_note(info.label, chosen),
+        "chosen": chosen,
+        "label": info.label,
         "validations": [
-            {"step": row.get("step"), "epoch": row.get("epoch"), "loss": words.number("", row.get("val_loss")),
-             "score": words.number(metric, row.get(f"val_{metric}"))}
+            {
+                "step": row.get("step"),
+                "epoch": row.get("epoch"),
+                "loss": words.number(loss, row.get("val_loss")),
+                "score": words.number(info, row.get(f"val_{metric}")),
+            }
             for row in rows
         ],
-        "steps": marker.get("steps"), "parts": marker.get("parts", {}),
-    }  # fmt: skip
+        "parts": marker.get("parts", {}),
+    }
 
 
 def _dataset(run: Gathered) -> dict[str, Any] | None:
@@ -243,7 +240,7 @@ def _dataset(run: Gathered) -> dict[str, Any] | None:
 
 
 def _facts(run: Gathered) -> list[tuple[str, str]]:
-    """How the run came about, for whoever wants to do it again."""
+    """What is needed to repeat the run."""
     facts = run.facts
     command = facts.get("command")
     found = [

@@ -9,7 +9,6 @@ from typing import Any
 import matplotlib
 
 from cutline.report.drawing import ACCENT, INK, MUTED, PAPER, STYLE, new_axes, svg
-from cutline.report.words import label
 
 #: Points of a curve; more can't be told apart at this size.
 _MOST_POINTS = 240
@@ -77,9 +76,9 @@ def smooth(curve: Sequence[Point], most: int = _MOST_POINTS) -> list[Point]:
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
 
 
-def chosen_note(metric: str, chosen_step: int | None) -> str:
+def chosen_note(label: str, chosen_step: int | None) -> str:
     """The line under the score curve."""
-    note = f"{label(metric)} of captions generated for the validation images, by training step."
+    note = f"{label} of captions generated for the validation images, by training step."
     return note + (f" The ring is the chosen checkpoint, step {chosen_step:,}." if chosen_step else "")
 
 
@@ -89,5 +88,5 @@ def _columns(curve: Sequence[Point]) -> tuple[list[float], list[float]]:
 
 def _side(step: float, steps: Sequence[float]) -> str:
     """Which way a label at a step has room."""
-    place = (step - min(steps)) / max(max(steps) - min(steps), 1.0)
-    return "left" if place < 0.25 else "right" if place > 0.75 else "center"
+    position = (step - min(steps)) / max(max(steps) - min(steps), 1.0)
+    return "left" if position < 0.25 else "right" if position > 0.75 else "center"

@@ -6,16 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from cutline.core import jsonl
 from cutline.core.run_folder import RETRIEVAL
 from cutline.metrics.evaluation import Evaluation
-from cutline.report import plots
+from cutline.report import html, plots
 from cutline.report.gather import Gathered
-
-_HERE = Path(__file__).parent
 
 #: Texts that are shown with what they found, and how much of it.
 _TEXTS, _HITS = 8, 4
@@ -30,15 +27,11 @@ def is_one(run: Path) -> bool:
 
 def render(run: Gathered, folder: Path) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     found = Evaluation.load(folder / RETRIEVAL)
-    css = (_HERE / "page.css").read_text(encoding="utf-8") + "\n.tablebox { overflow-x: auto; }\n"
-    return environment.get_template("retrieval.html.jinja").render(
+    return html.render(
+        "retrieval.html.jinja",
+        "page.css",
         run=run,
-        css=Markup(css),
         split=run.stages.get("retrieve", {}).get("split", ""),
         deck=[text for text in (run.recipe.get("about", ""), verdict(found)) if text],
         rows=list(_rows(found)),

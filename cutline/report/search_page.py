@@ -8,17 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from cutline.core.short_ids import short_names
 from cutline.images.open import ImageProblem
-from cutline.report import words
+from cutline.report import html, words
 from cutline.report.thumbnails import frame, thumbnail
 from cutline.retrieve.index import PLAIN, Condition, Index, Kind
 from cutline.retrieve.search import Found
-
-_HERE = Path(__file__).parent
 
 #: Fields that tell people which photograph it is; those of a filter are shown, too. All others are a click away.
 _TELLING = ("headline", "title", "date", "section", "location", "byline", "author", "photographer", "credit")
@@ -28,6 +23,11 @@ _INNER = frozenset({"sha256", "width", "height"})
 
 #: Characters of a field beside a picture, and of one that is a click away.
 _SHORT, _LONG = 60, 400
+
+
+def write(path: Path, index: Index, found: Sequence[Found], **asked: Any) -> Path:
+    """Writes the page; returns its path. ``asked``: see :func:`render`."""
+    return html.write(path, render(index, found, **asked))
 
 
 def render(
@@ -45,17 +45,14 @@ def render(
     Args:
         text, image: what was asked, as in ``search``; so are the others.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"thousands": lambda value: f"{value:,}"}
     names = short_names([one.hit.candidate for one in found])
     asked = hashlib.sha256(Path(image).read_bytes()).hexdigest() if image else ""
     cards = [_card(index, one, name, conditions, asked) for one, name in zip(found, names, strict=True)]
     about_image = "Captions for this image" if kind == "text" else "Images like this one"
-    return environment.get_template("search.html.jinja").render(
-        css=Markup("".join((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "search.css"))),
+    return html.render(
+        "search.html.jinja",
+        "page.css",
+        "search.css",
         title=text or about_image,
         deck=_deck(index, len(found), kind, conditions, rerank),
         asked=_picture(image) if image else None,

@@ -49,16 +49,3 @@ def frame(pictures: Sequence[Thumbnail]) -> float:
     """Width / height of the box that every picture of a page stands in: that of the middle one, within reason."""
     middle = statistics.median([picture.width / picture.height for picture in pictures] or [4 / 3])
     return round(min(max(middle, 0.75), 1.6), 3)
-
-
-def thumbnail_uri(path: str | Path, side_px: int = 320) -> str:
-    """A small JPEG of an image as a data URI, for the ``src`` of an ``<img>``.
-
-    Args:
-        path: any image that Cutline opens.
-        side_px: the longer side's limit; a smaller picture keeps its size.
-
-    Raises:
-        ImageProblem: there is no picture, with the reason.
-    """
-    return thumbnail(path, side_px).uri

@@ -387,7 +387,7 @@ class Run:
         return retrieve_stage(self.folder, open_model, dataset, split, settings, state, self._begin, self.bars)
 
     def _report(self) -> None:
-        from cutline.report import write
+        from cutline.report.page import write
 
         path = write(self.folder.path)
         logger.info(f"report: {path}")

@@ -12,7 +12,7 @@ from cutline.core.errors import ScoreError
 from cutline.metrics.base import References
 from cutline.metrics.meteor import Meteor
 from cutline.metrics.scorer import Scorer, score
-from cutline.metrics.text import meteor_data, meteor_search
+from cutline.metrics.text import meteor_counts, meteor_data, meteor_search
 from cutline.metrics.text.meteor_text import normalise, prefixes
 from cutline.metrics.text.meteor_words import Lexicon
 from cutline.metrics.text.porter2 import stem
@@ -60,7 +60,7 @@ def alignment(data: meteor_data.MeteorData, candidate: str, reference: str, beam
     lexicon = Lexicon(data)
     mine, theirs = (lexicon.encode(lexicon.words([text])) for text in (candidate, reference))
     phrases, other_phrases, first, others = lexicon.paraphrases(mine, theirs)
-    rows = np.zeros((1, meteor_search.COLUMNS), np.int32)
+    rows = np.zeros((1, meteor_counts.COLUMNS), np.int32)
     chosen = np.full((5, len(reference.split())), -1, np.int32)
     meteor_search.align(
         np.zeros((1, 2), np.int64),
@@ -123,7 +123,7 @@ def test_each_stage_finds_its_matches(own_data, candidate, reference, stage):
 def test_without_the_data_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     meteor_data.load.cache_clear()
-    with pytest.raises(ScoreError, match=r"METEOR needs the data that the package pycocoevalcap carries"):
+    with pytest.raises(ScoreError, match=r"METEOR needs the data of the package pycocoevalcap"):
         score({"1": "a dog"}, {"1": ["a dog"]}, ["meteor"])
     assert score({"1": "a dog"}, {"1": ["a dog"]}, ["bleu"], resamples=0)["bleu1"].value == pytest.approx(1)
 

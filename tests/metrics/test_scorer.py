@@ -108,24 +108,45 @@ def test_ordinary_repetition_is_no_loop(text: str) -> None:
 @pytest.mark.parametrize("name", list(find.available()))
 def test_every_metric_keeps_the_protocol(name: str) -> None:
     metric = find.load(name)
-    assert metric.scores == find.available()[name]
     assert metric.__module__ == f"cutline.metrics.{name}"
     assert sys.modules[metric.__module__].__doc__
+    for info in metric.scores:
+        assert info.label
+        assert info.label != info.name
+        assert info.meaning[0].isupper()
+        assert info.meaning.endswith(".")
+        assert info.unit in ("", "share", "words")
+        assert find.scores()[info.name] is info
+
+
+def test_every_score_has_its_own_name_and_label() -> None:
+    every = [info for name in find.available() for info in find.load(name).scores]
+    assert len(every) == len({info.name for info in every}) == len({info.label for info in every}) == 62
 
 
 def test_which_way_is_better() -> None:
-    assert not find.lower_is_better("cider")
-    assert not find.lower_is_better("clipscore")
-    assert find.lower_is_better("repeated")
-    assert find.lower_is_better("chair_i")
-    with pytest.raises(ScoreError, match=r"bleu is several scores\. Choose one of them: bleu1"):
-        find.lower_is_better("bleu")
+    assert find.higher_is_better("cider")
+    assert find.higher_is_better("clipscore")
+    assert not find.higher_is_better("repeated")
+    assert not find.higher_is_better("chair_i")
+    with pytest.raises(ScoreError, match=r"bleu has several scores\. Choose one of them: bleu1"):
+        find.higher_is_better("bleu")
+    with pytest.raises(ScoreError, match="Neither higher nor lower values of length are better"):
+        find.higher_is_better("length")
 
 
 def test_listing_imports_nothing() -> None:
     code = (
         "import sys; from cutline.metrics import find; find.available();"
         "sys.exit(any(n in sys.modules for n in ('cutline.metrics.bleu', 'torch', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_listing_scores_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from cutline.metrics import find; find.scores();"
+        "sys.exit(any(n in sys.modules for n in ('torch', 'transformers', 'numba', 'nltk', 'spacy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

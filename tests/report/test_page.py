@@ -13,7 +13,7 @@ from cutline.core.errors import DataError
 from cutline.core.records import Prediction
 from cutline.data.dataset import Dataset
 from cutline.metrics.evaluation import Evaluation
-from cutline.report import write
+from cutline.report.page import write
 from cutline.report.words import interval, number
 from tests.report import drawn_run
 
@@ -103,22 +103,23 @@ def test_every_score_interval_and_baseline_is_there(page: Page, finished: Path) 
     every = [*evaluation.scores.values(), *(s for found in evaluation.baselines.values() for s in found.values())]
     assert len(every) > 20
     for score in every:
-        assert " ".join(number(score.metric, score.value).split()) in page.text
+        assert " ".join(number(score.info, score.value).split()) in page.text
         assert " ".join(interval(score).split()) in page.text
     for score in evaluation.scores.values():
         assert score.signature in page.text
+        assert f"{score.info.label} {score.info.meaning}" in page.text
     for name in evaluation.baselines:
         assert name in page.text
     for text in [*evaluation.warnings, *evaluation.notes.values()]:
         assert " ".join(text.split()) in page.text
 
 
-def test_the_verdict_says_what_came_out(page: Page, finished: Path) -> None:
+def test_the_summary(page: Page, finished: Path) -> None:
     cider = Evaluation.load(finished).scores["cider"]
     assert f"On 24 test images the captions reach CIDEr-D {cider.value:.3f}" in page.text
     assert f"{cider.low:.3f}–{cider.high:.3f}" in page.text
     assert "for one constant caption" in page.text
-    assert "1 image failed, 1 caption is empty and 1 caption was cut at the length limit." in page.text
+    assert "1 image failed, 1 caption is empty and 1 caption was cut off at the length limit." in page.text
 
 
 def test_failed_images_are_named_with_their_reason(page: Page, finished: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from rich.console import Console
 
+from cutline.cli.tables import scores_table
 from cutline.cli.terminal import bar, say
 from cutline.core import config as recipes
 from cutline.core.config import parse
@@ -22,7 +23,6 @@ from cutline.data.dataset import Dataset
 from cutline.families.base import Family
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import open_checkpoint, open_family, spare_threads
-from cutline.cli.tables import scores_table
 from cutline.metrics.evaluation import Evaluation
 from cutline.retrieve.evaluate import evaluate, forget
 from cutline.retrieve.settings import RetrieveSettings

@@ -15,7 +15,6 @@ from rich.text import Text
 
 from cutline.cli.terminal import bar, say
 from cutline.core.errors import CutlineError
-from cutline.core.files import write_atomically
 from cutline.core.fingerprint import checkpoint_fingerprint
 from cutline.core.jsonl import dumps
 from cutline.core.short_ids import short_names
@@ -23,7 +22,6 @@ from cutline.core.verbosity import quiet_libraries
 from cutline.data.dataset import Dataset
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import open_checkpoint, spare_threads
-from cutline.report import search_page
 from cutline.retrieve.approximate import FEW, RECALL
 from cutline.retrieve.index import Condition, Index, Kind, update
 from cutline.retrieve.search import Found, search
@@ -100,9 +98,9 @@ def find(
         say("nothing meets these conditions")
     if html:
         asked: dict[str, Any] = {"text": text, "image": image, "kind": what, "conditions": conditions}
-        page = search_page.render(index, found, rerank=rerank, **asked)
-        # text from outside may hold half a surrogate pair, which UTF-8 doesn't have
-        write_atomically(html, page.encode("utf-8", "replace"))
+        from cutline.report import search_page  # loads the templates, which a search on the terminal doesn't need
+
+        search_page.write(html, index, found, rerank=rerank, **asked)
         say(f"page: {html}")
     elif json:
         for one in found:

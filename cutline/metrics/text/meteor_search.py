@@ -4,27 +4,25 @@ Denkowski and Lavie 2014; Banerjee and Lavie 2005: matches of four kinds (same w
 paraphrase) are collected; a beam search over the reference's words picks those that cover most words in the fewest
 chunks. The order in which equal alternatives are preferred is METEOR 1.5's, found by asking it (docs/metrics.md).
 
-Everything here is plain loops over arrays. With numba installed they are compiled (and kept compiled in the user's
-cache folder); without it the same code runs as it stands, with the same result, about 40 times slower.
+Everything here is plain loops over arrays. With numba installed they are compiled, once (numba keeps the result on
+disk); without it the same code runs as it stands, with the same result, about 40 times slower.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cutline.core.cache import cache_root
+from cutline.metrics.text.meteor_counts import WEIGHTS
 from cutline.metrics.text.meteor_data import LONGEST
 
 Ints = NDArray[np.int32]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-try:  # numba keeps what it compiled where this says
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_root() / "numba"))
+try:
     from numba import njit
 except ImportError:
     COMPILED = False
@@ -37,21 +35,13 @@ def _compiled(function: _F) -> _F:
         return function
     try:
         compiled: _F = njit(cache=True)(function)
-    except RuntimeError:  # no folder to keep it in
+    except RuntimeError:  # numba finds no folder to write to
         compiled = njit(function)
     return compiled
 
 
-#: Paths that are followed at the same time.
-BEAM = 40
-#: Weight of a word matched in each stage: exact, stem, synonym, paraphrase.
-WEIGHTS = (1.0, 0.6, 0.8, 0.6)
 #: What a match of n words adds to a path's order: whole numbers, as METEOR computes it, so single inexact words add 0.
 GAIN = np.array([[int(weight * words) for words in range(LONGEST + 1)] for weight in WEIGHTS], np.int64)
-#: Columns of a pair's statistics: words, function words, matched content and function words by stage, chunks.
-TEST, REFERENCE, TEST_FUNCTION, REFERENCE_FUNCTION, STAGES, CHUNKS, TEST_MATCHED, REFERENCE_MATCHED, COLUMNS = (
-    0, 1, 2, 3, 4, 20, 21, 22, 23,
-)  # fmt: skip
 _START, _OTHER, _LENGTH, _OTHER_LENGTH, _STAGE = 0, 1, 2, 3, 4  # rows of the table of matches
 
 
