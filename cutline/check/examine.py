@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import time
 from collections.abc import Collection, Iterator
 from graphlib import TopologicalSorter
@@ -12,12 +10,12 @@ from types import ModuleType
 from cutline.check import probes
 from cutline.check.subject import Subject
 from cutline.check.verdict import Finding, Verdict, failed, not_applicable, not_judged
-from cutline.core.errors import CutlineError, RecipeError
+from cutline.core.errors import CutlineError
 
 
 def ordered() -> list[str]:
     """The probes in the order in which they are made: by stage, and after those that would explain their failure."""
-    known = {name: _module(name) for name in probes.names()}
+    known = {name: probes.PLUGINS.load(name) for name in probes.names() if name not in probes.PLUGINS.broken}
     found: list[str] = []
     for stage in probes.STAGES:
         mine = {name: module for name, module in known.items() if stage == module.STAGE}
@@ -41,17 +39,14 @@ def examine(subject: Subject, only: Collection[str] = (), *, debug: bool = False
     Raises:
         RecipeError: there is no such probe.
     """
-    known = ordered()
     for name in only:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Probes: {', '.join(sorted(known))}."
-            raise RecipeError(f"There is no probe {name!r}.", hint)
+        probes.PLUGINS.load(name)
+    known = ordered()
     roots: dict[str, str] = {}  # a probe that didn't pass → the failed one that explains it
     for name in known:
         if only and name not in only:
             continue
-        module = _module(name)
+        module = probes.PLUGINS.load(name)
         begun = time.monotonic()
         root = next((roots[cause] for cause in module.AFTER if cause in roots), None)
         if root:
@@ -71,10 +66,6 @@ def examine(subject: Subject, only: Collection[str] = (), *, debug: bool = False
             remedy=found.remedy,
             seconds=round(time.monotonic() - begun, 2),
         )
-
-
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"cutline.check.probes.{name}")
 
 
 def _find(module: ModuleType, subject: Subject, debug: bool) -> Finding:

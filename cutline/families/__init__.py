@@ -1,16 +1,19 @@
-"""Model families: a folder in which each file is one family, found by its name. Listing them imports nothing."""
+"""Model families: each file that defines a family is one, and other packages add theirs as entry points.
+
+Listing them imports nothing.
+"""
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
+from cutline.core.errors import CheckpointError
+from cutline.core.plugins import Plugins
 
-# peft imports bitsandbytes wherever it is installed, and that regrets a kernel which nothing here asks for
-logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
-
-_NOT_FAMILIES = {"__init__", "base", "settings", "open", "image_policy", "unsupported"}
+#: A family's file defines a class whose bases, or whose own name, say Family; ``Family`` itself is in base.py.
+PLUGINS = Plugins(
+    "families", noun="family", package=__name__, defines=r"^class (?!Family\b).*Family", error=CheckpointError
+)
 
 
 def names() -> list[str]:
-    """The families there are."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _NOT_FAMILIES)
+    """The names of all families."""
+    return list(PLUGINS.names())

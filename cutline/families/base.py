@@ -165,9 +165,12 @@ class Family(Outlined, nn.Module, ABC):
             f"{cls.name()} models can't be built from scratch.", "Give [model] checkpoint = … instead of [model.new]."
         )
 
+    #: The name of the entry point, for a family of another package.
+    registered_name: ClassVar[str] = ""
+
     @classmethod
     def name(cls) -> str:
-        return cls.__module__.rpartition(".")[2]
+        return cls.registered_name or cls.__module__.rpartition(".")[2]
 
     def needs(self, task: str, learnt: bool = True) -> None:
         """Raises a CheckpointError unless the model can do a task, or with ``learnt`` False could learn it."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import inspect
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -32,25 +29,16 @@ SMALL = 2_000_000
 
 
 def find(name: str) -> type[Family]:
-    """The family in the file of that name.
+    """The family of that name.
 
     Raises:
         CheckpointError: there is none.
     """
-    known = families.names()
     name = name.replace("-", "_")  # some checkpoints spell it "vision-encoder-decoder"
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Families here: {', '.join(known)}."
-        raise CheckpointError(f"There is no family {name!r}.", hint)
-    module = importlib.import_module(f"cutline.families.{name}")
-    found = [
-        member
-        for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, Family) and member.__module__ == module.__name__
-    ]
-    # a file may hold variants for different checkpoints, and then their common base is the family
-    return next(kind for kind in found if not any(base in found for base in kind.__mro__[1:]))
+    kind = cast("type[Family]", families.PLUGINS.find(name, Family))
+    if name in families.PLUGINS.foreign:  # whose file may be called otherwise
+        kind.registered_name = name
+    return kind
 
 
 def family_of(settings: ModelSettings) -> type[Family]:

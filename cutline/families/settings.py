@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from cutline.core.config import Section
+from cutline.core.suggest import nearest
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -62,7 +62,7 @@ class ModelSettings(Section):
     def _known_places(cls, prompt: str | None) -> str | None:
         for name in re.findall(r"\{\s*(\w+)\s*\}", prompt or ""):
             if "{context}" not in str(prompt) or name != "context":
-                near = difflib.get_close_matches(name.lower(), ["context"], n=1)
+                near = nearest(name.lower(), ["context"])
                 hint = "; did you mean {context}?" if near else "; only {context} is filled in"
                 raise ValueError(f"{{{name}}} in the prompt would stay as it is{hint}")
         return prompt

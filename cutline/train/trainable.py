@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from cutline.core.errors import TrainingError
+from cutline.core.suggest import did_you_mean
 from cutline.families.base import Family
 from cutline.families.settings import LoraSettings
 from cutline.families.weights import adapters
@@ -101,8 +101,7 @@ def open_parts(
 def _known_parts(family: Family, named: Mapping[str, object], key: str) -> None:
     for part in named:
         if part not in family.parts:
-            near = difflib.get_close_matches(part, family.parts, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Its parts: {', '.join(family.parts)}."
+            hint = did_you_mean(part, family.parts, f"Its parts: {', '.join(family.parts)}.")
             raise TrainingError(f"[train.{key}] {part}: {family.name()} has no such part.", hint)
 
 
@@ -173,10 +172,9 @@ def _targets(family: Family, parts: Sequence[str], lora: LoraSettings) -> list[s
     if unmatched:
         known = sorted({name.rpartition(".")[2] for part in parts for name in adapters.adaptable(family, part)})
         wrong = min(unmatched)
-        near = difflib.get_close_matches(wrong, known, n=1)
         raise TrainingError(
             f"[train.lora] targets: {wrong} hits nothing in {', '.join(parts)}.",
-            f"Did you mean {near[0]}?" if near else f"Layers there end in {', '.join(known)}.",
+            did_you_mean(wrong, known, f"Layers there end in {', '.join(known)}."),
         )
     return found
 

@@ -1,4 +1,6 @@
-"""The probes: each file is one, found by its name. Listing them imports nothing.
+"""The probes: each file that defines one is a probe; other packages add theirs as entry points ``cutline.probes``.
+
+Listing them imports nothing.
 
 A probe is a module with
 
@@ -11,11 +13,14 @@ A probe is a module with
 
 from __future__ import annotations
 
-from pathlib import Path
+from cutline.core.errors import RecipeError
+from cutline.core.plugins import Plugins
 
 STAGES = ("data", "labels", "batches", "training")
 
+PLUGINS = Plugins("probes", noun="probe", package=__name__, defines=r"^STAGE\b", error=RecipeError)
+
 
 def names() -> list[str]:
-    """The probes there are."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__")
+    """The names of all probes."""
+    return list(PLUGINS.names())

@@ -1,6 +1,6 @@
-"""Readers: one file a format, found by its file name. Listing them imports none.
+"""Readers: each file that defines one is a format; other packages add theirs as entry points ``cutline.readers``.
 
-A reader module has
+Listing them imports none. A reader module has
 
     DESCRIPTION                                         one line for people
     recognises(source: Path) -> bool                    quick and without errors; at most one reader should say yes
@@ -13,14 +13,14 @@ calls it, "" when the source doesn't say.
 from __future__ import annotations
 
 import ast
-import difflib
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, cast
 
 from cutline.core.errors import DataError, RecipeError
+from cutline.core.plugins import Plugins
 from cutline.core.records import Sample
+from cutline.core.suggest import nearest
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
 
@@ -34,19 +34,23 @@ class Reader(Protocol):
     def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]: ...
 
 
+PLUGINS = Plugins("readers", noun="format", package=__name__, defines=r"^DESCRIPTION = ", error=RecipeError)
+
+
 def names() -> list[str]:
-    """The formats that can be read, in alphabetical order."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+    """The formats that can be read: our own in alphabetical order, then those of other packages."""
+    return list(PLUGINS.names())
 
 
 def descriptions() -> dict[str, str]:
-    """Format → one line about it, taken from the files without importing them."""
+    """Format → one line about it. Imports none of our own readers."""
     found = {}
-    for name in names():
-        tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
-        for node in tree.body:
+    for name in PLUGINS.own:
+        for node in ast.parse(PLUGINS.path(name).read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == "DESCRIPTION" for t in node.targets):
                 found[name] = str(ast.literal_eval(node.value))
+    for name in PLUGINS.foreign:
+        found[name] = PLUGINS.broken.get(name) or load(name).DESCRIPTION
     return found
 
 
@@ -56,11 +60,7 @@ def load(name: str) -> Reader:
     Raises:
         RecipeError: there is no such format.
     """
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Known formats: {', '.join(names())}."
-        raise RecipeError(f"data.format: there is no format {name!r}.", hint)
-    return cast(Reader, importlib.import_module(f"{__name__}.{name}"))
+    return cast(Reader, PLUGINS.load(name))
 
 
 def recognise(source: Path) -> str:
@@ -70,12 +70,13 @@ def recognise(source: Path) -> str:
         DataError: the source is absent, or no reader or more than one recognises it.
     """
     check_present(source)
-    found = [name for name in names() if load(name).recognises(source)]
+    usable = [name for name in names() if name not in PLUGINS.broken]
+    found = [name for name in usable if load(name).recognises(source)]
     if len(found) == 1:
         return found[0]
     if found:
         raise DataError(
-            f"{source} could be {' or '.join(found)}.", f'Say which, for example [data] format = "{found[0]}".'
+            f"{source} could be {' or '.join(found)}.", f'Choose one, for example [data] format = "{found[0]}".'
         )
     known = "; ".join(f"{name}: {text}" for name, text in descriptions().items())
     raise DataError(f"{source} is in no format that is recognised.", f"Set [data] format to one of these. {known}.")
@@ -103,6 +104,6 @@ def check_present(source: Path) -> None:
     if source.exists() or str(source).startswith("hub:"):
         return
     beside = [path.name for path in source.parent.iterdir()] if source.parent.is_dir() else []
-    near = difflib.get_close_matches(source.name, beside, n=1)
-    hint = f"Did you mean {source.parent / near[0]}?" if near else "Mend the path in [data] source."
+    near = nearest(source.name, beside)
+    hint = f"Did you mean {source.parent / near}?" if near else "Fix the path in [data] source."
     raise DataError(f"There is no {source}.", hint)

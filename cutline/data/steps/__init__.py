@@ -1,4 +1,6 @@
-"""Steps between a source and a dataset: one file a step, found by its file name, chosen in [data.steps].
+"""Steps between a source and a dataset: each file that defines one is a step, chosen in [data.steps].
+
+Other packages add theirs as entry points ``cutline.steps``.
 
 A step module has
 
@@ -16,17 +18,18 @@ Importing a step file must be quick: recipes are read with it. What is heavy is 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, cast
 
-from pydantic import create_model
+from pydantic import BeforeValidator, create_model
 
 from cutline.core.config import Section
+from cutline.core.errors import RecipeError
+from cutline.core.plugins import Plugins
 from cutline.core.records import Sample
 from cutline.data.problem import Problem
 
@@ -77,16 +80,19 @@ class StepModule(Protocol):
     def open(settings: Any, place: Place) -> Step: ...
 
 
+PLUGINS = Plugins("steps", noun="step", package=__name__, defines=r"^PHASE\b", error=RecipeError)
+
+
 @cache
 def names() -> tuple[str, ...]:
-    """All steps, in the order in which they are taken."""
-    found = [path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")]
+    """All steps that can be imported, in the order in which they are taken."""
+    found = [name for name in PLUGINS.names() if name not in PLUGINS.broken]
     return tuple(sorted(found, key=lambda name: (PHASES.index(load(name).PHASE), load(name).ORDER, name)))
 
 
 def load(name: str) -> StepModule:
     """Imports one step's file."""
-    return cast(StepModule, importlib.import_module(f"{__name__}.{name}"))
+    return cast(StepModule, PLUGINS.load(name))
 
 
 def needs_no_image(name: str) -> bool:
@@ -104,8 +110,11 @@ class Steps(Section):
 
     @classmethod
     def known(cls) -> type[Steps]:
-        """This section with a key for every file in the folder."""
+        """This section with a key for every step."""
         fields: dict[str, Any] = {name: (load(name).Settings | None, None) for name in names()}
+        fields |= {
+            name: (Annotated[Any, BeforeValidator(_refuse(text))], None) for name, text in PLUGINS.broken.items()
+        }
         return create_model("Steps", __base__=cls, **fields)
 
     def chosen(self, *phases: Phase) -> dict[str, Any]:
@@ -119,6 +128,15 @@ class Steps(Section):
     def only(self, wanted: Sequence[str]) -> Steps:
         """The same without the steps that are not wanted."""
         return self.model_copy(update=dict.fromkeys(self.chosen().keys() - set(wanted)))
+
+
+def _refuse(problem: str) -> Callable[[object], object]:
+    """Checks the section of a step that can't be imported: nobody may ask for it."""
+
+    def refuse(value: object) -> object:
+        raise ValueError(problem)
+
+    return refuse
 
 
 class Chain:

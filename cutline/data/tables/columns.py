@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cutline.core.errors import RecipeError
+from cutline.core.suggest import nearest
 from cutline.data.settings import Columns
 
 #: The usual names, best first, in lower case without punctuation.
@@ -129,6 +129,6 @@ def _captions(names: Sequence[str], said: Columns, image: str) -> tuple[str, ...
 def _check(name: str, key: str, names: Sequence[str], where: Path) -> None:
     if name in names:
         return
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
+    near = nearest(name, names)
+    hint = f"Did you mean {near!r}? " if near else ""
     raise RecipeError(f"data.columns.{key}: {where} has no column {name!r}.", f"{hint}Columns: {', '.join(names)}.")

@@ -1,0 +1,160 @@
+"""Plug-ins: model families, metrics, readers, steps, objectives and probes, each found by its name.
+
+The package's own are files of a folder; the file's name is the plug-in's. Another package adds one by an entry point:
+
+    [project.entry-points."cutline.metrics"]
+    chrf = "my_package.chrf"          # a module written like the files of cutline/metrics
+
+The groups are ``cutline.families``, ``cutline.metrics``, ``cutline.readers``, ``cutline.steps``, ``cutline.objectives``
+and ``cutline.probes``. Listing the names imports nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from cutline.core.errors import CutlineError
+from cutline.core.suggest import did_you_mean
+
+_ROOT = Path(__file__).parents[2]
+
+
+class Plugins:
+    """All plug-ins of one kind.
+
+    Args:
+        kind: the plural, as in the entry points' group ``cutline.<kind>``.
+        noun: what messages call one of them.
+        package: the package whose files are our own ones.
+        defines: a regular expression that the source of an own one has a match for; it tells plug-ins from the files
+            that stand beside them. ``^`` matches at the beginning of a line.
+        error: raised when there is no plug-in of a name.
+    """
+
+    def __init__(
+        self, kind: str, *, noun: str, package: str, defines: str = "", error: type[CutlineError] = CutlineError
+    ):
+        self.kind, self.noun, self.package, self.error = kind, noun, package, error
+        self._defines = re.compile(defines, re.MULTILINE)
+
+    def path(self, name: str) -> Path:
+        """The file of one of our own."""
+        return _ROOT.joinpath(*self.package.split("."), f"{name}.py")
+
+    @cached_property
+    def own(self) -> tuple[str, ...]:
+        """The names of our own ones, in alphabetical order."""
+        files = sorted(self.path("__init__").parent.glob("*.py"))
+        return tuple(
+            file.stem
+            for file in files
+            if not file.stem.startswith("_") and self._defines.search(file.read_text(encoding="utf-8"))
+        )
+
+    @cached_property
+    def foreign(self) -> dict[str, EntryPoint]:
+        """Those of other packages, by name.
+
+        Raises:
+            CutlineError: two packages, or a package and Cutline, have a plug-in of the same name.
+        """
+        found: dict[str, EntryPoint] = {}
+        for point in entry_points(group=f"cutline.{self.kind}"):
+            if point.name in self.own or point.name in found:
+                other = "Cutline itself" if point.name in self.own else _package(found[point.name])
+                raise CutlineError(
+                    f"The package {_package(point)} has a {self.noun} {point.name}, and so has {other}.",
+                    f"Uninstall one of them, or rename its entry point in cutline.{self.kind}.",
+                )
+            found[point.name] = point
+        return found
+
+    def names(self) -> tuple[str, ...]:
+        """All names: our own in alphabetical order, then those of other packages.
+
+        Raises:
+            CutlineError: a name stands for two plug-ins.
+        """
+        return (*self.own, *sorted(self.foreign))
+
+    def check(self, name: str) -> None:
+        """
+        Raises:
+            CutlineError: the ``error`` of this kind: there is no plug-in of that name.
+        """
+        if name not in self.names():
+            known = f"Known {self.kind}: {', '.join(self.names())}."
+            raise self.error(f"There is no {self.noun} {name!r}.", did_you_mean(name, self.names(), known))
+
+    def load(self, name: str) -> Any:
+        """Imports a plug-in.
+
+        Returns:
+            Its module; or the object that a foreign entry point names (``my_package.chrf:Chrf``).
+
+        Raises:
+            CutlineError: there is none of that name, or another package's can't be imported.
+        """
+        self.check(name)
+        if name in self.own:
+            return importlib.import_module(f"{self.package}.{name}")
+        point = self.foreign[name]
+        try:
+            return point.load()
+        except Exception as error:  # whatever a foreign module does when it is imported
+            raise self._broken(point, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+
+    def find(self, name: str, base: type) -> type:
+        """Imports a plug-in that is a class.
+
+        Returns:
+            The subclass of ``base`` that the plug-in's module defines. Where several do, their common base among them;
+            or the class that a foreign entry point names.
+
+        Raises:
+            CutlineError: as for :meth:`load`; or another package's defines no such class.
+        """
+        loaded = self.load(name)
+        members = [loaded] if isinstance(loaded, type) else vars(loaded).values()
+        module = loaded.__module__ if isinstance(loaded, type) else loaded.__name__
+        found = [
+            item
+            for item in members
+            if isinstance(item, type) and issubclass(item, base) and item is not base and item.__module__ == module
+        ]
+        for kind in found:
+            if not any(parent in found for parent in kind.__mro__[1:]):
+                return kind
+        assert name in self.foreign, f"{module} defines no {self.noun}"
+        raise self._broken(self.foreign[name], f"it defines no subclass of {base.__module__}.{base.__name__}")
+
+    def source(self, name: str) -> str:
+        """The package that a plug-in comes from; "" for our own."""
+        return _package(self.foreign[name]) if name in self.foreign else ""
+
+    @cached_property
+    def broken(self) -> dict[str, str]:
+        """Those of other packages that can't be imported: name → what is wrong. Imports them."""
+        found = {}
+        for name in self.foreign:
+            try:
+                self.load(name)
+            except CutlineError as error:
+                found[name] = error.problem
+        return found
+
+    def _broken(self, point: EntryPoint, reason: str) -> CutlineError:
+        package = _package(point)
+        return CutlineError(
+            f"The {self.noun} {point.name} of the package {package} can't be used: {reason}.",
+            f"Fix or uninstall {package}.",
+        )
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
