@@ -67,11 +67,43 @@ def open(settings, place):
     return lambda sample: replace(sample, captions=tuple(text.upper() + settings.mark for text in sample.captions))
 '''
 
+METRIC = '''
+"""How many words a caption has that begin with a given letter."""
+
+import numpy as np
+
+from cutline.core.config import Section
+from cutline.core.records import ScoreInfo
+from cutline.metrics.base import MeanMetric
+
+
+class Settings(Section):
+    letter: str = "a"
+
+
+class Letters(MeanMetric):
+    scores = (ScoreInfo("letters", "Words with the letter", "Words that begin with the letter.", unit="words"),)
+    settings_type = Settings
+
+    def __init__(self, references, settings=None):
+        super().__init__(references)
+        self.letter = (settings or Settings()).letter
+
+    def values(self, candidates):
+        words = [caption.lower().split() for caption in candidates.captions]
+        return np.array([[float(sum(word.startswith(self.letter) for word in some))] for some in words])
+'''
+
 BROKEN = "import a_package_that_nobody_has\n"
 
 ENTRY_POINTS = """
 [cutline.families]
 parrot = zoo.parrots
+
+[cutline.metrics]
+letters = zoo.letters
+broken_metric = zoo.broken
+no_metric = zoo.arrows
 
 [cutline.readers]
 arrows = zoo.arrows
@@ -103,7 +135,8 @@ Cutline = Callable[..., subprocess.CompletedProcess[str]]
 def cutline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cutline:
     """The command line in a process that finds the foreign package beside Cutline."""
     site = tmp_path / "site"
-    install(site, "zoo", ENTRY_POINTS, {"parrots": FAMILY, "arrows": READER, "shout": STEP, "broken": BROKEN})
+    modules = {"parrots": FAMILY, "arrows": READER, "shout": STEP, "letters": METRIC, "broken": BROKEN}
+    install(site, "zoo", ENTRY_POINTS, modules)
     monkeypatch.setenv("PYTHONPATH", str(site), prepend=":")
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -147,6 +180,23 @@ def test_a_foreign_reader_and_step_prepare_data(cutline: Cutline, source: Path, 
     captions = {caption for sample in Dataset.open(tmp_path / "dataset") for caption in sample.captions}
     assert "A SQUARE OF NUMBER 7?" in captions
     assert len(captions) == 12
+
+
+def test_a_foreign_metric_scores_with_its_settings_and_its_label(cutline: Cutline, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("image,caption\na.jpg,a big animal\nb.jpg,the big bear\n")
+    (tmp_path / "r.csv").write_text("image,caption\na.jpg,an ape\nb.jpg,a bear\n")
+    command = ("score", "p.csv", "r.csv", "--metrics", "letters,bleu1", "--json")
+    for options, value in (((), 1.0), (("--set", "letters.letter=b"), 1.5)):
+        done = cutline(*command, *options)
+        assert done.returncode == 0, done.stderr
+        scores = {row["metric"]: row["value"] for row in json.loads(done.stdout)["scores"]}
+        assert (scores["letters"], "bleu1" in scores) == (value, True)
+    done = cutline(*command[:-1])
+    assert "Words with the letter" in done.stdout
+    for name, reason in (("broken_metric", "ModuleNotFoundError"), ("no_metric", "it defines no subclass of")):
+        done = cutline("score", "p.csv", "r.csv", "--metrics", name)
+        assert done.returncode == 2
+        assert f"error: The metric {name} of the package zoo-plugins can't be used: {reason}" in done.stderr
 
 
 def test_a_broken_plugin_is_an_error_only_when_it_is_used(cutline: Cutline, source: Path) -> None:
@@ -206,10 +256,13 @@ def test_our_own_are_told_from_what_stands_beside_them() -> None:
     from cutline.data import readers, steps
     from cutline.families import PLUGINS
     from cutline.families.base import Family
+    from cutline.metrics import find
 
     assert {"blip", "clip", "qwen3_vl"} <= {*PLUGINS.own}
     assert not {"base", "open", "settings", "unsupported"} & {*PLUGINS.own}
     assert all(issubclass(PLUGINS.find(name, Family), Family) for name in PLUGINS.own)
+    assert {"cider", "bleu", "meteor"} <= {*find.PLUGINS.own}
+    assert not {"base", "scorer", "find"} & {*find.PLUGINS.own}
     for plugins in (readers.PLUGINS, steps.PLUGINS, probes.PLUGINS):
         files = {path.stem for path in plugins.path("__init__").parent.glob("*.py")} - {"__init__"}
         assert files == {*plugins.own}

@@ -15,7 +15,7 @@ from cutline.core.errors import CutlineError
 
 def ordered() -> list[str]:
     """The probes in the order in which they are made: by stage, and after those that would explain their failure."""
-    known = {name: probes.PLUGINS.load(name) for name in probes.names() if name not in probes.PLUGINS.broken}
+    known = {name: probes.PLUGINS.load(name) for name in probes.PLUGINS.usable()}
     found: list[str] = []
     for stage in probes.STAGES:
         mine = {name: module for name, module in known.items() if stage == module.STAGE}

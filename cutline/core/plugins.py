@@ -82,15 +82,6 @@ class Plugins:
         """
         return (*self.own, *sorted(self.foreign))
 
-    def check(self, name: str) -> None:
-        """
-        Raises:
-            CutlineError: the ``error`` of this kind: there is no plug-in of that name.
-        """
-        if name not in self.names():
-            known = f"Known {self.kind}: {', '.join(self.names())}."
-            raise self.error(f"There is no {self.noun} {name!r}.", did_you_mean(name, self.names(), known))
-
     def load(self, name: str) -> Any:
         """Imports a plug-in.
 
@@ -100,7 +91,9 @@ class Plugins:
         Raises:
             CutlineError: there is none of that name, or another package's can't be imported.
         """
-        self.check(name)
+        if name not in self.names():
+            known = f"Known {self.kind}: {', '.join(self.names())}."
+            raise self.error(f"There is no {self.noun} {name!r}.", did_you_mean(name, self.names(), known))
         if name in self.own:
             return importlib.import_module(f"{self.package}.{name}")
         point = self.foreign[name]
@@ -137,13 +130,24 @@ class Plugins:
         """The package that a plug-in comes from; "" for our own."""
         return _package(self.foreign[name]) if name in self.foreign else ""
 
-    @cached_property
-    def broken(self) -> dict[str, str]:
-        """Those of other packages that can't be imported: name → what is wrong. Imports them."""
+    def usable(self, base: type | None = None) -> tuple[str, ...]:
+        """The names without those of :meth:`broken`."""
+        broken = self.broken(base)
+        return tuple(name for name in self.names() if name not in broken)
+
+    def broken(self, base: type | None = None) -> dict[str, str]:
+        """Those of other packages that can't be used: name → what is wrong. Imports those of other packages.
+
+        Args:
+            base: of the class that each of them must define, where plug-ins of this kind are classes.
+        """
         found = {}
         for name in self.foreign:
             try:
-                self.load(name)
+                if base is None:
+                    self.load(name)
+                else:
+                    self.find(name, base)
             except CutlineError as error:
                 found[name] = error.problem
         return found

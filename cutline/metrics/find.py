@@ -6,29 +6,24 @@ A package adds metrics with ``[project.entry-points."cutline.metrics"]`` and lin
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import re
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 
 from cutline.core.config import Section
 from cutline.core.errors import ScoreError
+from cutline.core.plugins import Plugins
 from cutline.core.records import ScoreInfo
+from cutline.core.suggest import did_you_mean
 from cutline.metrics.base import Metric
 
-GROUP = "cutline.metrics"
-_DECLARES_SCORES = re.compile(r"^    scores = \(\s*ScoreInfo\(", re.MULTILINE)
+PLUGINS = Plugins(
+    "metrics", noun="metric", package="cutline.metrics", defines=r"^    scores = \(\s*ScoreInfo\(", error=ScoreError
+)
 
 
-@cache
 def available() -> tuple[str, ...]:
     """The names of all metrics. Imports none of them."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    own = [path.stem for path in files if _DECLARES_SCORES.search(path.read_text(encoding="utf-8"))]
-    return (*own, *(name for name in sorted(_registered()) if name not in own))
+    return PLUGINS.names()
 
 
 @cache
@@ -36,35 +31,30 @@ def load(metric: str) -> type[Metric]:
     """Imports a metric.
 
     Raises:
-        ScoreError: there is no metric of that name; a package registers something else under it.
+        ScoreError: there is no metric of that name.
+        CutlineError: another package's metric can't be imported, or is none.
     """
     if metric not in available():
         raise _unknown(metric)
-    if metric in _registered():
-        found = _registered()[metric].load()
-        if not (isinstance(found, type) and issubclass(found, Metric)):
-            raise ScoreError(
-                f"The entry point {metric} ({_registered()[metric].value}) is not a metric.",
-                "Register a subclass of cutline.metrics.base.Metric.",
-            )
-        return found
-    module = importlib.import_module(f"cutline.metrics.{metric}")
-    for item in vars(module).values():
-        if isinstance(item, type) and issubclass(item, Metric) and item.__module__ == module.__name__:
-            return item
-    raise AssertionError(f"cutline/metrics/{metric}.py defines no Metric")
+    return PLUGINS.find(metric, Metric)
+
+
+@cache
+def _usable() -> tuple[str, ...]:
+    """The metrics, without those of other packages that can't be imported."""
+    return PLUGINS.usable(Metric)
 
 
 @cache
 def scores() -> dict[str, ScoreInfo]:
     """Score's name → what it means, of all metrics. Imports them all, but nothing heavy such as torch."""
-    return {score.name: score for metric in available() for score in load(metric).scores}
+    return {score.name: score for metric in _usable() for score in load(metric).scores}
 
 
 @cache
 def configurable() -> dict[str, type[Section]]:
     """Metric → the type of its settings, of the metrics that have some."""
-    types = {name: load(name).settings_type for name in available()}
+    types = {name: load(name).settings_type for name in _usable()}
     return {name: settings_type for name, settings_type in types.items() if settings_type is not None}
 
 
@@ -102,7 +92,7 @@ def higher_is_better(score: str) -> bool:
 
 def _owner(score: str) -> str:
     """The metric that returns a score."""
-    owner = next((metric for metric in available() if score in {one.name for one in load(metric).scores}), None)
+    owner = next((metric for metric in _usable() if score in {one.name for one in load(metric).scores}), None)
     if owner is None:
         raise _unknown(score)
     return owner
@@ -110,13 +100,4 @@ def _owner(score: str) -> str:
 
 def _unknown(name: str) -> ScoreError:
     known = sorted({*available(), *scores()})
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return ScoreError(
-        f"There is no metric {name}.", f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
-    )
-
-
-@cache
-def _registered() -> dict[str, EntryPoint]:
-    """Metric → the entry point by which a package registers it."""
-    return {point.name: point for point in entry_points(group=GROUP)}
+    return ScoreError(f"There is no metric {name}.", did_you_mean(name, known, f"Known: {', '.join(known)}."))

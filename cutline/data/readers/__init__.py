@@ -49,8 +49,9 @@ def descriptions() -> dict[str, str]:
         for node in ast.parse(PLUGINS.path(name).read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == "DESCRIPTION" for t in node.targets):
                 found[name] = str(ast.literal_eval(node.value))
+    broken = PLUGINS.broken()
     for name in PLUGINS.foreign:
-        found[name] = PLUGINS.broken.get(name) or load(name).DESCRIPTION
+        found[name] = broken.get(name) or load(name).DESCRIPTION
     return found
 
 
@@ -70,8 +71,7 @@ def recognise(source: Path) -> str:
         DataError: the source is absent, or no reader or more than one recognises it.
     """
     check_present(source)
-    usable = [name for name in names() if name not in PLUGINS.broken]
-    found = [name for name in usable if load(name).recognises(source)]
+    found = [name for name in PLUGINS.usable() if load(name).recognises(source)]
     if len(found) == 1:
         return found[0]
     if found:

@@ -86,8 +86,7 @@ PLUGINS = Plugins("steps", noun="step", package=__name__, defines=r"^PHASE\b", e
 @cache
 def names() -> tuple[str, ...]:
     """All steps that can be imported, in the order in which they are taken."""
-    found = [name for name in PLUGINS.names() if name not in PLUGINS.broken]
-    return tuple(sorted(found, key=lambda name: (PHASES.index(load(name).PHASE), load(name).ORDER, name)))
+    return tuple(sorted(PLUGINS.usable(), key=lambda name: (PHASES.index(load(name).PHASE), load(name).ORDER, name)))
 
 
 def load(name: str) -> StepModule:
@@ -113,7 +112,7 @@ class Steps(Section):
         """This section with a key for every step."""
         fields: dict[str, Any] = {name: (load(name).Settings | None, None) for name in names()}
         fields |= {
-            name: (Annotated[Any, BeforeValidator(_refuse(text))], None) for name, text in PLUGINS.broken.items()
+            name: (Annotated[Any, BeforeValidator(_refuse(text))], None) for name, text in PLUGINS.broken().items()
         }
         return create_model("Steps", __base__=cls, **fields)
 
