@@ -17,17 +17,17 @@ WIDTH = 80
 HEAD = """\
 # The command line
 
-Every verb prints data on stdout, and talk and progress on stderr. `-` is stdin or stdout. A verb that was killed goes
-on where it was when the same command is started again.
+Results go to stdout, messages and progress to stderr. `-` stands for stdin or stdout. An interrupted verb resumes when
+the same command is run again.
 
 | exit code | meaning |
 |---|---|
-| 0 | done |
-| 1 | images, rows or checks failed; the last line says how many, the output says why |
-| 2 | something that you can mend: one line says what is wrong, the next what to do (`--debug` shows where it was) |
+| 0 | success |
+| 1 | some images, rows or checks failed; the messages say which and why |
+| 2 | a mistake that you can fix: one line says what is wrong, the next what to do (`--debug` shows the traceback) |
 | 130 | interrupted |
 
-This page is made from the code by `make docs`.
+`make docs` generates this page from the code.
 """
 
 

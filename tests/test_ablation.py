@@ -11,7 +11,7 @@ import pytest
 from cutline.ablation.ablate import WITH, judge, weigh
 from cutline.ablation.contexts import changed, named, stepped
 from cutline.caption.files import read
-from cutline.cli import check as check_verb
+from cutline.cli.check import probe
 from cutline.core import config as recipe
 from cutline.core import jsonl
 from cutline.core.errors import CutlineError, DataError
@@ -153,7 +153,7 @@ def test_a_run_ablates_goes_on_after_a_kill_and_passes_over_what_is_finished(ask
     assert "ablate: " + result["verdict"] in messages()
     monkeypatch.setattr("cutline.ablation.ablate.caption", None)  # nothing is captioned again
     run.Run(asked(), whole)(("prepare", "caption", "ablate"))
-    assert "ablate: finished before" in messages()
+    assert "ablate: already done" in messages()
     run.Run(asked(score={"resamples": 20, "metrics": ["bleu4"]}), whole)(("ablate",))
     again = json.loads((whole / "ablation/ablation.json").read_text())
     assert again["by"] == "bleu4"
@@ -203,7 +203,7 @@ def test_what_can_not_be_ablated_is_said_before_anything_is_captioned(asked, tmp
         assert (folder / "dataset/dataset.json").exists()
         assert not (folder / "predictions.jsonl").exists()
     with pytest.raises(CutlineError, match="no image has context"):
-        check_verb.run(run.Run(asked(data={"source": source}), tmp_path / "check"), (), as_json=True)
+        probe(run.Run(asked(data={"source": source}), tmp_path / "check"))
     with pytest.raises(CutlineError, match=r"\[model\] prompt has no {context}"):
         asked(model={"checkpoint": checkpoint, "prompt": "Describe."})  # before anything is done
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cutline.cli import score as score_verb
+from cutline.cli.score import score as score_verb
 from cutline.cli.tables import scores_table
 from cutline.core.errors import ScoreError
 from cutline.core.records import Prediction, Sample
@@ -63,7 +63,7 @@ def test_what_an_oracle_helped_to_write_says_so_with_every_score(
     (tmp_path / "made.jsonl").write_text(
         "".join(json.dumps({"id": k, "caption": v}) + "\n" for k, v in PREDICTIONS.items())
     )
-    score_verb.run(tmp_path / "made.jsonl", tmp_path, None, ["bleu4", "length"], 10, False, True, None)
+    score_verb(tmp_path / "made.jsonl", tmp_path, metrics="bleu4,length", resamples=10, as_json=True)
     said = capsys.readouterr()
     scores = json.loads(said.out)["scores"]
     assert len(scores) >= 2

@@ -108,7 +108,7 @@ def test_interruption_says_that_the_command_can_go_on(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 130
-    assert capsys.readouterr().err.endswith("stopped; the same command goes on from here\n")
+    assert capsys.readouterr().err.endswith("interrupted; the same command resumes from here\n")
 
 
 def test_a_full_disk_is_a_line_and_not_a_traceback(monkeypatch, capsys):

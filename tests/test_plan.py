@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cutline.cli import plan as plan_verb
+from cutline.cli.plan import plan as plan_verb
 from cutline.core.config import load, read_toml
 from cutline.core.errors import CheckpointError
 from cutline.families.settings import LoraSettings, ModelSettings
@@ -119,11 +119,11 @@ def test_models_that_hang_on_captions_say_so():
 
 def test_verb_prints_a_table_and_json(capsys):
     recipe = RECIPES / "risc-paligemma-lora-r32.toml"
-    plan_verb.run(recipe, [], as_json=False)
+    plan_verb(recipe, [], as_json=False)
     table = capsys.readouterr().out
     assert "2,923,466,480" in table
     assert "3,686,400" in table
-    plan_verb.run(recipe, [], as_json=True)
+    plan_verb(recipe, [], as_json=True)
     (stage,) = json.loads(capsys.readouterr().out)
     assert stage["trainable"] == 3_686_400
     assert stage["peak_memory_bytes"] is None

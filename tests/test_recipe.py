@@ -93,7 +93,7 @@ def test_malformed_set(override):
         ("model.new.encoder=x", "[model] has both checkpoint and new", "Mend [model]"),
         ("data.val=1", "must be below 1", "share of the samples"),
         ("generate.do_sample=maybe", "must be true or false", "sample from the distribution"),
-        ("seed.x=3", "seed", "of new weights"),
+        ("seed.x=3", "seed", "seed for weights, shuffling and dropout"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_belongs_there(override, problem, remedy):

@@ -144,7 +144,7 @@ def test_finished_and_unchanged_is_passed_over_and_a_change_redoes_what_follows(
     messages()
     again = run.Run(small(drawn), folder)()
     said = messages()
-    assert all(f"{stage}: finished before" in said for stage in ("train", "caption", "score"))
+    assert all(f"{stage}: already done" in said for stage in ("train", "caption", "score"))
     assert {name: score.value for name, score in again.scores.items()} == {
         name: score.value for name, score in first.scores.items()
     }
@@ -215,9 +215,9 @@ def test_zero_shot_needs_no_training(drawn, tmp_path):
 
 
 def test_demo_recipe_is_the_one_that_the_package_ships():
-    from cutline.cli import demo
+    from cutline.cli.demo import demo_recipe
 
-    made = demo.recipe(Path("somewhere"))
+    made = demo_recipe(Path("somewhere"))
     assert made.data.source == "somewhere"
     assert made.train is not None
 
@@ -241,9 +241,9 @@ def test_a_run_for_retrieval_is_passed_over_or_done_again(drawn, tmp_path, messa
     again = run.Run(recipe.parse(table, run.Recipe), tmp_path, tiny=True)()
     assert first is not None
     assert again is not None
-    assert "retrieve: finished before" in messages()
+    assert "retrieve: already done" in messages()
     assert {name: one.value for name, one in again.scores.items()} == {n: o.value for n, o in first.scores.items()}
     run.Run(recipe.parse(table | {"retrieve": {"k_test": 3}}, run.Recipe), tmp_path, tiny=True)()
-    assert "what it had made before is now in" in messages()
+    assert "the earlier outputs are now in" in messages()
     assert len(list((tmp_path / "superseded").iterdir())) == 1
     assert json.loads((tmp_path / "run.json").read_text())["looks_at_test"] == 2

@@ -94,7 +94,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "malformed --set": ("good --set train.lr", "--set train.lr is not of the form", "For example --set train.epochs=3"),
     "unknown stage": ("good --only prepare,trian", "There is no stage 'trian'", "Stages: prepare, bootstrap, train,"),
     "caption before training": ("good --only caption", "holds no prepared dataset", "--only prepare,"),
-    "training what is quantised": ("good --set model.quantize=nf4", "what is quantised stays frozen", "Mend"),
+    "training what is quantised": ("good --set model.quantize=nf4", "a quantised part can only be", "Mend"),
     "source absent": ("good --set data.source=goood", "There is no goood", "Did you mean good?"),
     "source without data": ("good --set data.source=nothing", "in no format that is recognised", "sidecar: a folder"),
     "unknown format": ("good --set data.format=csv", "There is no format 'csv'", "Known readers: coco,"),

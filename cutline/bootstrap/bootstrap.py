@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import torch
 
-from cutline.bootstrap.captions import Candidate, by_image, chosen, counts, from_rows, of_image
+from cutline.bootstrap.captions import Candidate, chosen, counts, from_rows, of_image
 from cutline.bootstrap.merge import Merged, merge
 from cutline.bootstrap.settings import BootstrapSettings
 from cutline.caption.caption import caption
@@ -187,25 +187,6 @@ def _scored(
         rows.append(row)
         first += len(of)
     return rows
-
-
-def report(found: Bootstrapped, web: Dataset, settings: BootstrapSettings, folder: Path) -> Path:
-    """Writes ``report.html``; returns its path."""
-    from cutline.report import bootstrap_page
-
-    keep = settings.keep
-    rule = (
-        f"the best {keep.share:.0%} of each kind" if keep.share else f"probability to match at least {keep.threshold}"
-    )
-    captions = {
-        id: [one.to_json(stay) for one, stay in of] for id, of in by_image(found.candidates, found.stays).items()
-    }
-    images = {sample.id: sample.image for sample in web}
-    place = folder.resolve()
-    name = place.parent.name if place.name == "bootstrap" else place.name  # in a run: the run's
-    return bootstrap_page.write(
-        folder / "report.html", name, rule, found.counts, captions, images, found.failed, words(found)
-    )
 
 
 def words(found: Bootstrapped) -> list[str]:

@@ -1,81 +1,87 @@
-"""``cutline bootstrap``: which models, which images, which folder, and what is said at the end."""
+"""``cutline bootstrap``: one round of captioning and filtering web images."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
-from cutline.cli.terminal import bar, say
-from cutline.core.errors import CutlineError
+from cutline.cli.options import Device, ExactDtype, Overwrite
 
 
 def bootstrap(
     web: Annotated[
         str,
-        typer.Argument(metavar="WEB", help="A prepared dataset of web images, with the captions found beside them."),
+        typer.Argument(metavar="WEB", help="A prepared dataset of web images with the captions found beside them."),
     ],
-    filter: Annotated[str, typer.Option(metavar="MODEL", help="A checkpoint that matches, or a run folder.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the captions, the merged dataset, the page.")],
+    matcher: Annotated[
+        str, typer.Option("--filter", metavar="MODEL", help="A checkpoint with a matching head, or a run folder.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the captions, the merged dataset and the report.")
+    ],
     captioner: Annotated[
-        str, typer.Option(metavar="MODEL", help="A checkpoint that captions; without one web captions are filtered.")
+        str,
+        typer.Option(metavar="MODEL", help="A checkpoint that captions; without it, only web captions are kept."),
     ] = "",
-    split: Annotated[str, typer.Option(help="Of WEB; all by default.")] = "",
+    split: Annotated[str, typer.Option(help="Split of WEB; all by default.")] = "",
     human: Annotated[
-        str, typer.Option(metavar="DATASET", help="A prepared dataset that the kept captions join; none by default.")
+        str, typer.Option(metavar="DATASET", help="A prepared dataset to merge the kept captions with.")
     ] = "",
-    set: Annotated[
+    overrides: Annotated[
         list[str],
-        typer.Option("--set", metavar="KEY=VALUE", help="A key of [bootstrap]: keep.share=0.6, generate.top_p=0.95."),
-    ] = [],  # noqa: B006
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew instead of going on.")] = False,
-    device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1", "mps".')] = "auto",
-    dtype: Annotated[str, typer.Option(help='"float32", "bfloat16", "float16".')] = "float32",
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A key of [bootstrap] (keep.share=0.6, generate.top_p=0.95); can be repeated.",
+        ),
+    ] = [],
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    dtype: ExactDtype = "float32",
 ) -> None:
-    """Write captions for web images, drop those that don't fit, the web's own and the written ones, and join the rest.
+    """Write captions for web images, drop the web's and the written captions that don't match, and merge the rest.
 
-    One round of CapFilt. OUT/dataset is a dataset to train on; each sample says where its captions came from;
-    OUT/report.html shows what was kept and dropped. Killed at any moment, it goes on where it stopped. Other keys of
-    [bootstrap.keep] change only what is kept, at once. Exit code 1 when images could not be captioned or scored.
+    One round of CapFilt. OUT/dataset is a dataset to train on, in which each sample says where its captions come from;
+    OUT/report.html shows what was kept and dropped. Interrupted at any moment, the same command resumes. Other keys of
+    [bootstrap.keep] only choose again, without a model. Exit code 1 when images could not be captioned or scored.
     """
-    from cutline.bootstrap import bootstrap as job
+    from cutline.bootstrap import bootstrap as rounds
     from cutline.bootstrap.settings import BootstrapSettings
-    from cutline.core import config as recipe
+    from cutline.cli.terminal import bar, say
+    from cutline.core.config import parse
+    from cutline.core.errors import CutlineError
     from cutline.core.fingerprint import checkpoint_fingerprint
-    from cutline.core.verbosity import quiet_libraries
     from cutline.data.dataset import MARKER, Dataset
-    from cutline.families.open import open_checkpoint, spare_threads
-    from cutline.families.settings import Dtype
+    from cutline.families.open import open_checkpoint
+    from cutline.run.stages.bootstrap import write_report
 
-    quiet_libraries()
-    said = {} if captioner else {"captions": 0}
-    settings = recipe.parse(said, BootstrapSettings, set, where="--set")
+    settings = parse({} if captioner else {"captions": 0}, BootstrapSettings, overrides, where="--set")
     if settings.captions and not captioner:
-        raise CutlineError(f"captions = {settings.captions}, and no model to write them.", "Give --captioner MODEL.")
+        raise CutlineError(f"captions = {settings.captions} needs a model that writes them.", "Give --captioner MODEL.")
     if (out / MARKER).exists():
-        raise CutlineError(f"{out} is a dataset; a round needs a folder of its own.", "Give another --out.")
+        raise CutlineError(f"{out} is a dataset; bootstrapping needs a folder of its own.", "Give another --out.")
     if overwrite and (out / "made-by.json").exists():
-        job.forget(out)
+        rounds.forget(out)
     data = Dataset.open(web).split(split) if split else Dataset.open(web)
-    weights = cast(Dtype, dtype)
-    matcher = open_checkpoint(filter, weights, device, task="match")
-    spare_threads(matcher)
-    writer = None
+    matching = open_checkpoint(matcher, cast(Any, dtype), device, task="match")
+    writing = None
     if settings.captions:
-        same = captioner == filter and "caption" in matcher.can
-        writer = matcher if same else open_checkpoint(captioner, weights, device)
+        same = captioner == matcher and "caption" in matching.can
+        writing = matching if same else open_checkpoint(captioner, cast(Any, dtype), device)
     made_by = {
         "captioner": checkpoint_fingerprint(captioner) if captioner else "",
-        "filter": checkpoint_fingerprint(filter),
+        "filter": checkpoint_fingerprint(matcher),
         "dtype": dtype,
     }
-    found = job.bootstrap(writer, matcher, data, Dataset.open(human) if human else None, settings, out, made_by, bar)
-    for sentence in job.words(found):
+    found = rounds.bootstrap(
+        writing, matching, data, Dataset.open(human) if human else None, settings, out, made_by, bars=bar
+    )
+    for sentence in rounds.words(found):
         say(sentence)
     for id, problem in list(found.failed.items())[:5]:
-        say(f"lost: {id}: {problem}")
-    say(f"dataset: {found.merged.path}; page: {job.report(found, data, settings, out)}")
+        say(f"failed: {id}: {problem}")
+    say(f"dataset: {found.merged.path}; page: {write_report(found, data, settings, out)}")
     if found.failed or found.uncaptioned:
         raise typer.Exit(1)

@@ -1,135 +1,94 @@
-"""``cutline caption``: which images, which file, and going on with it."""
+"""``cutline caption``: images in, captions out."""
 
 from __future__ import annotations
 
-import io
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from cutline.caption import files as caption_files
-from cutline.caption.caption import caption
-from cutline.caption.files import Form, PredictionFile
-from cutline.cli.terminal import bar, say
-from cutline.core.config import Section, parse
-from cutline.core.errors import CutlineError
-from cutline.core.fingerprint import checkpoint_fingerprint
-from cutline.core.jsonl import Appender
-from cutline.core.records import Prediction, Sample
-from cutline.data.dataset import MARKER, Dataset
-from cutline.families.base import Family
-from cutline.families.open import open_checkpoint
-from cutline.families.settings import GenerateSettings
-from cutline.images.formats import IMAGE_SUFFIXES
+import typer
+
+from cutline.cli.options import Device, Dtype, Overwrite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cutline.core.records import Prediction
+    from cutline.families.base import Family
+    from cutline.families.settings import GenerateSettings
 
 
-def run(
-    checkpoint: str,
-    images: Sequence[str],
-    out: str,
-    form: str,
-    split: str,
-    changes: Mapping[str, Any],
-    overrides: Sequence[str],
-    *,
-    retry_failed: bool,
-    overwrite: bool,
-    device: str,
-    dtype: Any,
-) -> int:
-    """Captions images into a file or to stdout.
+def caption(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A run folder, a checkpoint folder, or its name on the hub.")
+    ],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGES", help="Images, folders of images, a prepared dataset, or - for stdin."),
+    ],
+    out: Annotated[str, typer.Option("--out", "-o", help="File to write; - for stdout.")] = "-",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="jsonl, csv, tsv, coco, txt (a .txt file for each image) or submission (a CSV of image_id, caption); "
+            "by default what the name of --out ends in.",
+        ),
+    ] = "",
+    split: Annotated[str, typer.Option(help="Split of the dataset to caption; all by default.")] = "",
+    beams: Annotated[int | None, typer.Option(min=1, help="Beams of the beam search.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest caption, in tokens.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a batch.")] = None,
+    overrides: Annotated[
+        list[str],
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Another key of [generate] (do_sample=true); can be repeated."
+        ),
+    ] = [],
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Caption failed images again.")] = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Caption images. Interrupted at any moment, the same command resumes.
 
-    Returns:
-        How many images have no caption.
+    An image that can't be captioned says why. Exit code 1 when there is one.
     """
-    chosen = _form(out, form)
-    samples = find(images, split)
-    places = _sidecars(samples, images, out) if chosen == "txt" else {}
-    if chosen == "submission":
-        caption_files.check_image_ids(sample.id for sample in samples)
-    if out == "-" and chosen != "txt":
-        family = open_checkpoint(checkpoint, dtype, device)
-        return _to_stdout(caption(family, samples, _settings(family, changes, overrides)), chosen)
-    path = Path(out) if chosen == "jsonl" else _partial(out)
-    if chosen in caption_files.WHOLE and not overwrite and not path.exists():
-        _refuse([Path(out)])
-    family = open_checkpoint(checkpoint, dtype, device)
-    settings = _settings(family, changes, overrides)
-    file = PredictionFile(path, _made_by(checkpoint, family, settings))
-    if overwrite and chosen != "txt":
-        file.delete()
-    done = file.open(retry_failed=retry_failed)
-    if not overwrite:
-        _refuse([place for id, place in places.items() if id not in done])
-    with bar("captioning") as progress, Appender(file.path) as rows:
-        count = sum(sample.id in done for sample in samples)
-        for batch in caption(family, samples, settings, done=done):
-            rows.write(row.to_json() for row in batch)
-            count += len(batch)
-            progress(count, len(samples))
-    made = caption_files.read(file.path)
-    ordered = [made[sample.id] for sample in samples]
-    if chosen == "txt":
-        caption_files.write_sidecars(places, ordered)
-    elif chosen != "jsonl":
-        caption_files.write(out, chosen, ordered)
-    if chosen != "jsonl":
-        file.delete()
-    return _tell(ordered, out)
+    from cutline.cli.caption_images import find_images
+    from cutline.cli.caption_output import output_for
+    from cutline.families.open import open_checkpoint
 
-
-def _form(out: str, form: str) -> Form:
-    if form:
-        if form not in get_args(Form):
-            raise CutlineError(f"There is no format {form!r}.", f"Formats: {', '.join(get_args(Form))}.")
-        return form  # type: ignore[return-value]
-    return "tsv" if out == "-" else caption_files.form_of(out)
-
-
-def _partial(out: str) -> Path:
-    """Where rows are kept until a file that can't be appended to is written whole."""
-    path = Path("captions" if out == "-" else out)
-    return path.with_name(f"{path.name}.partial.jsonl")
-
-
-def _refuse(targets: Sequence[Path]) -> None:
-    """
-    Raises:
-        CutlineError: one of the files is there already; it may be somebody's own work.
-    """
-    present = [target for target in targets if target.exists()]
-    if present:
-        more = f" (and {len(present) - 1:,} more)" if len(present) > 1 else ""
-        raise CutlineError(f"{present[0]}{more} exists already.", "Give another -o, or --overwrite to replace it.")
-
-
-def _sidecars(samples: Sequence[Sample], images: Sequence[str], out: str) -> dict[str, Path]:
-    if out == "-" and (Path(images[0]) / MARKER).is_file():
-        raise CutlineError(f"{images[0]} is a prepared dataset, which is not changed.", "Give -o a folder.")
-    return caption_files.sidecars(samples, "" if out == "-" else out)
-
-
-class Captioning(Section):
-    generate: GenerateSettings
+    samples = find_images(images, split)
+    output = output_for(out, form, samples, images, retry_failed=retry_failed, overwrite=overwrite)
+    output.check()
+    family = open_checkpoint(checkpoint, cast(Any, dtype), device)
+    changes = {"num_beams": beams, "max_new_tokens": max_tokens, "batch_size": batch_size}
+    settings = _settings(family, {key: value for key, value in changes.items() if value is not None}, overrides)
+    predictions = output.caption(family, settings, _made_by(checkpoint, family, settings))
+    if _report_failures(predictions, out):
+        raise typer.Exit(1)
 
 
 def _settings(family: Family, changes: Mapping[str, Any], overrides: Sequence[str]) -> GenerateSettings:
-    """The checkpoint's own settings, changed."""
+    """The checkpoint's own settings, with changes."""
+    from cutline.cli.terminal import say
+    from cutline.core.config import parse
+    from cutline.core.errors import CutlineError
+    from cutline.families.settings import GenerateRecipe, GenerateSettings
+
     table = {"generate": (family.generation or GenerateSettings()).model_dump() | dict(changes)}
     wrong = next((text for text in overrides if "=" not in text), None)
     if wrong is not None:
         raise CutlineError(f"--set {wrong} is not of the form key=value.", "For example --set num_beams=3")
     named = [f"generate.{text.removeprefix('generate.')}" for text in overrides]
-    settings = parse(table, Captioning, named, where="--set").generate
-    if family.generation and (unlike := settings.unlike(family.generation)):
-        say(f"generating otherwise than the checkpoint keeps: {unlike}")
+    settings = parse(table, GenerateRecipe, named, where="--set").generate
+    if family.generation and (differences := settings.unlike(family.generation)):
+        say(f"generation settings differ from those saved with the checkpoint: {differences}")
     return settings
 
 
 def _made_by(checkpoint: str, family: Family, settings: GenerateSettings) -> dict[str, Any]:
     """What decides about the captions: the size of a batch only where it changes what is drawn."""
+    from cutline.core.fingerprint import checkpoint_fingerprint
+
     without = {"split"} if settings.do_sample else {"split", "batch_size", "seed", "temperature", "top_p", "top_k"}
     return {
         "checkpoint": checkpoint_fingerprint(checkpoint),
@@ -138,78 +97,16 @@ def _made_by(checkpoint: str, family: Family, settings: GenerateSettings) -> dic
     }
 
 
-def find(images: Sequence[str], split: str = "") -> list[Sample]:
-    """The images that arguments stand for: files, folders (searched for images), a prepared dataset, stdin.
+def _report_failures(predictions: Sequence[Prediction], out: str) -> int:
+    """Says which images have no caption, and returns how many."""
+    from cutline.cli.terminal import say
 
-    Raises:
-        CutlineError: nothing is found, or an argument doesn't exist.
-    """
-    if len(images) == 1 and (Path(images[0]) / MARKER).is_file():
-        dataset = Dataset.open(images[0])
-        return list(dataset.split(split) if split else dataset)
-    if split:
-        raise CutlineError(f"--split {split} needs a prepared dataset.", "Make one with cutline prepare.")
-    names: dict[str, None] = {}
-    for argument in images:
-        if argument == "-":
-            names |= dict.fromkeys(_stdin())
-        elif Path(argument).is_dir():
-            names |= dict.fromkeys(_below(argument))
-        elif os.path.lexists(argument):
-            names[argument] = None
-        else:
-            raise CutlineError(f"There is no image or folder {argument}.", "Check the path.")
-    if not names:
-        raise CutlineError(f"No images in {', '.join(images)}.", f"Images end in {', '.join(IMAGE_SUFFIXES)}.")
-    return [Sample(id=name, image=name) for name in names]
-
-
-def _stdin() -> Iterator[str]:
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
-    for line in sys.stdin:
-        if name := line.rstrip("\r\n"):
-            yield name
-
-
-def _below(folder: str) -> list[str]:
-    """A folder's images at any depth, hidden files left out; a folder that can't be looked into stands for itself."""
-    found: list[str] = []
-
-    def closed(error: OSError) -> None:
-        found.append(str(error.filename))
-
-    for place, below, names in os.walk(folder, onerror=closed):
-        below[:] = [name for name in below if not name.startswith(".")]
-        images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
-        found += [os.path.join(place, name) for name in images]
-    return sorted(found)
-
-
-def _to_stdout(batches: Any, form: Form) -> int:
-    """Captions as they are made, in the order of their batches."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
-    made: list[Prediction] = []
-    header = form in ("csv", "tsv", "submission")
-    for batch in batches:
-        made += batch
-        if form != "coco":
-            text = caption_files.text(form, batch)
-            print(text if header or form == "jsonl" else text.partition("\n")[2], end="", flush=True)
-            header = False
-    if form == "coco":
-        print(caption_files.text("coco", made), end="")
-    return _tell(made, "stdout")
-
-
-def _tell(made: Sequence[Prediction], out: str) -> int:
-    failed = [row for row in made if row.status == "failed"]
-    for row in failed[:20]:
-        say(f"no caption: {row.id}: {row.error}")
+    failed = [prediction for prediction in predictions if prediction.status == "failed"]
+    for prediction in failed[:20]:
+        say(f"no caption: {prediction.id}: {prediction.error}")
     if len(failed) > 20:
         say(f"… and {len(failed) - 20} more")
-    where = "" if out in ("-", "stdout") else f" in {out}"
-    say(f"{len(made) - len(failed)} of {len(made)} images captioned{where}"
-        + (f"; {len(failed)} have no caption" if failed else ""))  # fmt: skip
+    where = "" if out == "-" else f" in {out}"
+    without = f"; {len(failed)} have no caption" if failed else ""
+    say(f"{len(predictions) - len(failed)} of {len(predictions)} images captioned{where}{without}")
     return len(failed)

@@ -1,90 +1,121 @@
-"""``cutline check``: probes a recipe, prints the verdicts, and keeps them in the run folder."""
+"""``cutline check``: probes a recipe before it is trained."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import time
-from collections.abc import Sequence
-from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cutline.check.examine import examine
-from cutline.check.subject import Subject
-from cutline.check.verdict import Verdict
-from cutline.cli.terminal import bar, say
-from cutline.core.files import write_atomically
-from cutline.run.run import Run
+import typer
+
+from cutline.cli.options import Debug, Json, RecipePath, RecipeSet, RunOut, Tiny, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cutline.check.verdict import Verdict
+    from cutline.run.run import Run
 
 _MARKS = {"passed": "passed", "failed": "FAILED", "not applicable": "–", "not judged": "not judged"}
 
 
-def run(run: Run, only: Sequence[str], as_json: bool, debug: bool = False) -> bool:
-    """Prepares the data where that isn't done, opens the model, and makes the probes.
+def check(
+    recipe: RecipePath,
+    out: RunOut = None,
+    overrides: RecipeSet = [],
+    tiny: Tiny = False,
+    only: Annotated[str, typer.Option(help="Only these probes, separated by commas; all by default.")] = "",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Probe what a recipe would train: labels, leaks, end token, batches, checkpoint, data.
+
+    Each probe passes, fails (and says what was seen, why it matters and what to do), or does not apply. Exit code 1
+    when a probe fails. With --debug an error of the model is raised instead of reported.
+    """
+    from cutline.cli.tables import print_json
+    from cutline.cli.terminal import bar, say
+    from cutline.run.run import open_run
+
+    verdicts, result = probe(open_run(recipe, out, overrides, tiny=tiny, bars=bar), listed(only), debug=debug)
+    if as_json:
+        print_json(result)
+    else:
+        _show(verdicts)
+    say(_summary(verdicts, result))
+    if not result["passed"]:
+        raise typer.Exit(1)
+
+
+def probe(run: Run, only: Sequence[str] = (), *, debug: bool = False) -> tuple[list[Verdict], dict[str, Any]]:
+    """Prepares the data, unless that is done, opens the model, probes both, and writes ``check.json``.
 
     Args:
-        run: the recipe in its folder; ``check.json`` goes there.
+        run: the recipe in its folder, which ``check.json`` goes to.
         only: names of probes; all when empty.
-        as_json: for programs instead of people.
-        debug: an error of the model is raised instead of being a verdict.
+        debug: raise an error of the model instead of making it a verdict.
 
     Returns:
-        Whether no probe failed.
+        The verdicts, and what ``check.json`` holds.
     """
-    begun = time.monotonic()
+    import json
+    import shutil
+    import time
+    from functools import partial
+
+    from cutline.check.examine import examine
+    from cutline.check.subject import Subject
+    from cutline.core.files import write_atomically
+
+    start = time.monotonic()
     run(("prepare",))
-    run.refuse_data()
-    scratch = run.folder / "check"
-    dataset = run.dataset()
-    samples = dataset.split(dataset.default_split("train", "val", "test"))[:200]
-    family = run.open_family()
+    run.check_data()
+    context = run.context
+    dataset = context.dataset()
+    scratch = context.folder / "check"
+    family = context.open_family()
     family.generation = None
     subject = Subject(
         family,
-        samples,
-        train=run.recipe.train,
-        generate=run.recipe.generate,
-        fresh=run.open_family,
-        tiny=run.tiny,
+        dataset.split(dataset.default_split("train", "val", "test"))[:200],
+        train=context.recipe.train,
+        generate=context.recipe.generate,
+        fresh=context.open_family,
+        tiny=context.tiny,
         scratch=scratch,
         dataset=dataset,
         # on the CPU: beside its quantised self it may be too much for the GPU
-        whole=partial(run.open_family, quantize="none", device="cpu") if family.quantized else None,
+        whole=partial(context.open_family, quantize="none", device="cpu") if family.quantized else None,
     )
     verdicts: list[Verdict] = []
     try:
-        with bar("probing") as progress:
+        with context.bars("probing") as progress:
             for verdict in examine(subject, only, debug=debug):
                 verdicts.append(verdict)
                 progress(len(verdicts), len(only) or len(verdicts))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    found = {
+    result = {
         "passed": not any(verdict.status == "failed" for verdict in verdicts),
         "family": family.name(),
-        "tiny": run.tiny,
-        "seconds": round(time.monotonic() - begun, 1),
+        "tiny": context.tiny,
+        "seconds": round(time.monotonic() - start, 1),
         "probes": [verdict.to_json() for verdict in verdicts],
     }
-    text = json.dumps(found, ensure_ascii=False, indent=2)
-    write_atomically(run.folder / "check.json", text + "\n")
-    if as_json:
-        print(text)
-    else:
-        _show(verdicts)
-    _sum_up(verdicts, family.name(), run.tiny, time.monotonic() - begun)
-    return bool(found["passed"])
+    write_atomically(context.folder / "check.json", json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+    return verdicts, result
 
 
 def _show(verdicts: Sequence[Verdict]) -> None:
-    """A line for each probe, and below the table what is to be done about those that failed."""
+    """A line for each probe, and below the table what to do about those that failed."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     table = Table("probe", "verdict", "what was seen")
-    for place, verdict in enumerate(verdicts):
-        if place and verdict.stage != verdicts[place - 1].stage:
+    stage = None
+    for verdict in verdicts:
+        if stage is not None and verdict.stage != stage:
             table.add_section()
+        stage = verdict.stage
         style = {"failed": "bold red", "passed": "green"}.get(verdict.status, "dim")
         table.add_row(verdict.title, f"[{style}]{_MARKS[verdict.status]}[/]", verdict.what)
     console.print(table)
@@ -95,8 +126,8 @@ def _show(verdicts: Sequence[Verdict]) -> None:
                 console.print(f"  {name}: {text}", markup=False, highlight=False)
 
 
-def _sum_up(verdicts: Sequence[Verdict], family: str, tiny: bool, seconds: float) -> None:
+def _summary(verdicts: Sequence[Verdict], result: dict[str, Any]) -> str:
     counts = {status: sum(verdict.status == status for verdict in verdicts) for status in _MARKS}
     parts = [f"{count} {status}" for status, count in counts.items() if count]
-    what = f"a miniature of {family}" if tiny else family
-    say(f"check: {', '.join(parts)}; {what}, {seconds:.0f} s")
+    model = f"a miniature of {result['family']}" if result["tiny"] else result["family"]
+    return f"check: {', '.join(parts)}; {model}, {result['seconds']:.0f} s"

@@ -1,46 +1,57 @@
-"""``cutline compare``: files of predictions on the same images in, a table or JSON out."""
+"""``cutline compare``: captions of the same images, by two systems or more."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from cutline.cli.tables import comparison_table
-from cutline.cli.terminal import bar, say
-from cutline.core.config import parse
-from cutline.core.errors import ScoreError
-from cutline.metrics.comparison import Comparison, compare
-from cutline.metrics.evaluation import ORACLE
-from cutline.metrics.files.predictions import read_predictions
-from cutline.metrics.files.references import read_references
-from cutline.metrics.settings import ScoreSettings
+import typer
+
+from cutline.cli.options import AllowMissing, ImageFolder, Json, Metrics, ReferenceSplit, ScoreSet, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cutline.metrics.comparison import Comparison
 
 
-def run(
-    predictions: Sequence[Path],
-    references: Path,
-    split: str | None,
-    metrics: Sequence[str] | None,
-    resamples: int,
-    by: str,
-    as_json: bool,
-    most: int = 5,
-    allow_missing: bool = False,
-    changes: Sequence[str] = (),
-    images: Path | None = None,
+def compare(
+    predictions: Annotated[
+        list[Path], typer.Argument(metavar="PREDICTIONS...", help="Two files or more; the first is the baseline.")
+    ],
+    references: Annotated[Path, typer.Option("--references", "-r", help="As for cutline score.")],
+    split: ReferenceSplit = "",
+    metrics: Metrics = "",
+    resamples: Annotated[int, typer.Option(min=1, help="Resamples of both tests.")] = 1000,
+    by: Annotated[str, typer.Option(help="Score by which the images with the largest changes are chosen.")] = "cider",
+    most: Annotated[int, typer.Option(min=0, help="How many images with the largest gains, and losses, to list.")] = 5,
+    allow_missing: AllowMissing = False,
+    as_json: Json = False,
+    images: ImageFolder = None,
+    overrides: ScoreSet = [],
 ) -> None:
-    """Compares the later files with the first, and prints the result on stdout."""
-    wanted = {"resamples": resamples} | ({"metrics": list(metrics)} if metrics is not None else {})
-    settings = parse(wanted, ScoreSettings, changes, where="cutline compare")
+    """Compare captions of the same images: differences with confidence intervals, paired tests, largest changes."""
+    from dataclasses import replace
+
+    from cutline.cli.tables import print_json, show_warnings
+    from cutline.cli.terminal import bar, say
+    from cutline.core.config import parse
+    from cutline.core.errors import ScoreError
+    from cutline.metrics.comparison import compare as compare_systems
+    from cutline.metrics.evaluation import ORACLE
+    from cutline.metrics.files.predictions import read_predictions
+    from cutline.metrics.files.references import read_references
+    from cutline.metrics.settings import ScoreSettings
+
+    chosen = {"metrics": listed(metrics)} if metrics else {}
+    settings = parse({"resamples": resamples} | chosen, ScoreSettings, overrides, where="cutline compare")
     systems = {name: read_predictions(path) for name, path in zip(_names(predictions), predictions, strict=True)}
     if len(systems) < 2:
         raise ScoreError("There is nothing to compare.", "Give the predictions of two systems or more.")
-    found = read_references(references, next(iter(systems.values())), split, images)
+    found = read_references(references, next(iter(systems.values())), split or None, images)
     if found.note:
         say(found.note)
-    comparison = compare(
+    comparison = compare_systems(
         systems,
         found.captions,
         settings.metrics,
@@ -59,15 +70,16 @@ def run(
     if found.oracle:
         comparison = replace(comparison, warnings=(ORACLE, *comparison.warnings))
     if as_json:
-        print(json.dumps(comparison.to_json(), ensure_ascii=False, indent=2))
+        print_json(comparison.to_json())
     else:
         _show(comparison)
-    for warning in comparison.warnings:
-        say(f"warning: {warning}")
+    show_warnings(comparison.warnings)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """The files' own names, or as much of their paths as tells them apart."""
+    from cutline.core.errors import ScoreError
+
     for parts in range(1, max(len(path.parts) for path in paths) + 1):
         names = ["/".join(path.parts[-parts:]) for path in paths]
         if len(set(names)) == len(names):
@@ -78,6 +90,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _show(comparison: Comparison) -> None:
     from rich.console import Console
+
+    from cutline.cli.tables import comparison_table
 
     console = Console()
     console.print(comparison_table(comparison))

@@ -1,45 +1,64 @@
-"""``cutline demo``: the ordinary path of a recipe, on pictures drawn on the spot."""
+"""``cutline demo``: a recipe's usual path, on pictures drawn on the spot."""
 
 from __future__ import annotations
 
-import tomllib
-from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from cutline.caption.files import read
-from cutline.cli.terminal import bar, say
-from cutline.core.config import parse
-from cutline.data.dataset import Dataset
-from cutline.images import shapes
-from cutline.metrics.evaluation import Evaluation
-from cutline.run import run as runs
+import typer
 
-#: What `cutline demo` prints of the test captions.
+from cutline.cli.options import Tiny
+
+if TYPE_CHECKING:
+    from cutline.run.recipe import Recipe
+
+#: How many of the test captions are printed.
 SHOWN = 5
 
 
-def recipe(source: Path) -> runs.Recipe:
-    """The demo's recipe, on a folder of drawn pictures."""
-    table = tomllib.loads(resources.files("cutline.cli").joinpath("demo.toml").read_text(encoding="utf-8"))
-    table["data"]["source"] = str(source)
-    return parse(table, runs.Recipe, where="the demo's recipe")
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run folder.")] = Path("runs/demo"),
+    tiny: Tiny = False,
+) -> None:
+    """Train, caption and score a small model on drawn pictures: no download, no GPU, a few minutes."""
+    from cutline.cli.tables import all_captioned, show_scores
+    from cutline.cli.terminal import bar, say
+    from cutline.images import shapes
+    from cutline.run.run import Run
 
-
-def run(folder: Path, *, tiny: bool = False) -> Evaluation | None:
-    """Draws the pictures and goes through the recipe; returns the scores on combinations that were held out."""
-    drawn = folder / "shapes"
+    drawn = out / "shapes"
     if not (drawn / "captions.csv").exists():
         say(f"drawing 2,400 pictures of two shapes into {drawn}")
         shapes.draw(drawn)
-    return runs.Run(recipe(drawn), folder, tiny=tiny, bars=bar)()
+    whole = Run(demo_recipe(drawn), out, tiny=tiny, bars=bar)
+    show_scores(whole())
+    if not all_captioned(whole.folder):
+        raise typer.Exit(1)
+    _show_captions(out)
 
 
-def show(folder: Path) -> None:
+def demo_recipe(source: Path) -> Recipe:
+    """The demo's recipe, on a folder of drawn pictures."""
+    import tomllib
+    from importlib import resources
+
+    from cutline.core.config import parse
+    from cutline.run.recipe import Recipe
+
+    table = tomllib.loads(resources.files("cutline.cli").joinpath("demo.toml").read_text(encoding="utf-8"))
+    table["data"]["source"] = str(source)
+    return parse(table, Recipe, where="the demo's recipe")
+
+
+def _show_captions(run: Path) -> None:
     """Prints a few captions of held-out combinations beside what was drawn."""
-    predictions = read(folder / "predictions.jsonl")
+    from cutline.caption.files import read
+    from cutline.data.dataset import Dataset
+
+    predictions = read(run / "predictions.jsonl")
     print("\nheld-out pictures            caption")
-    for sample in Dataset.open(folder / "dataset").split("test")[:SHOWN]:
-        said = predictions[sample.id].caption
+    for sample in Dataset.open(run / "dataset").split("test")[:SHOWN]:
+        caption = predictions[sample.id].caption
         truth = sample.captions[0]
-        print(f"{sample.extra['source']:<28} {said}" + ("" if said == truth else f"   (drawn: {truth})"))
-    print(f"\nreport: {folder / 'report.html'}")
+        print(f"{sample.extra['source']:<28} {caption}" + ("" if caption == truth else f"   (drawn: {truth})"))
+    print(f"\nreport: {run / 'report.html'}")

@@ -1,88 +1,103 @@
-"""``cutline inspect``: a dataset, a source or a recipe in; findings, a table and a page out."""
+"""``cutline inspect``: what a dataset or a source holds, and what is wrong with it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from cutline.cli.terminal import bar, say
-from cutline.core import config as recipes
-from cutline.core.errors import DataError
-from cutline.data.context.named_entities import Recogniser
-from cutline.data.dataset import MARKER, Dataset
-from cutline.data.inspect.contexts import names_in
-from cutline.data.inspect.look import Inspection, inspect_dataset, inspect_source
-from cutline.data.settings import DataSettings, PrepareRecipe
+import typer
 
-#: Findings that are told on the terminal; the page has all.
-_MOST_TOLD = 12
+from cutline.cli.options import RecipeSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from cutline.core.progress import Progress
+    from cutline.data.inspect.look import Inspection
+
+#: How many findings are printed; the page shows all.
+SHOWN = 12
 
 
-def run(source: Path, out: Path | None, overrides: Sequence[str], model: str, as_json: bool) -> bool:
-    """Inspects, says what was found, and writes the page.
+def inspect(
+    source: Annotated[Path, typer.Argument(metavar="DATASET", help="A prepared dataset, a run, a source, a recipe.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The page; <name>-inspection.html by default.")
+    ] = None,
+    overrides: RecipeSet = [],
+    names: Annotated[
+        str, typer.Option(metavar="MODEL", help="spaCy pipeline that finds names; a simple rule by default.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and write a page only with --out.")] = False,
+) -> None:
+    """Inspect a dataset or a source, and write a page about it, with the worst finding first.
 
-    Args:
-        source: a prepared dataset, a run with one, a source of captioned images, or a recipe.
-        out: the page; by default <name>-inspection.html in the current folder, and none with JSON.
-        model: spaCy pipeline that finds names; "" for a simple rule.
-        as_json: print JSON instead of a table.
-
-    Returns:
-        Whether no split and no context leaks.
+    Repeated captions, images in two splits, broken images, sizes, lengths, languages, and how much of the captions the
+    context gives away. Nothing but the page is written. Exit code 1 when a split or the context leaks.
     """
-    names: Callable[[str], Collection[str]] = names_in
+    from cutline.cli.tables import print_json
+    from cutline.cli.terminal import bar, say
+    from cutline.data.context.named_entities import Recogniser
+    from cutline.data.inspect.contexts import names_in
+    from cutline.report import inspection as page
+
+    find_names: Callable[[str], Collection[str]] = names_in
     named_by = "capitals and numbers"
-    if model:
-        recogniser = Recogniser(model)
-        names, named_by = (lambda text: [name.text for name in recogniser.names(text)]), f"spaCy’s {model}"
-    with bar("looking") as progress:
-        dataset, settings = _opened(source, overrides)
-        if dataset is not None:
-            name = source.resolve().name if dataset.path == source else dataset.path.resolve().parent.name
-            found = inspect_dataset(dataset, name, progress, names, named_by)
-        else:
-            assert settings is not None
-            found = inspect_source(settings, progress, names, named_by)
+    if names:
+        recogniser = Recogniser(names)
+        find_names, named_by = (lambda text: [name.text for name in recogniser.names(text)]), f"spaCy’s {names}"
+    with bar("inspecting") as progress:
+        found = _inspect(source, overrides, progress, find_names, named_by)
     if as_json:
-        print(json.dumps(found.to_json(), ensure_ascii=False, indent=2))
+        print_json(found.to_json())
     else:
-        show(found)
+        _show(found)
     if out is not None or not as_json:
-        from cutline.report import inspection as page
-
-        place = page.write(found, out or Path(f"{found.name}-inspection.html"))
-        say(f"page: {place}")
-    return not found.leaks
+        say(f"page: {page.write(found, out or Path(f'{found.name}-inspection.html'))}")
+    if found.leaks:
+        raise typer.Exit(1)
 
 
-def _opened(source: Path, overrides: Sequence[str]) -> tuple[Dataset | None, DataSettings | None]:
-    """What the argument names: a prepared dataset, or a source with its settings."""
-    for place in (source, source / "dataset"):
-        if (place / MARKER).is_file():
+def _inspect(
+    source: Path,
+    overrides: Sequence[str],
+    progress: Progress,
+    names: Callable[[str], Collection[str]],
+    named_by: str,
+) -> Inspection:
+    """Inspects what the argument stands for: a prepared dataset, a run that holds one, or a source with settings."""
+    from cutline.core import config
+    from cutline.core.errors import DataError
+    from cutline.data.dataset import MARKER, Dataset
+    from cutline.data.inspect.look import inspect_dataset, inspect_source
+    from cutline.data.settings import PrepareRecipe
+
+    for folder in (source, source / "dataset"):
+        if (folder / MARKER).is_file():
             if overrides:
-                raise DataError(f"{place} is prepared; --set changes nothing there.", "Leave --set out.")
-            return Dataset.open(place), None
-    table = recipes.read_toml(source) if source.suffix == ".toml" else {"data": {"source": str(source)}}
-    settings = recipes.parse({"data": table.get("data", {})}, PrepareRecipe, overrides, where=str(source)).data
+                raise DataError(f"{folder} is already prepared; --set has no effect on it.", "Leave --set out.")
+            return inspect_dataset(Dataset.open(folder), source.resolve().name, progress, names, named_by)
+    table = config.read_toml(source) if source.suffix == ".toml" else {"data": {"source": str(source)}}
+    settings = config.parse({"data": table.get("data", {})}, PrepareRecipe, overrides, where=str(source)).data
     if settings.dataset and (Path(settings.dataset) / MARKER).is_file():
-        return Dataset.open(settings.dataset), None
-    return None, settings
+        folder = Path(settings.dataset)
+        return inspect_dataset(Dataset.open(folder), folder.resolve().parent.name, progress, names, named_by)
+    return inspect_source(settings, progress, names, named_by)
 
 
-def show(found: Inspection) -> None:
+def _show(found: Inspection) -> None:
     """The findings and the counts on stdout."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
-    for one in found.findings[:_MOST_TOLD]:
-        console.print(f"[bold]{one.level}:[/bold] {escape(one.says)}", soft_wrap=True)
-    if len(found.findings) > _MOST_TOLD:
-        console.print(f"and {len(found.findings) - _MOST_TOLD} more, on the page")
+    for finding in found.findings[:SHOWN]:
+        console.print(f"[bold]{finding.level}:[/bold] {escape(finding.says)}", soft_wrap=True)
+    if len(found.findings) > SHOWN:
+        console.print(f"and {len(found.findings) - SHOWN} more, on the page")
     if not found.findings:
-        console.print("nothing that would spoil a training or flatter a score")
+        console.print("no problems found")
     captions = found.captions
     images = sum(captions.images.values())
     table = Table(title=f"{images:,} image{'s' * (images != 1)}", title_justify="left")
@@ -97,13 +112,13 @@ def show(found: Inspection) -> None:
         words = captions.vocabulary()
         console.print(
             f"captions: {lengths['min']}–{lengths['max']} words, mean {lengths['mean']:.1f}; {words['words']:,} "
-            f"different words, {words['said_once']:,} of them said once; {captions.distinct:,} different captions",
+            f"different words, {words['said_once']:,} of them used once; {captions.distinct:,} different captions",
             soft_wrap=True,
         )
     if found.contexts:
         for name, field in found.contexts.fields.items():
             shares = field.shares
-            told = [
+            given_away = [
                 f"{shares[f'{kind}_given_away']:.0%} of the captions’ {kind} (another image’s: "
                 f"{shares[f'{kind}_given_away_by_chance'] or 0:.0%})"
                 for kind in ("names", "words")
@@ -111,6 +126,6 @@ def show(found: Inspection) -> None:
             ]
             console.print(
                 f"context {escape(repr(name))}: on {field.images:,} of {found.contexts.of:,} images; gives away "
-                f"{' and '.join(told) or 'nothing'}: {field.verdict}",
+                f"{' and '.join(given_away) or 'nothing'}: {field.verdict}",
                 soft_wrap=True,
             )

@@ -2,53 +2,52 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cutline.cli.terminal import bar, say
-from cutline.core.errors import DataError
-from cutline.core.verbosity import quiet_libraries
-
 
 def language(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCES...", help="Datasets or sources with splits; .txt or .gz, one caption a line."),
+        typer.Argument(
+            metavar="SOURCES...", help="Datasets or sources with splits, or .txt and .gz files with a caption a line."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the language model.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Times that every caption is read.")] = 2,
-    batch_size: Annotated[int, typer.Option(min=1, help="Captions a step.")] = 128,
-    lr: Annotated[float, typer.Option(min=0, help="Highest rate of AdamW.")] = 2e-3,
-    layers: Annotated[int, typer.Option(min=1)] = 3,
-    width: Annotated[int, typer.Option(min=8)] = 256,
-    heads: Annotated[int, typer.Option(min=1, help="Attention heads; they divide the width.")] = 4,
-    dropout: Annotated[float, typer.Option(min=0, max=0.9)] = 0.1,
-    min_count: Annotated[int, typer.Option(min=1, help="Rarer words aren't known.")] = 5,
-    vocabulary_size: Annotated[int, typer.Option(min=8, help="Words at most.")] = 10_000,
-    max_tokens: Annotated[int, typer.Option(min=16, help="Positions, an image's tokens among them.")] = 128,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the language model.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the captions.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, help="Captions in a batch.")] = 128,
+    lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of AdamW.")] = 2e-3,
+    layers: Annotated[int, typer.Option(min=1, help="Transformer layers.")] = 3,
+    width: Annotated[int, typer.Option(min=8, help="Width of the hidden states.")] = 256,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads; they must divide the width.")] = 4,
+    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Dropout rate.")] = 0.1,
+    min_count: Annotated[int, typer.Option(min=1, help="Words that occur less often become <unk>.")] = 5,
+    vocabulary_size: Annotated[int, typer.Option(min=8, help="Most words in the vocabulary.")] = 10_000,
+    max_tokens: Annotated[int, typer.Option(min=16, help="Longest sequence, image tokens included.")] = 128,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Multiply in bfloat16, where the CPU has it.")] = False,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for weights, shuffling and dropout.")] = 0,
 ) -> None:
-    """Teach a small GPT-2 captions without pictures, for vision_prefix to open ([model.new] text = FOLDER).
+    """Train a small GPT-2 on captions without images, for use with vision_prefix ([model.new] text = FOLDER).
 
-    Training captions are read, and the lines of text files. Captions of val and test splits are held out of all of
-    them, wherever they turn up; files with equal numbers of lines are taken to speak of the same pictures line by line.
-    It runs on the CPU, and from its beginning if it was stopped.
+    It reads the training captions of datasets and sources, and the lines of text files. Captions of val and test splits
+    are held out of all of them, wherever they occur; files with equal numbers of lines are taken to describe the same
+    images line by line. It runs on the CPU, and starts over when it was interrupted.
     """
-    if (out / "config.json").exists():
-        raise DataError(f"{out} holds a model already.", "Give another folder, or remove it.")
-    if width % heads:
-        raise DataError(f"A width of {width} can't be divided among {heads} heads.", "Give another --width or --heads.")
-    quiet_libraries()
+    import json
+
+    from cutline.cli.terminal import bar, say
+    from cutline.core.errors import DataError
     from cutline.train.language import Sizes, gather, teach
 
+    if (out / "config.json").exists():
+        raise DataError(f"{out} already holds a model.", "Give another folder, or remove it.")
+    if width % heads:
+        raise DataError(f"A width of {width} can't be divided among {heads} heads.", "Give another --width or --heads.")
     texts, held_out, left_out = gather(sources)
-    said = f"; {left_out:,} lines left out, held-out captions or beside one" if left_out else ""
-    say(f"language: {len(texts):,} captions{said}")
+    without = f"; {left_out:,} lines left out: held-out captions or captions of the same images" if left_out else ""
+    say(f"language: {len(texts):,} captions{without}")
     sizes = Sizes(layers, width, heads, dropout, min_count, vocabulary_size, max_tokens)
     model, tokenizer, losses = teach(
         texts, held_out, sizes, epochs=epochs, batch_size=batch_size, lr=lr, bfloat16=bfloat16, seed=seed, bars=bar

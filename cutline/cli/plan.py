@@ -1,24 +1,31 @@
-"""``cutline plan``: a recipe in, a table of parameters or JSON out."""
+"""``cutline plan``: how many parameters a recipe would train."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cutline.core.config import load
-from cutline.run.run import Recipe
-from cutline.train.plan import Plan, plan
+from cutline.cli.options import Json, RecipePath, RecipeSet
+
+if TYPE_CHECKING:
+    from cutline.train.plan import Plan
 
 _TITLES = {"none": "nothing is trained", "align": "first stage: \\[train.align]", "train": "what is trained"}
 
 
-def run(recipe: Path, changes: Sequence[str], as_json: bool) -> None:
-    """Counts what a recipe would train, and prints it on stdout."""
-    wanted = load(recipe, Recipe, changes)
-    stages = plan(wanted.model, wanted.train)
+def plan(recipe: RecipePath, overrides: RecipeSet = [], as_json: Json = False) -> None:
+    """Count the parameters of each part of a recipe's model, all and trained ones, without loading its weights.
+
+    The configurations of the checkpoints that Cutline's recipes name are built in: nothing is downloaded for them.
+    """
+    from cutline.cli.tables import print_json
+    from cutline.core.config import load
+    from cutline.run.recipe import Recipe
+    from cutline.train.plan import plan as plan_stages
+
+    loaded = load(recipe, Recipe, overrides)
+    stages = plan_stages(loaded.model, loaded.train)
     if as_json:
-        print(json.dumps([stage.to_json() for stage in stages], indent=2))
+        print_json([stage.to_json() for stage in stages])
         return
     for stage in stages:
         _show(stage)

@@ -1,58 +1,81 @@
-"""``cutline prepare``: settings from a recipe or a bare source, then preparing, then the counts."""
+"""``cutline prepare``: a source of captioned images becomes a dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from cutline.cli.terminal import bar, say
-from cutline.core import config as recipes
-from cutline.core.errors import RecipeError
-from cutline.data import steps
-from cutline.data.prepare.manifest import manifest
-from cutline.data.prepare.prepare import Engine, prepare
-from cutline.data.settings import DataSettings, PrepareRecipe
-from cutline.run.run import log_counts
+import typer
+
+from cutline.cli.options import RecipeSet, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cutline.data.settings import DataSettings
 
 
-def run(
-    source: Path, out: Path, overrides: Sequence[str], only: Sequence[str] | None, retry: str, engine: str = "threads"
+def prepare(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="File or folder with the captioned images, or a recipe.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the prepared dataset.")],
+    overrides: RecipeSet = [],
+    steps: Annotated[
+        str, typer.Option(help="Only these steps of the recipe's [data.steps], separated by commas.")
+    ] = "",
+    retry: Annotated[str, typer.Option(metavar="failed", help="Download again what failed in an earlier run.")] = "",
+    engine: Annotated[str, typer.Option(help='"threads" on this machine, or "ray" on a cluster.')] = "threads",
 ) -> None:
-    """Prepares, and says what came of it.
+    """Turn captioned images of any format into a dataset that every verb reads.
 
-    Args:
-        source: the captioned images, or a recipe.
-        out: folder of the dataset.
-        only: names of the steps to take, of those that the recipe asks for; None for all.
-        retry: "failed" or "".
-        engine: "threads" or "ray".
-
-    Raises:
-        CutlineError: as ``prepare``.
+    The format of the source is detected. Where the detection fails, set data.format, data.images, data.columns.caption
+    or other keys of a recipe's [data] section with --set. A source may hold URLs instead of files: --set
+    data.steps.download={} downloads them.
     """
+    from typing import get_args
+
+    from cutline.cli.terminal import bar, say
+    from cutline.core import config
+    from cutline.core.errors import RecipeError
+    from cutline.data import steps as all_steps
+    from cutline.data.prepare.manifest import manifest
+    from cutline.data.prepare.prepare import Engine
+    from cutline.data.prepare.prepare import prepare as prepare_dataset
+    from cutline.data.settings import PrepareRecipe
+    from cutline.run.stages.prepare import describe
+
     if retry not in ("", "failed"):
-        raise RecipeError(f"--retry {retry} is not known.", "--retry failed fetches again what failed.")
+        raise RecipeError(f"--retry {retry} is unknown.", "--retry failed downloads again what failed.")
     if engine not in get_args(Engine):
-        raise RecipeError(f"--engine {engine} is not known.", f"Engines: {', '.join(get_args(Engine))}.")
-    table = recipes.read_toml(source) if source.suffix == ".toml" else {"data": {"source": str(source)}}
-    settings = recipes.parse({"data": table.get("data", {})}, PrepareRecipe, overrides, where=str(source)).data
-    if only is not None:
-        settings = _only(settings, only)
-        reads = any(steps.load(name).PHASE == "reading" for name in only)
-        if reads and all(steps.needs_no_image(name) for name in only):
+        raise RecipeError(f"--engine {engine} is unknown.", f"Engines: {', '.join(get_args(Engine))}.")
+    table = config.read_toml(source) if source.suffix == ".toml" else {"data": {"source": str(source)}}
+    settings = config.parse({"data": table.get("data", {})}, PrepareRecipe, overrides, where=str(source)).data
+    only = listed(steps)
+    if only:
+        settings = _with_steps(settings, only)
+        reads = any(all_steps.load(name).PHASE == "reading" for name in only)
+        if reads and all(all_steps.needs_no_image(name) for name in only):
             counts = manifest(settings, out / "manifest.jsonl")
-            say(f"manifest: {out / 'manifest.jsonl'} ({_told(counts[only[-1]])})")
+            say(f"manifest: {out / 'manifest.jsonl'} ({_counts(counts[only[-1]])})")
             return
     with bar("preparing") as progress:
-        report = prepare(settings, out, progress, retry_failed=retry == "failed", engine=cast(Engine, engine))
-    log_counts(report)
-    for name, counts in report.steps.items():
-        say(f"{name}: {_told(counts)}")
+        report = prepare_dataset(settings, out, progress, retry_failed=retry == "failed", engine=cast(Engine, engine))
+    for line in describe(report):
+        say(line)
+    for name, step_counts in report.steps.items():
+        say(f"{name}: {_counts(step_counts)}")
     say(f"dataset: {out}")
 
 
-def _only(settings: DataSettings, wanted: Sequence[str]) -> DataSettings:
+def _with_steps(settings: DataSettings, wanted: Sequence[str]) -> DataSettings:
+    """The settings with some of their steps only.
+
+    Raises:
+        RecipeError: a wanted step is not among them.
+    """
+    from cutline.core.errors import RecipeError
+
     chosen = settings.steps.chosen()
     for name in wanted:
         if name not in chosen:
@@ -61,9 +84,9 @@ def _only(settings: DataSettings, wanted: Sequence[str]) -> DataSettings:
     return settings.model_copy(update={"steps": settings.steps.only(wanted)})
 
 
-def _told(counts: Mapping[str, Any]) -> str:
-    """{"passed": 3, "source": {…}} → "3 passed, source: …"."""
+def _counts(counts: Mapping[str, Any]) -> str:
+    """``{"passed": 3, "source": {…}}`` → ``"3 passed, source: …"``."""
     return ", ".join(
-        f"{count:,} {reason}" if isinstance(count, int) else f"{reason}: {_told(count)}"
+        f"{count:,} {reason}" if isinstance(count, int) else f"{reason}: {_counts(count)}"
         for reason, count in counts.items()
     )

@@ -1,41 +1,50 @@
-"""``cutline score``: two files in, a table or JSON out."""
+"""``cutline score``: captions against references."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from cutline.cli.tables import scores_table
-from cutline.cli.terminal import bar, say
-from cutline.core.config import parse
-from cutline.metrics.evaluation import evaluate
-from cutline.metrics.files.predictions import read_predictions
-from cutline.metrics.files.references import read_references
-from cutline.metrics.settings import ScoreSettings
+import typer
+
+from cutline.cli.options import AllowMissing, ImageFolder, Json, Metrics, References, ReferenceSplit, ScoreSet, listed
 
 
-def run(
-    predictions: Path,
-    references: Path,
-    split: str | None,
-    metrics: Sequence[str] | None,
-    resamples: int,
-    allow_missing: bool,
-    as_json: bool,
-    out: Path | None,
-    changes: Sequence[str] = (),
-    images: Path | None = None,
+def score(
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="predictions.jsonl, COCO results JSON, CSV or TSV.")
+    ],
+    references: Annotated[Path, typer.Argument(metavar="REFERENCES", help=References)],
+    split: ReferenceSplit = "",
+    metrics: Metrics = "",
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples of the images; 0 computes no intervals.")
+    ] = 1000,
+    allow_missing: AllowMissing = False,
+    as_json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder that gets scores.json and per_image.jsonl.")
+    ] = None,
+    images: ImageFolder = None,
+    overrides: ScoreSet = [],
 ) -> None:
-    """Scores a file of predictions against a file of references, and prints the result on stdout."""
-    wanted = {"resamples": resamples} | ({"metrics": list(metrics)} if metrics is not None else {})
-    settings = parse(wanted, ScoreSettings, changes, where="cutline score")
-    made = read_predictions(predictions)
-    found = read_references(references, made, split, images)
+    """Score captions against references, with confidence intervals, metric signatures and baselines."""
+    from cutline.cli.tables import print_json, show_scores, show_warnings
+    from cutline.cli.terminal import bar, say
+    from cutline.core.config import parse
+    from cutline.metrics.evaluation import evaluate
+    from cutline.metrics.files.predictions import read_predictions
+    from cutline.metrics.files.references import read_references
+    from cutline.metrics.settings import ScoreSettings
+
+    chosen = {"metrics": listed(metrics)} if metrics else {}
+    settings = parse({"resamples": resamples} | chosen, ScoreSettings, overrides, where="cutline score")
+    captions = read_predictions(predictions)
+    found = read_references(references, captions, split or None, images)
     if found.note:
         say(found.note)
     evaluation = evaluate(
-        made,
+        captions,
         found.captions,
         training_captions=found.training,
         groups=found.groups or None,
@@ -49,10 +58,7 @@ def run(
     if out:
         evaluation.save(out)
     if as_json:
-        print(json.dumps(evaluation.to_json(), ensure_ascii=False, indent=2))
+        print_json(evaluation.to_json())
+        show_warnings(evaluation.warnings)
     else:
-        from rich.console import Console
-
-        Console().print(scores_table(evaluation))
-    for warning in evaluation.warnings:
-        say(f"warning: {warning}")
+        show_scores(evaluation)

@@ -1,40 +1,49 @@
-"""Tables of scores and comparisons, and the messages at the end of a run."""
+"""What several verbs print on stdout: JSON and tables of scores."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 from cutline.cli.terminal import say
-from cutline.core.records import ScoreInfo
-from cutline.core.run_folder import RunFolder
-from cutline.metrics.comparison import Comparison
-from cutline.metrics.evaluation import Evaluation
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
+    from cutline.core.records import ScoreInfo
+    from cutline.core.run_folder import RunFolder
+    from cutline.metrics.comparison import Comparison
+    from cutline.metrics.evaluation import Evaluation
 
-def show(evaluation: Evaluation | None, folder: Path, captioned: bool = True) -> bool:
-    """Prints a run's scores on stdout, and warnings and failed images on stderr.
 
-    Args:
-        captioned: whether this run captioned.
+def print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
 
-    Returns:
-        Whether every image that it captioned has a caption.
-    """
-    if evaluation is not None:
-        from rich.console import Console
 
-        Console().print(scores_table(evaluation))
-        for warning in evaluation.warnings:
-            say(f"warning: {warning}")
-    known = RunFolder(folder).stage("caption")
-    if captioned and known.get("failed"):
-        say(f"{known['failed']} of {known['images']} images have no caption; {folder}/predictions.jsonl says why")
-        return False
-    return True
+def show_scores(evaluation: Evaluation | None) -> None:
+    """A table of scores on stdout and warnings on stderr; nothing where nothing was scored."""
+    if evaluation is None:
+        return
+    from rich.console import Console
+
+    Console().print(scores_table(evaluation))
+    show_warnings(evaluation.warnings)
+
+
+def show_warnings(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        say(f"warning: {warning}")
+
+
+def all_captioned(folder: RunFolder) -> bool:
+    """Whether every image of a run has a caption; says how many have none."""
+    known = folder.stage("caption")
+    if not known.get("failed"):
+        return True
+    say(f"{known['failed']} of {known['images']} images have no caption; {folder / 'predictions.jsonl'} says why")
+    return False
 
 
 def scores_table(evaluation: Evaluation) -> Table:

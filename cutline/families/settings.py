@@ -137,3 +137,9 @@ class GenerateSettings(Section):
 
 #: Keys of [generate] that say which images, and how many at a time.
 _ASIDE = frozenset({"batch_size", "seed", "split"})
+
+
+class GenerateRecipe(Section):
+    """The part of a recipe that captioning with a checkpoint needs."""
+
+    generate: GenerateSettings

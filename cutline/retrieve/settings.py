@@ -19,3 +19,9 @@ class RetrieveSettings(Section):
     hits: int = Field(10, ge=0, description="candidates of each query that hits.jsonl names, besides the right ones")
     resamples: int = Field(1000, ge=0, description="bootstrap resamples of images for the intervals")
     text_batch_size: int = Field(256, ge=1, description="texts that are embedded at a time")
+
+
+class RetrieveRecipe(Section):
+    """The part of a recipe that an evaluation of a checkpoint needs."""
+
+    retrieve: RetrieveSettings

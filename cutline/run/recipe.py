@@ -1,4 +1,4 @@
-"""A recipe as a whole: every section, and where its run is kept."""
+"""The recipe: all its sections, and where its run is kept."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from cutline.train.settings import TrainSettings
 
 
 class Recipe(Section):
-    """One experiment."""
+    """Everything that a run does, section by section."""
 
-    about: str = Field("", description="what the experiment is, in a sentence or two; shown in the report")
-    seed: int = Field(0, ge=0, description="of new weights, of the order of training and of dropout")
+    about: str = Field("", description="what the run is about, in a sentence or two; shown in the report")
+    seed: int = Field(0, ge=0, description="seed for weights, shuffling and dropout")
     data: DataSettings
     model: ModelSettings
     train: TrainSettings | None = None
@@ -34,29 +34,29 @@ class Recipe(Section):
 
     @property
     def for_retrieval(self) -> bool:
-        """Whether it ends with recall instead of captions: it trains for that, or trains nothing and says
-        ``[retrieve]``."""
+        """Whether the run ends with recall instead of captions: it trains for retrieval, or trains nothing and has a
+        section ``[retrieve]``."""
         return self.train.retrieval is not None if self.train else self.retrieve is not None
 
     @model_validator(mode="after")
-    def _has_context(self) -> Recipe:
+    def _prompt_has_context(self) -> Recipe:
         if self.ablation and self.model.prompt is not None and "{context}" not in self.model.prompt:
-            raise ValueError("[ablation] asks what context is worth, and [model] prompt has no {context}")
+            raise ValueError("[ablation] measures what context is worth, but [model] prompt has no {context}")
         return self
 
     @model_validator(mode="after")
-    def _nothing_quantised_is_trained(self) -> Recipe:
+    def _quantised_parts_are_not_trained(self) -> Recipe:
         policy = self.train.parts.get("text", "full") if self.train else "frozen"
         if self.model.quantize in ("nf4", "int8") and policy not in ("frozen", "lora"):
             raise ValueError(
-                f'[train.parts] text = "{policy}", but [model] quantize = "{self.model.quantize}": what is quantised '
-                'stays frozen or has adapters; say "frozen" or "lora"'
+                f'[train.parts] text = "{policy}", but [model] quantize = "{self.model.quantize}": a quantised '
+                'part can only be "frozen" or "lora"'
             )
         return self
 
 
 def default_folder(recipe: str | Path, tiny: bool) -> Path:
-    """``runs/<the recipe's name>``; a recipe that is a run's own leads back to that run."""
+    """``runs/<name of the recipe>``; for the ``recipe.toml`` in a run folder, that folder."""
     path = Path(recipe)
     if path.name == "recipe.toml" and (path.parent / "run.json").exists():
         return path.parent
@@ -64,13 +64,13 @@ def default_folder(recipe: str | Path, tiny: bool) -> Path:
     return Path("runs") / (f"{name}-tiny" if tiny else name)
 
 
-def with_kept(recipe: Recipe) -> Recipe:
-    """The recipe, with what the checkpoint that it opens keeps of generation where the recipe says nothing."""
+def with_saved_generation(recipe: Recipe) -> Recipe:
+    """A recipe without training, with the generation settings that its checkpoint saves where it has none itself."""
     checkpoint = recipe.model.checkpoint
     if recipe.train or checkpoint is None:
         return recipe
-    place = Path(checkpoint) / "cutline.json"
-    kept = json.loads(place.read_text(encoding="utf-8")).get("generate") if place.is_file() else None
-    if not kept:
+    path = Path(checkpoint) / "cutline.json"
+    saved = json.loads(path.read_text(encoding="utf-8")).get("generate") if path.is_file() else None
+    if not saved:
         return recipe
-    return recipe.model_copy(update={"generate": recipe.generate.over(GenerateSettings(**kept))})
+    return recipe.model_copy(update={"generate": recipe.generate.over(GenerateSettings(**saved))})

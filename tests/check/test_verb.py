@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cutline.check import probes
-from cutline.cli import check as check_verb
 from cutline.cli import main as cli
+from cutline.cli.check import probe
 from cutline.core import config as recipe
 from cutline.families.base import Family
 from cutline.run import run
@@ -23,13 +23,12 @@ OTHER = pytest.param(ROOT / "recipes/goodnews-blip2.toml", ["variant=8x24GB"], i
 
 
 @pytest.mark.parametrize(("path", "changes"), [*AS_THEY_ARE, OTHER])
-def test_every_recipe_is_sound_in_miniature(path, changes, tmp_path, monkeypatch, capsys):
+def test_every_recipe_is_sound_in_miniature(path, changes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rehearsed = run.Run(recipe.load(path, run.Recipe, changes), tmp_path / "run", tiny=True)
-    assert check_verb.run(rehearsed, [], as_json=True, debug=True)
-    found = json.loads(capsys.readouterr().out)
+    _, found = probe(rehearsed, debug=True)
     assert found["passed"]
-    assert {probe["probe"] for probe in found["probes"]} == set(probes.names())
+    assert {one["probe"] for one in found["probes"]} == set(probes.names())
     assert json.loads((tmp_path / "run/check.json").read_text()) == found
     assert not (tmp_path / "run/check").exists()
     assert not (tmp_path / "run/train").exists()

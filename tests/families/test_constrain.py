@@ -85,7 +85,8 @@ def test_impossible_bounds_are_an_error():
 
 
 def test_what_a_checkpoint_keeps_is_used_where_a_recipe_says_nothing(tmp_path, messages):
-    from cutline.run.run import Recipe, Run, with_kept
+    from cutline.run.recipe import Recipe, with_saved_generation
+    from cutline.run.run import Run
 
     family = find("vision_encoder_decoder").tiny(CAPTIONS)
     family.generation = GenerateSettings(max_new_tokens=9, no_repeat_ngram_size=3, min_words=2, batch_size=5)
@@ -98,7 +99,7 @@ def test_what_a_checkpoint_keeps_is_used_where_a_recipe_says_nothing(tmp_path, m
         "model": {"checkpoint": str(tmp_path / "model"), "device": "cpu"},
         "generate": {"max_new_tokens": 7, "batch_size": 2},
     }
-    recipe = with_kept(parse(table, Recipe))
+    recipe = with_saved_generation(parse(table, Recipe))
     assert (recipe.generate.max_new_tokens, recipe.generate.no_repeat_ngram_size, recipe.generate.min_words) == (
         7,
         3,
@@ -111,7 +112,7 @@ def test_what_a_checkpoint_keeps_is_used_where_a_recipe_says_nothing(tmp_path, m
     # the run's own recipe, with everything written out, means the same
     from cutline.core.config import load
 
-    assert with_kept(load(tmp_path / "run/recipe.toml", Recipe)).generate == recipe.generate
+    assert with_saved_generation(load(tmp_path / "run/recipe.toml", Recipe)).generate == recipe.generate
 
 
 def test_another_prompt_than_the_trained_one_is_said(tmp_path, messages):

@@ -221,22 +221,30 @@ def test_a_recipe_says_how_metrics_are_set() -> None:
 
 
 def test_at_the_command_line(images, tmp_path, capsys) -> None:
-    from cutline.cli import compare as compare_verb
-    from cutline.cli import score as score_verb
+    from cutline.cli.compare import compare as compare_verb
+    from cutline.cli.score import score as score_verb
 
     made, references = tmp_path / "predictions.json", tmp_path / "references.json"
     made.write_text(json.dumps({f"{name}.png": text for name, text in PREDICTIONS.items()}))
     references.write_text(json.dumps({f"{name}.png": texts for name, texts in REFERENCES.items()}))
     folder = Path(images["0"]).parent
     changes = ["clipscore.model=tiny", "seed=3"]
-    chosen = ["clipscore", "length"]
-    score_verb.run(made, references, None, chosen, 10, False, True, None, changes=changes, images=folder)
+    chosen = "clipscore,length"
+    score_verb(made, references, metrics=chosen, resamples=10, as_json=True, images=folder, overrides=changes)
     found = {row["metric"]: row for row in json.loads(capsys.readouterr().out)["scores"]}
     assert found["clipscore"]["value"] > 0
     other = tmp_path / "other.json"
     other.write_text(json.dumps({f"{name}.png": "a dog" for name in PREDICTIONS}))
-    compare_verb.run(
-        [made, other], references, None, chosen, 20, "clipscore", True, changes=changes, images=folder, most=1
+    compare_verb(
+        [made, other],
+        references,
+        metrics=chosen,
+        resamples=20,
+        by="clipscore",
+        most=1,
+        as_json=True,
+        images=folder,
+        overrides=changes,
     )
     compared = json.loads(capsys.readouterr().out)
     assert {row["metric"] for row in compared["differences"]} >= {"clipscore", "refclipscore"}

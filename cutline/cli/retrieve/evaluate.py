@@ -1,46 +1,122 @@
-"""``cutline retrieve evaluate``: which model, which images, which folder, and the table at the end."""
+"""``cutline retrieve evaluate``: recall of a model on a dataset."""
 
 from __future__ import annotations
 
-import json as standard_json
-import re
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
-from rich.console import Console
+import typer
 
-from cutline.cli.tables import scores_table
-from cutline.cli.terminal import bar, say
-from cutline.core import config as recipes
-from cutline.core.config import parse
-from cutline.core.errors import CutlineError, RecipeError
-from cutline.core.fingerprint import checkpoint_fingerprint
-from cutline.core.verbosity import quiet_libraries
-from cutline.data.dataset import Dataset
-from cutline.families.base import Family
-from cutline.families.common.retrieval import RetrievalFamily
-from cutline.families.open import open_checkpoint, open_family, spare_threads
-from cutline.metrics.evaluation import Evaluation
-from cutline.retrieve.evaluate import evaluate, forget
-from cutline.retrieve.settings import RetrieveSettings
-from cutline.run import run as runs
+from cutline.cli.options import Device, ExactDtype, Json, Overwrite, RecipeSet, Tiny
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from cutline.data.dataset import Dataset
+    from cutline.families.base import Family
+    from cutline.families.common.retrieval import RetrievalFamily
+    from cutline.metrics.evaluation import Evaluation
+    from cutline.retrieve.settings import RetrieveSettings
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is to be evaluated. ``load`` opens the model in a dtype; ``name`` says what it is in the note."""
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A checkpoint folder or hub name, a run folder, or a recipe.")
+    ],
+    dataset: Annotated[
+        str, typer.Argument(metavar="[DATASET]", help="A prepared dataset; by default that of the recipe or run.")
+    ] = "",
+    split: Annotated[str, typer.Option(help="Split of the dataset; the recipe's by default, else test or val.")] = "",
+    k_test: Annotated[int | None, typer.Option(min=1, help="Candidates for the matching head; 128.")] = None,
+    match: Annotated[
+        bool | None, typer.Option("--match/--no-match", help="Rank again with the matching head, if there is one.")
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="In half precision: also compute in float32 what could change a rank."),
+    ] = False,
+    hits: Annotated[int | None, typer.Option(min=0, help="Candidates of each query to list in hits.jsonl; 10.")] = None,
+    resamples: Annotated[int | None, typer.Option(min=0, help="Bootstrap resamples for the intervals; 1000.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results.")] = None,
+    overrides: RecipeSet = [],
+    tiny: Tiny = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    device: Device = "auto",
+    dtype: ExactDtype = "float32",
+) -> None:
+    """Evaluate image–text retrieval in both directions.
 
-    load: Any
+    Recall at 1, 5 and 10, mean and median rank of image → text (tr) and text → image (ir), with 95 % intervals over
+    images. Interrupted at any moment, the same command resumes. Exit code 1 when images could not be opened.
+    """
+    import time
+
+    from cutline.cli.terminal import bar, say
+    from cutline.retrieve.evaluate import evaluate as evaluate_retrieval
+    from cutline.retrieve.evaluate import forget
+
+    options = {
+        "split": split or None,
+        "k_test": k_test,
+        "match": match,
+        "verify": verify or None,
+        "hits": hits,
+        "resamples": resamples,
+    }
+    changes = {key: value for key, value in options.items() if value is not None}
+    subject = _subject(model, dataset, out, changes, overrides, tiny=tiny, device=device)
+    settings = subject.settings
+    if settings.verify and dtype == "float32":
+        say("--verify has no effect in float32")
+    chosen = subject.dataset.default_split() if settings.split == "auto" else settings.split
+    data = subject.dataset.split(chosen) if chosen else subject.dataset
+    if overwrite:
+        forget(subject.folder)
+    family = _open(subject, dtype)
+    exact = _open(subject, "float32") if settings.verify and dtype != "float32" else None
+    made_by = {
+        "model": subject.name,
+        "dtype": dtype,
+        "data": data.fingerprint,
+        "split": chosen,
+        "k_test": settings.k_test,
+        "match": settings.match,
+        "verify": exact is not None,
+    }
+    start = time.monotonic()
+    found = evaluate_retrieval(family, list(data), settings, subject.folder, made_by, exact, bar)
+    _show(found, chosen, as_json)
+    say(f"{subject.folder}/scores.json, hits.jsonl; {time.monotonic() - start:.0f} s")
+    if found.counts["failed"]:
+        raise typer.Exit(1)
+
+
+class _Subject(NamedTuple):
+    """What is evaluated, and how.
+
+    Attributes:
+        load: opens the model in a dtype.
+        name: identifies the model in the note on what made the results.
+    """
+
+    load: Callable[[str], Family]
     name: str
     dataset: Dataset
     settings: RetrieveSettings
     folder: Path
 
 
-def run(
+def _open(subject: _Subject, dtype: str) -> RetrievalFamily:
+    from cutline.families.open import spare_threads
+
+    family = subject.load(dtype)
+    family.needs("embed")
+    spare_threads(family)
+    return cast("RetrievalFamily", family)
+
+
+def _subject(
     model: str,
     dataset: str,
     out: Path | None,
@@ -48,128 +124,125 @@ def run(
     overrides: Sequence[str],
     *,
     tiny: bool,
-    overwrite: bool,
-    json: bool,
     device: str,
-    dtype: str,
-) -> int:
-    """Evaluates, prints, and returns how many images could not be opened."""
-    quiet_libraries()
+) -> _Subject:
+    """What the arguments stand for.
+
+    Raises:
+        CutlineError: options that the model doesn't go with.
+    """
     if model.endswith(".toml"):
-        subject = _of_recipe(model, dataset, out, changes, overrides, tiny=tiny, device=device)
-    else:
-        subject = _of_checkpoint(model, dataset, out, changes, overrides, tiny=tiny, device=device)
-    settings = subject.settings
-    if settings.verify and dtype == "float32":
-        say("--verify changes nothing in float32")
-    split = subject.dataset.default_split() if settings.split == "auto" else settings.split
-    data = subject.dataset.split(split) if split else subject.dataset
-    if overwrite:
-        forget(subject.folder)
-    family = as_retrieval(subject.load(dtype))
-    spare_threads(family)
-    exact = as_retrieval(subject.load("float32")) if settings.verify and dtype != "float32" else None
-    made_by = {
-        "model": subject.name, "dtype": dtype, "data": data.fingerprint, "split": split,
-        "k_test": settings.k_test, "match": settings.match, "verify": exact is not None,
-    }  # fmt: skip
-    begun = time.monotonic()
-    found = evaluate(family, list(data), settings, subject.folder, made_by, exact, bar)
-    _show(found, split, json)
-    say(f"{subject.folder}/scores.json, hits.jsonl; {time.monotonic() - begun:.0f} s")
-    return found.counts["failed"]
+        return _recipe_subject(Path(model), dataset, out, changes, overrides, tiny=tiny, device=device)
+    if (Path(model) / "recipe.toml").is_file():
+        return _recipe_subject(Path(model) / "recipe.toml", dataset, out, changes, overrides, tiny=tiny, device=device)
+    return _checkpoint_subject(model, dataset, out, changes, overrides, tiny=tiny, device=device)
 
 
-def as_retrieval(family: Family) -> RetrievalFamily:
-    """The family, if it embeds."""
-    family.needs("embed")
-    return cast("RetrievalFamily", family)
+def _checkpoint_subject(
+    model: str,
+    dataset: str,
+    out: Path | None,
+    changes: Mapping[str, Any],
+    overrides: Sequence[str],
+    *,
+    tiny: bool,
+    device: str,
+) -> _Subject:
+    import re
 
+    from cutline.core.config import parse
+    from cutline.core.errors import CutlineError
+    from cutline.core.fingerprint import checkpoint_fingerprint
+    from cutline.data.dataset import Dataset
+    from cutline.families.open import open_checkpoint
+    from cutline.retrieve.settings import RetrieveRecipe
 
-def _of_checkpoint(
-    model: str, dataset: str, out: Path | None, changes: Mapping[str, Any], overrides: Sequence[str],
-    *, tiny: bool, device: str,
-) -> Subject:  # fmt: skip
-    folder = Path(model)
-    if (folder / "recipe.toml").is_file():
-        return _of_recipe(model, dataset, out, changes, overrides, tiny=tiny, device=device)
     if tiny:
-        raise CutlineError("--tiny rehearses a recipe.", "Give a recipe, or leave --tiny out.")
+        raise CutlineError("--tiny rehearses a recipe, not a checkpoint.", "Give a recipe, or leave --tiny out.")
     if not dataset:
-        raise CutlineError(f"{model} doesn't say on which images.", "Give a prepared dataset behind it.")
+        raise CutlineError(f"{model} is a checkpoint without a dataset.", "Give a prepared dataset after it.")
     named = [f"retrieve.{text.removeprefix('retrieve.')}" for text in overrides]
-    settings = parse({"retrieve": dict(changes)}, Section, named, where="--set").retrieve
-    place = out or Path("runs") / re.sub(r"[^\w.-]+", "-", f"retrieve-{folder.name}-{Path(dataset).name}")
-    return Subject(
-        lambda dtype: open_checkpoint(model, dtype, device, task="embed"),
+    settings = parse({"retrieve": dict(changes)}, RetrieveRecipe, named, where="--set").retrieve
+    name = re.sub(r"[^\w.-]+", "-", f"retrieve-{Path(model).name}-{Path(dataset).name}")
+    return _Subject(
+        lambda dtype: open_checkpoint(model, cast(Any, dtype), device, task="embed"),
         checkpoint_fingerprint(model),
         Dataset.open(dataset),
         settings,
-        place,
+        out or Path("runs") / name,
     )
 
 
-class Section(recipes.Section):
-    retrieve: RetrieveSettings
+def _recipe_subject(
+    path: Path,
+    dataset: str,
+    out: Path | None,
+    changes: Mapping[str, Any],
+    overrides: Sequence[str],
+    *,
+    tiny: bool,
+    device: str,
+) -> _Subject:
+    """A recipe's model on its data: what it trained if it trains, else its checkpoint."""
+    from cutline.cli.terminal import bar
+    from cutline.core.errors import RecipeError
+    from cutline.core.fingerprint import checkpoint_fingerprint
+    from cutline.data.dataset import Dataset
+    from cutline.families.open import open_checkpoint, open_family
+    from cutline.retrieve.settings import RetrieveSettings
+    from cutline.run.run import open_run
 
-
-def _of_recipe(
-    model: str, dataset: str, out: Path | None, changes: Mapping[str, Any], overrides: Sequence[str],
-    *, tiny: bool, device: str,
-) -> Subject:  # fmt: skip
-    """A recipe's model on its data: what it trained where it trains, else what it opens."""
-    path = Path(model) if model.endswith(".toml") else Path(model) / "recipe.toml"
-    recipe = recipes.load(path, runs.Recipe, overrides)
-    place = runs.default_folder(path, tiny)
-    whole = runs.Run(recipe, place, tiny=tiny, bars=bar)
-    settings = (whole.recipe.retrieve or RetrieveSettings()).model_copy(update=dict(changes))
+    run = open_run(path, None, overrides, tiny=tiny, bars=bar)
+    recipe, folder = run.recipe, run.folder.path
+    settings = (recipe.retrieve or RetrieveSettings()).model_copy(update=dict(changes))
     if not dataset:
-        whole(("prepare", "bootstrap"))
-    data = Dataset.open(dataset) if dataset else whole.dataset()
-    trained = place / "model" if (place / "model").is_dir() else None
+        run(("prepare", "bootstrap"))
+    data = Dataset.open(dataset) if dataset else run.dataset()
+    trained = folder / "model" if (folder / "model").is_dir() else None
     if recipe.train and trained is None:
         raise RecipeError(
-            f"{path} trains, and {place} holds no finished training.", f"Train first: cutline train {path}"
+            f"{path} trains a model, and {folder} holds no finished training.", f"Train first: cutline train {path}"
         )
 
     def load(dtype: str) -> Family:
         if trained:
             return open_checkpoint(trained, cast(Any, dtype), device, task="embed")
-        changed = whole.recipe.model.model_copy(update={"dtype": dtype, "device": device})
-        captions = [text for texts in data.column("captions") for text in texts] if tiny else []
-        return open_family(
-            changed, captions, tiny=tiny, seed=recipe.seed, task=_task(settings), place=place / "miniature"
-        )
+        changed = recipe.model.model_copy(update={"dtype": dtype, "device": device})
+        captions = [text for texts in data.column("captions") for text in texts] if run.tiny else []
+        task = "match" if settings.match else "embed"
+        return open_family(changed, captions, tiny=run.tiny, seed=recipe.seed, task=task, place=folder / "miniature")
 
     name = (
-        checkpoint_fingerprint(str(trained))
-        if trained
-        else f"{whole.recipe.model.checkpoint}{' (tiny)' if tiny else ''}"
+        checkpoint_fingerprint(str(trained)) if trained else f"{recipe.model.checkpoint}{' (tiny)' if run.tiny else ''}"
     )
-    return Subject(load, name, data, settings, out or place / "retrieve")
+    return _Subject(load, name, data, settings, out or folder / "retrieve")
 
 
-def _task(settings: RetrieveSettings) -> str:
-    return "match" if settings.match else "embed"
+#: Count of an evaluation → what it says.
+_COUNTS = {
+    "failed": "images could not be opened; their queries count as misses",
+    "captions_of_several_images": "captions belong to several images; only their own image counts as right",
+    "pictures_that_come_again": "images occur more than once; only the own one counts as right",
+    "tr_ranks_that_hang_on_ties": "image queries have tied scores; ties are counted as wrong",
+    "ir_ranks_that_hang_on_ties": "caption queries have tied scores; ties are counted as wrong",
+    "pairs_computed_in_float32_too": "pairs were also computed in float32",
+}
 
 
-def _show(found: Evaluation, split: str, json: bool) -> None:
-    if json:
-        print(standard_json.dumps(found.to_json(), indent=2))
+def _show(found: Evaluation, split: str, as_json: bool) -> None:
+    from rich.console import Console
+
+    from cutline.cli.tables import print_json, scores_table
+    from cutline.cli.terminal import say
+
+    if as_json:
+        print_json(found.to_json())
     else:
         Console().print(scores_table(found))
     counts = found.counts
     say(f"{counts['images']:,} images{f' of {split}' if split else ''}, {counts['captions']:,} captions")
     for direction, note in found.notes.items():
         say(f"{direction}: {note}")
-    words = {
-        "failed": "images could not be opened; their queries count as misses",
-        "captions_of_several_images": "captions are written for several images; only their own counts as right",
-        "pictures_that_come_again": "images are another one's picture again; only the own one counts as right",
-        "tr_ranks_that_hang_on_ties": "images' ranks hang on ties, which count against",
-        "ir_ranks_that_hang_on_ties": "captions' ranks hang on ties, which count against",
-        "pairs_computed_in_float32_too": "pairs were computed in float32, too",
-    }
-    for name, text in words.items():
+    for name, text in _COUNTS.items():
         if counts.get(name):
             say(f"{counts[name]:,} {text}")

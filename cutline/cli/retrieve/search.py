@@ -1,75 +1,92 @@
-"""``cutline retrieve index`` and ``search``: what they open, print and write."""
+"""``cutline retrieve search``: searches an index, and prints what it finds or writes a page about it."""
 
 from __future__ import annotations
 
-import json as standard_json
-import os
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import typer
 
-from cutline.cli.terminal import bar, say
-from cutline.core.errors import CutlineError
-from cutline.core.fingerprint import checkpoint_fingerprint
-from cutline.core.jsonl import dumps
-from cutline.core.short_ids import short_names
-from cutline.core.verbosity import quiet_libraries
-from cutline.data.dataset import Dataset
-from cutline.families.common.retrieval import RetrievalFamily
-from cutline.families.open import open_checkpoint, spare_threads
-from cutline.retrieve.approximate import FEW, RECALL
-from cutline.retrieve.index import Condition, Index, Kind, update
-from cutline.retrieve.search import Found, search
+from cutline.cli.options import Device
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from cutline.families.common.retrieval import RetrievalFamily
+    from cutline.retrieve.index import Index, Kind
+    from cutline.retrieve.search import Found
 
 
-def make(model: str, dataset: str, out: Path, split: str, *, prune: bool, approximate: bool | None, device: str) -> int:
-    """Indexes a dataset; returns how many images could not be opened."""
-    quiet_libraries()
-    data = Dataset.open(dataset)
-    samples = list(data.split(split) if split else data)
-    family = _opened(model, device)
-    name = os.path.abspath(model) if Path(model).is_dir() else model  # an index is searched from anywhere
-    begun = time.monotonic()
-    with bar("embedding") as progress:
-        change = update(
-            out,
-            family,
-            checkpoint_fingerprint(model),
-            name,
-            samples,
-            prune=prune,
-            approximate=approximate,
-            progress=progress,
-        )
-    for name, problem in change.failed.items():
-        say(f"left out: {name}: {problem}")
-    facts = Index.open(out).facts
-    say(f"{change.added:,} added, {change.removed:,} removed or replaced, {change.kept:,} kept; "
-        f"{time.monotonic() - begun:.0f} s")  # fmt: skip
-    say(f"index: {out} ({facts['images']:,} images, {facts['texts']:,} captions)")
-    if "approximate" in facts and not facts["approximate"]:
-        say(f"no approximate structure: up to {FEW:,} images, or captions, are as fast scanned")
-    for kind, about in facts.get("approximate", {}).items():
-        say(
-            f"{'images' if kind == 'image' else 'captions'}: approximate search of {about['probes']:,} of "
-            f"{about['lists']:,} lists finds {about['recall']:.3f} of the ten nearest; search --exact finds all"
-        )
-        if about["recall"] < RECALL:
-            say(f"that is less than {RECALL}: --no-approximate scans instead")
-    return len(change.failed)
+def search(
+    place: Annotated[str, typer.Argument(metavar="INDEX", help="Folder that cutline retrieve index made.")],
+    text: Annotated[str, typer.Argument(metavar="[TEXT]", help="What the images should show.")] = "",
+    image: Annotated[str, typer.Option(help="An image to search by instead of a text.")] = "",
+    kind: Annotated[str, typer.Option("--for", metavar="images|texts", help="What to search for.")] = "images",
+    k: Annotated[int, typer.Option("-k", min=1, help="How many to find.")] = 10,
+    filters: Annotated[
+        list[str],
+        typer.Option("--filter", metavar="FIELD=VALUE", help="Also != >= <= ~ (contains); can be repeated."),
+    ] = [],
+    rerank: Annotated[
+        int, typer.Option(min=0, help="Rank this many of the nearest again with the matching head; 0: none.")
+    ] = 0,
+    exact: Annotated[bool, typer.Option("--exact", help="Scan exactly even where the index is approximate.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of a table.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with pictures.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Search an index: images by a text, images or captions by an image."""
+    from cutline.cli.terminal import say
+    from cutline.core.errors import CutlineError
+    from cutline.core.fingerprint import checkpoint_fingerprint
+    from cutline.core.jsonl import dumps
+    from cutline.families.open import open_checkpoint, spare_threads
+    from cutline.retrieve.index import Condition, Index
+    from cutline.retrieve.search import search as search_index
 
-
-def find(
-    place: str, text: str, image: str, kind: str, k: int, filters: Sequence[str], rerank: int,
-    *, exact: bool, json: bool, html: Path | None, device: str,
-) -> None:  # fmt: skip
-    """Searches and prints, or writes a page."""
     text = text.strip()
+    _check(text, image, kind, rerank, html)
+    conditions = [Condition(condition) for condition in filters]
+    index = Index.open(place)
+    checkpoint = index.facts["checkpoint"]
+    family = open_checkpoint(checkpoint, "float32", device, task="embed")
+    spare_threads(family)
+    if checkpoint_fingerprint(checkpoint) != index.facts["made_by"]:
+        raise CutlineError(
+            f"The checkpoint {checkpoint} has changed since the index {place} was built.", "Index the dataset again."
+        )
+    query: dict[str, Any] = {
+        "text": text,
+        "image": image,
+        "kind": cast("Kind", "image" if kind == "images" else "text"),
+        "conditions": conditions,
+    }
+    found = search_index(index, cast("RetrievalFamily", family), k=k, rerank=rerank, exact=exact, **query)
+    if not found:
+        say("nothing meets these conditions")
+    if html:
+        from cutline.report import search_page  # loads the templates, which a search on the terminal doesn't need
+
+        search_page.write(html, index, found, rerank=rerank, **query)
+        say(f"page: {html}")
+    elif as_json:
+        for hit in found:
+            print(dumps(_to_json(index, hit)))
+    elif found:
+        from rich.console import Console
+
+        Console().print(_table(index, found))
+
+
+def _check(text: str, image: str, kind: str, rerank: int, html: Path | None) -> None:
+    """
+    Raises:
+        CutlineError: options that don't go together.
+    """
+    from cutline.core.errors import CutlineError
+
     if not text and not image:
         raise CutlineError("A search needs a text or an image.", "Give a TEXT, or --image FILE.")
     if text and image:
@@ -77,46 +94,22 @@ def find(
     if kind not in ("images", "texts"):
         raise CutlineError(f"There are no {kind!r} in an index.", "--for images or texts.")
     if text and kind == "texts":
-        raise CutlineError("A text is looked for among images.", "Give --image FILE with --for texts.")
+        raise CutlineError("A text finds images, not texts.", "Give --image FILE with --for texts.")
     if rerank and image and kind == "images":
-        raise CutlineError("The matching head reads a text and an image.", "Leave --rerank out between images.")
+        raise CutlineError(
+            "The matching head compares a text with an image, not two images.", "Leave --rerank out between images."
+        )
     if html and html.is_dir():
         raise CutlineError(f"{html} is a folder.", f"Give the page a name: --html {html / 'found.html'}")
-    conditions = [Condition(one) for one in filters]
-    index = Index.open(place)
-    quiet_libraries()
-    family = _opened(index.facts["checkpoint"], device)
-    if checkpoint_fingerprint(index.facts["checkpoint"]) != index.facts["made_by"]:
-        raise CutlineError(
-            f"{index.facts['checkpoint']} is not what {place} was made with any more.", "Index the dataset again."
-        )
-    what: Kind = "image" if kind == "images" else "text"
-    found = search(
-        index, family, text=text, image=image, kind=what, k=k, conditions=conditions, rerank=rerank, exact=exact
-    )
-    if not found:
-        say("nothing meets these conditions")
-    if html:
-        asked: dict[str, Any] = {"text": text, "image": image, "kind": what, "conditions": conditions}
-        from cutline.report import search_page  # loads the templates, which a search on the terminal doesn't need
-
-        search_page.write(html, index, found, rerank=rerank, **asked)
-        say(f"page: {html}")
-    elif json:
-        for one in found:
-            print(dumps(_line(index, one)))
-    elif found:
-        Console().print(_table(index, found))
-
-
-def _opened(model: str, device: str) -> RetrievalFamily:
-    family = open_checkpoint(model, "float32", device, task="embed")
-    spare_threads(family)
-    return cast("RetrievalFamily", family)
 
 
 def _table(index: Index, found: Sequence[Found]) -> Table:
     """With columns only for what differs: no matching logits and no splits where there are none."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from cutline.core.short_ids import short_names
+
     items = [index.item(one.row) for one in found]
     matched, divided = any(one.hit.itm is not None for one in found), any(item["split"] for item in items)
     table = Table()
@@ -134,16 +127,16 @@ def _table(index: Index, found: Sequence[Found]) -> Table:
     return table
 
 
-def _line(index: Index, one: Found) -> dict[str, Any]:
+def _to_json(index: Index, one: Found) -> dict[str, Any]:
     """All that is known of an item, for programs."""
+    import json
+
     item = index.item(one.row)
-    text = one.captions[0] if one.captions else ""
-    about = standard_json.loads(item["about"])
-    told = {
+    return {
+        **one.hit.to_json(),
         "image": item["image"],
-        "text": text,
+        "text": one.captions[0] if one.captions else "",
         "captions": list(one.captions),
         "split": item["split"],
-        "about": about,
+        "about": json.loads(item["about"]),
     }
-    return {**one.hit.to_json(), **told}

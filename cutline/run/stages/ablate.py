@@ -1,90 +1,123 @@
-"""The ablation as a stage of a run: its files in ``ablation/``, its marker, and going on after a kill."""
+"""ablate: captions under other contexts show what the context is worth."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from cutline.ablation import ablate as ablation
-from cutline.ablation.contexts import named, stepped
-from cutline.ablation.settings import AblationSettings
-from cutline.caption import files as caption_files
 from cutline.core.fingerprint import fingerprint
-from cutline.core.progress import Bars, silent
-from cutline.core.records import Sample
-from cutline.core.run_folder import RunFolder
-from cutline.data.context.named_entities import Recogniser
-from cutline.data.inspect.contexts import Contexts, Names, names_in
-from cutline.data.steps.context import Settings as ContextSettings
-from cutline.families.base import Family
-from cutline.families.settings import GenerateSettings
-from cutline.metrics.settings import ScoreSettings
+from cutline.run.stage import Stage
+from cutline.run.stages.caption import PREDICTIONS, Caption
+
+if TYPE_CHECKING:
+    from cutline.ablation.settings import AblationSettings
+    from cutline.data.inspect.contexts import Names
+    from cutline.metrics.evaluation import Evaluation
+    from cutline.run.context import RunContext
+    from cutline.run.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
-
-#: Where the captions and the result are, in the run folder.
+#: Folder of the captions and the result in a run.
 FOLDER = "ablation"
 
 
-def ablate(
-    folder: RunFolder,
-    samples: Sequence[Sample],
-    captions: str,
-    open_family: Callable[[], Family],
-    settings: AblationSettings,
-    generate: GenerateSettings,
-    score: ScoreSettings,
-    step: ContextSettings | None = None,
-    bars: Bars = silent,
-) -> None:
-    """Captions under the conditions, scores, tests, and writes ``ablation/ablation.json``.
+class AblationCaptions(Stage):
+    """Leaves ``ablation/<condition>.jsonl``. It is a part of the stage ablate: other [score] settings keep it."""
 
-    Args:
-        folder: of a run whose captions are finished.
-        samples: of the split that was captioned.
-        captions: fingerprint of the run's captions.
-        open_family: opens what made them.
-        step: what the dataset's context was made by; the oracle's is then made the same way.
-        bars: shows the progress.
+    name = "ablate-captions"
+    outputs = (FOLDER,)
 
-    Raises:
-        CutlineError: there is no context, or no place for it in the prompt.
-    """
-    made_from = fingerprint(captions, settings.model_dump(mode="json"), step and step.model_dump(mode="json"))
-    judged_from = fingerprint(made_from, score.model_dump())
-    if folder.is_finished("ablate", judged_from):
-        logger.info("ablate: finished before")
-        return
-    begun = time.monotonic()
-    ablation.refuse_samples(samples)
-    scored = [sample for sample in samples if sample.captions]
-    names, named_by = _names(settings)
-    if not folder.is_finished("ablate-captions", made_from):
-        family = open_family()
-        ablation.refuse_prompt(family.prompt)
-        if moved := folder.begin("ablate-captions", made_from, (FOLDER,)):
-            logger.info(f"ablate: the recipe or the data changed; what it had made before is now in {moved}")
-        oracle = stepped(step) if step else named(names)
-        with bars("captioning with other contexts") as progress:
-            ablation.caption_all(
-                family, samples, settings, generate, oracle, folder / FOLDER, made_from, score.seed, progress
+    def needs(self, recipe: Recipe) -> Sequence[Stage]:
+        return (Caption(),)
+
+    def made_from(self, context: RunContext) -> str:
+        step = _context_step(context)
+        return fingerprint(
+            context.captions_fingerprint(),
+            _settings(context).model_dump(mode="json"),
+            step and step.model_dump(mode="json"),
+        )
+
+    def work(self, context: RunContext) -> Mapping[str, Any]:
+        from cutline.ablation import ablate
+        from cutline.ablation.contexts import named, stepped
+
+        settings, step = _settings(context), _context_step(context)
+        samples = list(context.dataset().split(context.split))
+        ablate.refuse_samples(samples)
+        family = context.open_captioner()
+        ablate.refuse_prompt(family.prompt)
+        # the oracle's context is made as the dataset's is
+        oracle = stepped(step) if step else named(_names(settings)[0])
+        with context.bars("captioning with other contexts") as progress:
+            ablate.caption_all(
+                family,
+                samples,
+                settings,
+                context.recipe.generate,
+                oracle,
+                context.folder / FOLDER,
+                self.made_from(context),
+                context.recipe.score.seed,
+                progress,
             )
-        folder.finish("ablate-captions", time.monotonic() - begun)
-    begun = time.monotonic()
-    folder.begin("ablate", judged_from, ())
-    conditions = {ablation.WITH: caption_files.read(folder / "predictions.jsonl")}
-    conditions |= {name: caption_files.read(folder / f"{FOLDER}/{name}.jsonl") for name in settings.conditions}
-    found = ablation.weigh(conditions, scored, score, Contexts(names, named_by))
-    found.save(folder / FOLDER)
-    logger.info(f"context, {found.images:,} images\n{ablation.differences_table(found)}")
-    logger.info(f"ablate: {found.verdict}. {found.says}")
-    folder.finish("ablate", time.monotonic() - begun, verdict=found.verdict)
+        return {}
+
+
+class Ablate(Stage):
+    """Leaves ``ablation/ablation.json``."""
+
+    name = "ablate"
+    _captions = AblationCaptions()
+
+    def applies(self, recipe: Recipe) -> bool:
+        return recipe.ablation is not None and not recipe.for_retrieval
+
+    def needs(self, recipe: Recipe) -> Sequence[Stage]:
+        return (Caption(), self._captions)
+
+    def made_from(self, context: RunContext) -> str:
+        return fingerprint(self._captions.made_from(context), context.recipe.score.model_dump())
+
+    def __call__(self, context: RunContext) -> Evaluation | None:
+        if not context.folder.is_finished(self.name, self.made_from(context)):
+            self._captions(context)
+        return super().__call__(context)
+
+    def work(self, context: RunContext) -> Mapping[str, Any]:
+        from cutline.ablation import ablate
+        from cutline.caption.files import read
+        from cutline.data.inspect.contexts import Contexts
+
+        settings = _settings(context)
+        names, named_by = _names(settings)
+        samples = [sample for sample in context.dataset().split(context.split) if sample.captions]
+        conditions = {ablate.WITH: read(context.folder / PREDICTIONS)}
+        conditions |= {name: read(context.folder / f"{FOLDER}/{name}.jsonl") for name in settings.conditions}
+        found = ablate.weigh(conditions, samples, context.recipe.score, Contexts(names, named_by))
+        found.save(context.folder / FOLDER)
+        logger.info(f"context, {found.images:,} images\n{ablate.differences_table(found)}")
+        logger.info(f"ablate: {found.verdict}. {found.says}")
+        return {"verdict": found.verdict}
+
+
+def _settings(context: RunContext) -> AblationSettings:
+    assert context.recipe.ablation is not None
+    return context.recipe.ablation
+
+
+def _context_step(context: RunContext) -> Any:
+    """The settings of ``[data.steps.context]``, if the dataset's context was made by it."""
+    return context.recipe.data.steps.chosen("checked").get("context")
 
 
 def _names(settings: AblationSettings) -> tuple[Names, str]:
     """What finds names, and what it is called."""
+    from cutline.data.context.named_entities import Recogniser
+    from cutline.data.inspect.contexts import names_in
+
     if not settings.names:
         return names_in, "capitals and numbers"
     recogniser = Recogniser(settings.names)

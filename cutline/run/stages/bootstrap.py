@@ -1,86 +1,115 @@
-"""The bootstrap stage of a recipe: the web's images are prepared, captioned and filtered, and join the dataset."""
+"""bootstrap: web images are prepared, captioned and filtered, and join the dataset."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cutline.bootstrap.settings import BootstrapSettings
 from cutline.core.errors import RecipeError
 from cutline.core.fingerprint import fingerprint
-from cutline.core.progress import Bars, silent
-from cutline.core.run_folder import RunFolder
-from cutline.data.dataset import Dataset
-from cutline.data.prepare.prepare import Report, prepare
-from cutline.families.settings import ModelSettings
+from cutline.run.stage import Stage
+from cutline.run.stages.prepare import describe
 
 if TYPE_CHECKING:
+    from cutline.bootstrap.bootstrap import Bootstrapped
+    from cutline.bootstrap.settings import BootstrapSettings
+    from cutline.data.dataset import Dataset
     from cutline.families.base import Family
+    from cutline.families.settings import ModelSettings
+    from cutline.run.context import RunContext
+    from cutline.run.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
-
-def made_from(human: Dataset, settings: BootstrapSettings, seed: int, tiny: bool) -> str:
-    """Changes when anything does that the stage is made from."""
-    return fingerprint(human.fingerprint, settings.model_dump(mode="json"), seed, tiny)
+#: Folder of the stage in a run.
+FOLDER = "bootstrap"
 
 
-def bootstrap_stage(
-    run: RunFolder,
-    human: Dataset,
-    settings: BootstrapSettings,
-    seed: int,
-    *,
-    tiny: bool,
-    begin: Callable[[str, str, tuple[str, ...]], None],
-    counted: Callable[[Report], None],
-    bars: Bars = silent,
-) -> None:
-    """Leaves ``bootstrap/dataset`` in the run folder, or what is there when nothing changed.
+class Bootstrap(Stage):
+    """Leaves ``bootstrap/dataset``, on which the recipe then trains."""
 
-    Args:
-        human: the recipe's own dataset.
-        begin: sets what another round left aside.
-        counted: says what preparing the web's images came to.
-        bars: shows the progress.
+    name = "bootstrap"
+    outputs = (FOLDER,)
+
+    def applies(self, recipe: Recipe) -> bool:
+        return recipe.bootstrap is not None
+
+    def made_from(self, context: RunContext) -> str:
+        settings = _settings(context).model_dump(mode="json")
+        return fingerprint(context.own_dataset().fingerprint, settings, context.recipe.seed, context.tiny)
+
+    def work(self, context: RunContext) -> Mapping[str, Any]:
+        from cutline.bootstrap import bootstrap as rounds
+        from cutline.data.dataset import Dataset
+        from cutline.data.prepare.prepare import prepare
+        from cutline.families.open import open_family, spare_threads
+
+        settings, folder = _settings(context), context.folder / FOLDER
+        assert settings.web is not None
+        assert settings.filter is not None
+        with context.bars("preparing the web's images") as progress:
+            report = prepare(settings.web, folder / "web", progress)
+        for line in describe(report):
+            logger.info(line)
+        web, human = Dataset.open(folder / "web"), context.own_dataset()
+        captions = [text for texts in human.column("captions") for text in texts] if context.tiny else []
+
+        def open_model(model: ModelSettings, task: str, miniature: Path) -> Family:
+            family = open_family(
+                model, captions, tiny=context.tiny, seed=context.recipe.seed, task=task, place=miniature
+            )
+            spare_threads(family)
+            return family
+
+        matcher = open_model(settings.filter, "match", folder / "miniature-filter")
+        captioner = None
+        if settings.captions and settings.captioner is not None:
+            same = settings.captioner == settings.filter and "caption" in matcher.can
+            captioner = matcher if same else open_model(settings.captioner, "caption", folder / "miniature-captioner")
+        made_by = {"made_from": self.made_from(context)}
+        found = rounds.bootstrap(captioner, matcher, web, human, settings, folder, made_by, context.bars)
+        for sentence in rounds.words(found):
+            logger.info(f"bootstrap: {sentence}")
+        logger.info(f"bootstrap: {write_report(found, web, settings, folder)}")
+        return {**found.counts, "images": found.merged.web}
+
+
+def _settings(context: RunContext) -> BootstrapSettings:
     """
+    Raises:
+        RecipeError: a section that the stage needs is missing.
+    """
+    settings = context.recipe.bootstrap
+    assert settings is not None
     if settings.web is None or settings.filter is None:
         missing = "web" if settings.web is None else "filter"
         raise RecipeError(f"[bootstrap] has no {missing}.", f"Add [bootstrap.{missing}].")
     if settings.captions and settings.captioner is None:
         raise RecipeError(
-            f"[bootstrap] captions = {settings.captions}, and no model to write them.",
+            f"[bootstrap] captions = {settings.captions} needs a model that writes them.",
             "Add [bootstrap.captioner], or set captions = 0.",
         )
-    state, folder = made_from(human, settings, seed, tiny), run / "bootstrap"
-    if run.is_finished("bootstrap", state):
-        logger.info("bootstrap: finished before")
-        return
-    begin("bootstrap", state, ("bootstrap",))
-    from cutline.bootstrap import bootstrap as job
-    from cutline.families.open import open_family, spare_threads
+    return settings
 
-    begun = time.monotonic()
-    with bars("preparing the web's images") as progress:
-        counted(prepare(settings.web, folder / "web", progress))
-    web = Dataset.open(folder / "web")
-    captions = [text for texts in human.column("captions") for text in texts] if tiny else []
 
-    def opened(model: ModelSettings, task: str, place: Path) -> Family:
-        family = open_family(model, captions, tiny=tiny, seed=seed, task=task, place=place)
-        spare_threads(family)
-        return family
+def write_report(found: Bootstrapped, web: Dataset, settings: BootstrapSettings, folder: Path) -> Path:
+    """Writes ``report.html`` about a round; returns its path."""
+    from cutline.bootstrap.bootstrap import words
+    from cutline.bootstrap.captions import by_image
+    from cutline.report import bootstrap_page
 
-    matcher = opened(settings.filter, "match", folder / "miniature-filter")
-    writer = None
-    if settings.captions and settings.captioner is not None:
-        one = settings.captioner == settings.filter and "caption" in matcher.can
-        writer = matcher if one else opened(settings.captioner, "caption", folder / "miniature-captioner")
-    found = job.bootstrap(writer, matcher, web, human, settings, folder, {"made_from": state}, bars)
-    for sentence in job.words(found):
-        logger.info(f"bootstrap: {sentence}")
-    logger.info(f"bootstrap: {job.report(found, web, settings, folder)}")
-    run.finish("bootstrap", time.monotonic() - begun, **found.counts, images=found.merged.web)
+    keep = settings.keep
+    rule = (
+        f"the best {keep.share:.0%} of each kind" if keep.share else f"probability to match at least {keep.threshold}"
+    )
+    captions = {
+        id: [one.to_json(stay) for one, stay in of] for id, of in by_image(found.candidates, found.stays).items()
+    }
+    images = {sample.id: sample.image for sample in web}
+    resolved = folder.resolve()
+    name = resolved.parent.name if resolved.name == FOLDER else resolved.name  # in a run: the run's
+    return bootstrap_page.write(
+        folder / "report.html", name, rule, found.counts, captions, images, found.failed, words(found)
+    )

@@ -1,0 +1,203 @@
+"""What the stages of a run share: its folder, its recipe, the data, the split, the models and the fingerprints."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cutline.core import ranks
+from cutline.core.errors import DataError, RecipeError
+from cutline.core.fingerprint import fingerprint
+from cutline.core.progress import Bars, silent
+from cutline.core.run_folder import RunFolder
+from cutline.retrieve.settings import RetrieveSettings
+from cutline.run.recipe import Recipe, with_saved_generation
+from cutline.run.tiny import rehearsal
+
+if TYPE_CHECKING:
+    from cutline.data.dataset import Dataset
+    from cutline.families.base import Family
+
+logger = logging.getLogger(__name__)
+
+#: Keys of [model] that also hold for what was trained.
+QUANTIZING = ("quantize", "double_quantize", "compute_dtype")
+
+#: Keys of [train] that don't change the result.
+_WITHOUT_EFFECT = {"guards", "logging_steps", "save_total_limit", "dataloader_num_workers", "report_to"}
+
+
+class RunContext:
+    """A recipe in its run folder.
+
+    Args:
+        recipe: what to do.
+        folder: the run folder.
+        tiny: rehearse: a miniature of the model, few images, few steps.
+        bars: shows the progress of long stages.
+
+    Raises:
+        RecipeError: the folder holds a tiny run and this is none, or the other way round.
+    """
+
+    def __init__(self, recipe: Recipe, folder: str | Path, *, tiny: bool = False, bars: Bars = silent):
+        self.folder = RunFolder(folder)
+        self.tiny = tiny
+        self.bars = bars
+        self._check_tiny()
+        self.recipe = rehearsal(recipe, self.folder.path) if tiny else with_saved_generation(recipe)
+        self._datasets: dict[Path, tuple[int, Dataset]] = {}
+
+    def _check_tiny(self) -> None:
+        recorded = self.folder.facts().get("tiny", self.tiny)
+        if recorded and not self.tiny:
+            raise RecipeError(
+                f"{self.folder.path} holds a tiny run, made with --tiny.",
+                "Give another folder with --out, or continue the tiny run with --tiny.",
+            )
+        if self.tiny and not recorded:
+            raise RecipeError(
+                f"{self.folder.path} holds a full run, which a tiny one would replace.",
+                "Give another folder with --out, or leave --tiny out.",
+            )
+
+    # ---- data
+
+    @property
+    def dataset_folder(self) -> Path:
+        """Where the recipe's own dataset is prepared."""
+        return Path(self.recipe.data.dataset) if self.recipe.data.dataset else self.folder / "dataset"
+
+    def own_dataset(self) -> Dataset:
+        """The recipe's own dataset, without what bootstrapping adds.
+
+        Raises:
+            DataError: it isn't prepared yet.
+        """
+        if not self.recipe.data.dataset and not self.dataset_folder.exists():
+            raise DataError(
+                f"{self.folder.path} holds no prepared dataset.",
+                "Run it without --only, or with --only prepare,… first.",
+            )
+        return self._open_dataset(self.dataset_folder)
+
+    def dataset(self) -> Dataset:
+        """The prepared dataset; after bootstrapping, with the web images that the filter kept.
+
+        Raises:
+            DataError: it isn't prepared yet.
+        """
+        if not self.recipe.bootstrap or not self.folder.stage("bootstrap").get("finished"):
+            return self.own_dataset()
+        return self._open_dataset(self.folder / "bootstrap/dataset")
+
+    def _open_dataset(self, folder: Path) -> Dataset:
+        """Opens a dataset once for each time that it is written, so that its table is hashed only once."""
+        from cutline.data.dataset import MARKER, Dataset
+
+        try:
+            written = (folder / MARKER).stat().st_mtime_ns
+        except OSError:
+            return Dataset.open(folder)  # which says what is wrong
+        known = self._datasets.get(folder)
+        if known is None or known[0] != written:
+            known = self._datasets[folder] = (written, Dataset.open(folder))
+        return known[1]
+
+    @property
+    def split(self) -> str:
+        """The split that is captioned; in a recipe for retrieval, the one that is searched."""
+        if self.recipe.for_retrieval:
+            wanted = (self.recipe.retrieve or RetrieveSettings()).split
+        else:
+            wanted = self.recipe.generate.split
+        return self.dataset().default_split() if wanted == "auto" else wanted
+
+    # ---- fingerprints: what a stage is made from
+
+    def training_fingerprint(self) -> str:
+        settings = self.recipe.train.model_dump(exclude=_WITHOUT_EFFECT) if self.recipe.train else None
+        model = self.recipe.model.model_dump(exclude={"device"})
+        return fingerprint(self.dataset().fingerprint, model, settings, self.recipe.seed, self.tiny)
+
+    def captions_fingerprint(self) -> str:
+        settings = self.recipe.generate.model_dump(exclude={"split"})
+        return fingerprint(self.training_fingerprint(), settings, self.split)
+
+    def begin(self, stage: str, made_from: str, outputs: tuple[str, ...]) -> None:
+        """Marks a stage as begun, and moves aside what a different recipe or different data left in its outputs."""
+        if moved := self.folder.begin(stage, made_from, outputs):
+            logger.info(f"{stage}: the recipe or the data changed; the earlier outputs are now in {moved}")
+
+    def count_look_at_test(self) -> None:
+        """Keeps count of how often the test split was scored: choosing by it flatters the result."""
+        if self.split == "test":
+            self.folder.note(looks_at_test=self.folder.facts().get("looks_at_test", 0) + 1)
+
+    # ---- models
+
+    def open_family(self, **model: Any) -> Family:
+        """The model that training starts from, and that a recipe without training uses.
+
+        Args:
+            model: keys of ``[model]`` to change.
+        """
+        from cutline.families.open import open_family, spare_threads
+
+        captions: list[str] = []
+        if self.recipe.model.new is not None or self.tiny:
+            dataset = self.dataset()
+            training = dataset.split(dataset.default_split("train"))
+            captions = [caption for captions in training.column("captions") for caption in captions]
+        place = self.folder / ("miniature" if ranks.is_first() else f"miniature-{ranks.rank()}")
+        settings = self.recipe.model.model_copy(update=model)
+        task = "embed" if self.recipe.for_retrieval else "caption"
+        family = open_family(settings, captions, tiny=self.tiny, seed=self.recipe.seed, task=task, place=place)
+        spare_threads(family)
+        return family
+
+    def open_captioner(self) -> Family:
+        """What was trained, as it was saved, so that a resumed run gives the captions of an uninterrupted one; or the
+        checkpoint of a recipe that trains nothing."""
+        if not self.recipe.train:
+            family = self.open_family()
+            if family.generation and (differences := self.recipe.generate.unlike(family.generation)):
+                logger.warning(f"generation settings differ from those saved with the checkpoint: {differences}")
+            return family
+        from cutline.families.open import open_checkpoint, spare_threads
+
+        family = open_checkpoint(
+            self.folder / "model", **self.recipe.model.model_dump(include={"dtype", "device", *QUANTIZING})
+        )
+        spare_threads(family)
+        family.generation = self.recipe.generate
+        family.save_policy(self.folder / "model")
+        return family
+
+    def open_embedder(self) -> Family:
+        """The model whose retrieval is evaluated, in float32: what was trained, or the checkpoint."""
+        if not self.recipe.train:
+            return self.open_family(dtype="float32")
+        from cutline.families.open import open_checkpoint, spare_threads
+
+        family = open_checkpoint(self.folder / "model", "float32", self.recipe.model.device, task="embed")
+        spare_threads(family)
+        return family
+
+    # ---- other processes of the training (torchrun)
+
+    def join_processes(self) -> None:
+        """Joins the other processes that torchrun started; all but the first only train."""
+        if ranks.count() > 1:
+            from cutline.families.open import choose_device
+            from cutline.train import distributed
+
+            distributed.meet(choose_device(self.recipe.model.device))
+
+    def wait(self) -> None:
+        """Waits until every process is here."""
+        if ranks.count() > 1:
+            from cutline.train import distributed
+
+            distributed.wait()

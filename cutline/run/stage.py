@@ -1,0 +1,78 @@
+"""A stage of a run: skipped when it is finished and unchanged, else begun or resumed, and marked when it is done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cutline.core import ranks
+from cutline.core.errors import CutlineError
+
+if TYPE_CHECKING:
+    from cutline.metrics.evaluation import Evaluation
+    from cutline.run.context import RunContext
+    from cutline.run.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+
+class Stage(ABC):
+    """One stage; ``cutline/run/stages/`` has a file for each.
+
+    Attributes:
+        name: what ``--only`` calls it.
+        outputs: files and folders in the run folder that it makes; moved aside when a changed recipe replaces them.
+    """
+
+    name: ClassVar[str]
+    outputs: ClassVar[tuple[str, ...]] = ()
+
+    def applies(self, recipe: Recipe) -> bool:
+        """Whether the recipe has this stage."""
+        return True
+
+    def needs(self, recipe: Recipe) -> Sequence[Stage]:
+        """The stages that must be finished, and unchanged, before this one."""
+        return ()
+
+    @abstractmethod
+    def made_from(self, context: RunContext) -> str:
+        """A fingerprint of everything that the outputs depend on."""
+
+    @abstractmethod
+    def work(self, context: RunContext) -> Mapping[str, Any]:
+        """Makes the outputs, or resumes; returns facts for the stage's marker. In a training it runs in every process,
+        and what it returns counts in the first."""
+
+    def result(self, context: RunContext) -> Evaluation | None:
+        """The scores of a finished stage that scores."""
+        return None
+
+    def __call__(self, context: RunContext) -> Evaluation | None:
+        """Makes sure that the stage is finished.
+
+        Raises:
+            CutlineError: a stage that it needs is not finished.
+        """
+        made_from = self.made_from(context)
+        if context.folder.is_finished(self.name, made_from):
+            logger.info(f"{self.name}: already done")
+            return self.result(context)
+        for needed in self.needs(context.recipe):
+            if not context.folder.is_finished(needed.name, needed.made_from(context)):
+                raise CutlineError(
+                    f"{self.name} needs the stage {needed.name}, which {context.folder.path} has not finished for "
+                    "this recipe.",
+                    f"Run it without --only, or with --only {needed.name},{self.name}.",
+                )
+        if ranks.is_first():
+            context.begin(self.name, made_from, self.outputs)
+        start = time.monotonic()
+        facts = self.work(context)
+        if not ranks.is_first():
+            return None
+        context.folder.finish(self.name, time.monotonic() - start, **facts)
+        return self.result(context)

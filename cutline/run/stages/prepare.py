@@ -1,0 +1,52 @@
+"""prepare: the recipe's source becomes a dataset."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cutline.run.stage import Stage
+
+if TYPE_CHECKING:
+    from cutline.data.prepare.prepare import Report
+    from cutline.run.context import RunContext
+
+logger = logging.getLogger(__name__)
+
+
+class Prepare(Stage):
+    """Leaves ``dataset/``. Preparing itself knows whether anything changed, and resumes image by image."""
+
+    name = "prepare"
+
+    def made_from(self, context: RunContext) -> str:
+        return context.own_dataset().fingerprint
+
+    def work(self, context: RunContext) -> dict[str, object]:
+        from cutline.data.prepare.prepare import prepare
+
+        with context.bars("preparing") as progress:
+            report = prepare(context.recipe.data, context.dataset_folder, progress)
+        for line in describe(report):
+            logger.info(line)
+        return {}
+
+    def __call__(self, context: RunContext) -> None:
+        start = time.monotonic()
+        self.work(context)
+        made_from = self.made_from(context)
+        context.folder.note(data={"folder": str(context.dataset_folder), "fingerprint": made_from})
+        context.begin(self.name, made_from, self.outputs)
+        context.folder.finish(self.name, time.monotonic() - start)
+
+
+def describe(report: Report) -> Iterator[str]:
+    """How many images there are, and what was lost on the way."""
+    splits = ", ".join(f"{count:,} {name}" for name, count in report.splits.items())
+    unchanged = ", unchanged" if report.unchanged else ""
+    yield f"prepare: {report.samples:,} images ({splits}){unchanged}"
+    if report.problems:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.problems.items())
+        yield f"prepare: {report.lost:,} of {report.rows:,} rows lost; problems.jsonl lists: {reasons}"
