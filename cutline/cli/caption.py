@@ -39,9 +39,7 @@ def caption(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a batch.")] = None,
     overrides: Annotated[
         list[str],
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Another key of [generate] (do_sample=true); can be repeated."
-        ),
+        typer.Option("--set", metavar="KEY=VALUE", help="Another key of [generate] (do_sample=true); can be repeated."),
     ] = [],
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Caption failed images again.")] = False,
     overwrite: Overwrite = False,
