@@ -52,14 +52,15 @@ class Cider(MeanMetric):
 def frequency_warnings(metric: MeanMetric) -> list[str]:
     """What makes CIDEr on these references hard to compare."""
     references = metric.references
+    score = metric.scores[0].name
     found = []
     if len(references) < FEW_IMAGES:
         found.append(
-            f"{metric.scores[0]} weighs words by how many of the {len(references)} images have them; "
+            f"{score} weighs words by how many of the {len(references)} images have them; "
             f"with fewer than {FEW_IMAGES} images it can't be compared with other numbers (with one it is 0)."
         )
     if int(references.per_image.max()) == 1:
-        found.append(f"{metric.scores[0]} with one reference an image is not comparable with published numbers.")
+        found.append(f"{score} with one reference per image is not comparable with published numbers.")
     repeated = sum(1 for texts in references.captions if len(set(texts)) < len(texts))
     if repeated:
         found.append(f"{repeated} of {len(references)} images have the same reference caption more than once.")
