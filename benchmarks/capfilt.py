@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["contrast", "filter", "clean"])
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    limit = ["--set", f"data.limit={given.limit}"] if given.limit else []
+    limit = ["--set", f"data.max_samples={given.limit}"] if given.limit else []
     limit += ["--set", f"data.images={(given.data / 'images').resolve()}"]
     common = ["--set", f"retrieve.k_test={given.k_test}"]
     print(f"begun {time.strftime('%Y-%m-%d %H:%M')}; {vars(given)}", flush=True)
@@ -122,7 +122,7 @@ def main() -> None:
         for name, table in (("noisy", noisy), ("val", val)):
             (given.out / f"{name}.json").write_text(json.dumps(table))
         images = str((given.data / "images").resolve())
-        prepare(DataSettings(source=str(given.out / "val.json"), images=images, limit=given.limit or None),
+        prepare(DataSettings(source=str(given.out / "val.json"), images=images, max_samples=given.limit or None),
                 given.out / "val-dataset")  # fmt: skip
         train("noisy", "matching", "--set", f"data.source={given.out / 'noisy.json'}", *limit)
         cpu = cutline(

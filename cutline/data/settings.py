@@ -92,7 +92,7 @@ class DataSettings(Section):
     )
     seed: int = Field(
         default=0,
-        description="any whole number; decides which groups go to which split, and which samples `limit` keeps",
+        description="any whole number; decides which groups go to which split, and which samples `max_samples` keeps",
     )
     rename_splits: dict[str, str] = Field(
         default={"restval": "train"},
@@ -104,7 +104,7 @@ class DataSettings(Section):
         description="true leaves a sample without any caption out and counts it as no_caption; false keeps it, "
         "for captioning or searching images that nobody has captioned",
     )
-    max_lost: float = Field(
+    max_lost_share: float = Field(
         default=0.1,
         ge=0,
         le=1,
@@ -115,7 +115,7 @@ class DataSettings(Section):
         ge=1,
         description="an image with more pixels (width × height, px) is refused before it is decoded",
     )
-    limit: int | None = Field(
+    max_samples: int | None = Field(
         default=None,
         ge=1,
         description="at most so many samples of each split, drawn by the seed; by default all",

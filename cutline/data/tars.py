@@ -31,7 +31,7 @@ from cutline.images.open import ImageFacts, ImageProblem, container, member_path
 
 if TYPE_CHECKING:
     from cutline.data.image_store import Intake
-    from cutline.data.steps.organise import Settings
+    from cutline.data.steps.layout import Settings
 
 #: Beginning like this, ``datasets`` passes it over: an imagefolder with tars in it is read as the tars only.
 FOLDER = "__shards__"

@@ -24,7 +24,7 @@ def fixed_size(image_processor: Any, policy: ImagePolicy) -> None:
         raise CheckpointError(
             f"{type(image_processor).__name__} doesn't say its input size.", "Give [model.image] size = … in px."
         )
-    if policy.fit == "squash" or (policy.fit == "model" and "height" in size):
+    if policy.fit == "stretch" or (policy.fit == "model" and "height" in size):
         image_processor.size = {"height": side, "width": side}
         image_processor.do_center_crop = False
     else:

@@ -17,9 +17,9 @@ class ImagePolicy(Section):
     """How a photograph becomes pixels; saved with the checkpoint and used again from there."""
 
     size: int | None = Field(None, ge=16, description="side of the model's input in px; none: as the checkpoint says")
-    fit: Literal["model", "squash", "crop"] = Field(
+    fit: Literal["model", "stretch", "crop"] = Field(
         "model",
-        description='"model": as the checkpoint says; "squash": the whole picture, its aspect changed; '
+        description='"model": as the checkpoint says; "stretch": the whole picture, its aspect changed; '
         '"crop": the largest centred square',
     )
     min_pixels: int | None = Field(None, ge=784, description="smallest image in px², for models of native resolution")

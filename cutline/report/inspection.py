@@ -19,7 +19,7 @@ from cutline.report.thumbnails import Thumbnail, thumbnail
 #: Pairs of pictures that are shown, and broken images that are named.
 _PAIRS, _NAMED = 12, 30
 
-LEVELS = {"leak": "Leak", "problem": "Problem", "mind": "Mind"}
+LEVELS = {"leak": "Leak", "problem": "Problem", "note": "Note"}
 
 
 def write(found: Inspection, path: str | Path) -> Path:

@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 
 def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe, cut down to what a CPU does in a minute. Where its data isn't here, drawn shapes stand in."""
-    data = recipe.data.model_copy(update={"limit": 12, "dataset": None, "steps": _without_models(recipe.data.steps)})
+    fewer = {"max_samples": 12, "dataset": None, "steps": _without_models(recipe.data.steps)}
+    data = recipe.data.model_copy(update=fewer)
     ablation = recipe.ablation and recipe.ablation.model_copy(update={"names": ""})
     if data.source is None or not Path(data.source).exists():
         from cutline.images import shapes
@@ -28,7 +29,7 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
         drawn = folder / "shapes"
         if ranks.is_first() and not (drawn / "captions.csv").exists():
             shapes.draw(drawn, train=12, val=12, test=12)
-        data, ablation = DataSettings(source=str(drawn), limit=12), None  # shapes have no context
+        data, ablation = DataSettings(source=str(drawn), max_samples=12), None  # shapes have no context
     train = recipe.train and recipe.train.model_copy(
         update={
             "max_steps": 4,
@@ -82,14 +83,14 @@ def _bootstrap(settings: BootstrapSettings | None, folder: Path) -> BootstrapSet
     """A miniature is sure of nothing, so that a half of all is kept, whatever it says."""
     if settings is None or settings.web is None:
         return settings
-    web = settings.web.model_copy(update={"limit": 12, "dataset": None})
+    web = settings.web.model_copy(update={"max_samples": 12, "dataset": None})
     if web.source is None or not Path(web.source).exists():
         from cutline.images import shapes
 
         drawn = folder / "web-shapes"
         if ranks.is_first() and not (drawn / "captions.csv").exists():
             shapes.draw(drawn, train=12, val=0, test=0, seed=1)
-        web = DataSettings(source=str(drawn), limit=12)
+        web = DataSettings(source=str(drawn), max_samples=12)
     generate = settings.generate.model_copy(update={"max_new_tokens": 12, "batch_size": 4})
     keep = settings.keep.model_copy(update={"share": 0.5})
     return settings.model_copy(update={"web": web, "generate": generate, "keep": keep})

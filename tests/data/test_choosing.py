@@ -85,7 +85,7 @@ def test_what_is_filtered_is_counted_but_not_lost(tmp_path: Path) -> None:
     source = tmp_path / "s/rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {"max_aspect": 3, "scorer": f"{__name__}:longest_word", "min_score": 5}
-    report = run(source, tmp_path / "out", steps={"filter": settings | {"min_score": 4}}, max_lost=0)
+    report = run(source, tmp_path / "out", steps={"filter": settings | {"min_score": 4}}, max_lost_share=0)
     assert report.lost == 0
     assert report.dropped == 2
     assert report.problems == {"aspect": 1, "boilerplate": 1}
@@ -194,9 +194,9 @@ def test_tars_for_webdataset(tmp_path: Path) -> None:
     source = table(
         tmp_path / "s", [f"{name},caption of {name},{'val' if n > 4 else 'train'}" for n, name in enumerate(names)]
     )
-    steps = {"organise": {"samples_per_tar": 3}}
+    steps = {"layout": {"samples_per_tar": 3}}
     report = run(source, tmp_path / "out", steps=steps)
-    assert report.steps["organise"] == {"train": 2, "val": 1}
+    assert report.steps["layout"] == {"train": 2, "val": 1}
     shards = sorted((tmp_path / "out/__shards__").glob("*.tar"))
     assert [path.name for path in shards] == ["train-000000.tar", "train-000001.tar", "val-000000.tar"]
     with tarfile.open(shards[1]) as tar:
@@ -217,7 +217,7 @@ def test_with_tars_and_a_ledger_it_is_still_an_imagefolder(tmp_path: Path, monke
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     names = saved(tmp_path / "s", {f"{n}.png": photo(n, 16) for n in range(3)})
     source = table(tmp_path / "s", [f"{name},a caption,train" for name in names])
-    run(source, tmp_path / "out", steps={"organise": {}, "dedup": {}})
+    run(source, tmp_path / "out", steps={"layout": {}, "dedup": {}})
     (tmp_path / "out/downloads.sqlite").write_bytes(b"SQLite format 3\0")
     loaded = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert sorted(loaded["train"]["id"]) == names

@@ -48,7 +48,7 @@ def listed(folder: Path, addresses: list[str]) -> Path:
 
 def fetch(source: Path, out: Path, resize: dict[str, Any] | None = None, **download: Any) -> Report:
     steps: dict[str, Any] = {"download": QUICK | download} | ({"resize": resize} if resize is not None else {})
-    return run(source, out, max_lost=1.0, steps=steps)
+    return run(source, out, max_lost_share=1.0, steps=steps)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_failed_ones_are_tried_again_when_asked(tmp_path: Path) -> None:
     with serving({"a.jpg": encode(noise(), "JPEG")}) as server:
         source = listed(tmp_path / "s", [f"{server.address}/good/a.jpg", f"{server.address}/once/a.jpg"])
         settings = DataSettings.model_validate(
-            {"source": str(source), "max_lost": 1, "steps": {"download": QUICK | {"tries": 1}}}
+            {"source": str(source), "max_lost_share": 1, "steps": {"download": QUICK | {"tries": 1}}}
         )
         assert prepare(settings, tmp_path / "out").steps["download"] == {"done": 1, "server_error": 1}
         assert prepare(settings, tmp_path / "out").unchanged

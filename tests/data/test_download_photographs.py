@@ -68,7 +68,7 @@ def test_photographs_among_all_faults_survive_five_kills(shared: Path, tmp_path:
         source = listed(tmp_path / "s", addresses)
         download = QUICK | {"per_host": 6, "timeout_s": 2.5, "read_timeout_s": 2, "tries": 2}
         steps = {"download": download, "resize": {"size_px": 64}}
-        settings = {"source": str(source), "max_lost": 0.5, "steps": steps}
+        settings = {"source": str(source), "max_lost_share": 0.5, "steps": steps}
         command = [sys.executable, "-c", KILLED, json.dumps(settings)]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
         ledger = tmp_path / "killed/downloads.sqlite"

@@ -78,7 +78,7 @@ def test_captions_below_the_bound_go_and_scores_are_remembered(checkpoints, tmp_
     scores = [score(str(tmp_path / f"s/images/{n}.png"), CAPTIONS) for n in range(3)]
     bound = sorted(value for row in scores for value in row)[4]
     steps = {"filter": {"model": str(checkpoint), "min_score": bound - 1e-6}}
-    run(source, tmp_path / "out", steps=steps, max_lost=1)
+    run(source, tmp_path / "out", steps=steps, max_lost_share=1)
     found = {sample.extra["source"]: sample.captions for sample in Dataset.open(tmp_path / "out")}
     assert sum(len(captions) for captions in found.values()) == 5
     for n, row in enumerate(scores):
@@ -93,7 +93,7 @@ def test_captions_below_the_bound_go_and_scores_are_remembered(checkpoints, tmp_
 
     monkeypatch.setattr(caption_scores, "scorer", never)
     changed = {"filter": steps["filter"] | {"min_side_px": 1}}
-    again = run(source, tmp_path / "out", steps=changed, max_lost=1)
+    again = run(source, tmp_path / "out", steps=changed, max_lost_share=1)
     assert again.samples == len(found)
 
     def asked(checkpoint: str) -> filtering.Scorer:
@@ -102,7 +102,7 @@ def test_captions_below_the_bound_go_and_scores_are_remembered(checkpoints, tmp_
     monkeypatch.setattr(caption_scores, "scorer", asked)
     find("clip").tiny_for("embed", CAPTIONS, seed=1).save(checkpoint)  # trained further, say
     with pytest.raises(CheckpointError, match="another model"):
-        run(source, tmp_path / "out", steps=changed, max_lost=1)
+        run(source, tmp_path / "out", steps=changed, max_lost_share=1)
 
 
 def test_a_rehearsal_opens_no_checkpoint(tmp_path) -> None:

@@ -253,7 +253,7 @@ def test_a_run_and_a_recipe_lead_to_their_dataset(tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     assert command(monkeypatch, "runs/food", "--json") == 0
     assert json.loads(capsys.readouterr().out)["prepared"] is True
-    assert command(monkeypatch, recipe, "--json", "--set", "data.limit=2") == 0
+    assert command(monkeypatch, recipe, "--json", "--set", "data.max_samples=2") == 0
     assert json.loads(capsys.readouterr().out)["captions"]["total"] == 2
     assert command(monkeypatch, tmp_path / "photoz") == 2
     assert "Did you mean" in capsys.readouterr().err

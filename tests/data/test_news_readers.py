@@ -67,7 +67,7 @@ def test_goodnews_goes_the_whole_way(tmp_path: Path) -> None:
         (tmp_path / "s/resized").mkdir(exist_ok=True)
         (tmp_path / f"s/resized/{name}.jpg").write_bytes(encode(picture, "JPEG"))
     steps = {"context": {"model": ""}, "resize": {"size_px": 32}}
-    report = run(tmp_path / "s", tmp_path / "out", steps=steps, max_lost=0.3, val=0.4, test=0)
+    report = run(tmp_path / "s", tmp_path / "out", steps=steps, max_lost_share=0.3, val=0.4, test=0)
     assert report.samples == 3
     found = {one.id: one for one in Dataset.open(tmp_path / "out")}
     assert found["4fd2a_0"].split == found["4fd2a_1"].split
@@ -172,12 +172,12 @@ def test_tars_are_prepared_and_come_back_from_ours(tmp_path: Path) -> None:
     members = {f"{n}.{end}": data for n in range(4) for end, data in (
         ("jpg", encode(noise(40 + n, 30), "JPEG")), ("txt", f"Caption {n}.".encode()))}  # fmt: skip
     source = tar(tmp_path / "s/a.tar", **members)
-    report = run(source, tmp_path / "out", steps={"organise": {}})
+    report = run(source, tmp_path / "out", steps={"layout": {}})
     assert (report.samples, report.decoded) == (4, 4)
     assert run(source, tmp_path / "out", seed=5).decoded == 0  # known by tar, place and time
     dataset = Dataset.open(tmp_path / "out")
     assert Path(dataset[0].image).read_bytes() == members["0.jpg"]
-    run(source, tmp_path / "out", steps={"organise": {}})
+    run(source, tmp_path / "out", steps={"layout": {}})
     again, _ = read(tmp_path / "out/__shards__")
 
     def key(one: Sample) -> Any:

@@ -46,7 +46,7 @@ def test_every_bad_row_is_counted_and_listed(tmp_path: Path) -> None:
     rows += ["absent.jpg,a caption,", "plain2.jpg,,", "two,many,cells,here"]
     (images / "plain2.jpg").write_bytes(encode(noise(), "JPEG"))
     source = table(tmp_path / "source", rows)
-    report = run(source, tmp_path / "out", max_lost=0.6)
+    report = run(source, tmp_path / "out", max_lost_share=0.6)
 
     expected: dict[str, int] = {"missing": 1, "no_caption": 1, "empty_caption": 1, "bad_row": 1}
     for _, reason in BROKEN.values():
@@ -74,15 +74,15 @@ def test_every_bad_row_is_counted_and_listed(tmp_path: Path) -> None:
 def test_too_much_lost_stops_with_the_reasons_and_the_list(tmp_path: Path) -> None:
     names = pictures(tmp_path / "s", 6)
     source = table(tmp_path / "s", [*(f"{name},x,train" for name in names), "gone.png,x,train", "lost.png,x,train"])
-    with pytest.raises(DataError, match=r"25\.0% .*max_lost = 10%.*2 missing \(gone\.png: .*problems\.jsonl"):
+    with pytest.raises(DataError, match=r"25\.0% .*max_lost_share = 10%.*2 missing \(gone\.png: .*problems\.jsonl"):
         run(source, tmp_path / "out")
     assert len((tmp_path / "out/.work/problems.jsonl").read_text().splitlines()) == 2
     with pytest.raises(DataError, match="not a finished dataset"):
         Dataset.open(tmp_path / "out")
-    assert run(source, tmp_path / "out", max_lost=0.25).samples == 6
+    assert run(source, tmp_path / "out", max_lost_share=0.25).samples == 6
     source = table(tmp_path / "t", ["gone.png,x,train"])
     with pytest.raises(DataError, match="Every row would be lost"):
-        run(source, tmp_path / "out2", max_lost=1.0)
+        run(source, tmp_path / "out2", max_lost_share=1.0)
     with pytest.raises(DataError, match="has no rows"):
         run(table(tmp_path / "u", []), tmp_path / "out3")
 
@@ -102,10 +102,10 @@ def test_captions_are_tidied_and_duplicates_found(tmp_path: Path) -> None:
     ]
     source = tmp_path / "s/captions.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report = run(source, tmp_path / "out", max_lost=0.9)
+    report = run(source, tmp_path / "out", max_lost_share=0.9)
     assert report.problems == {"duplicate_id": 1, "empty_caption": 3, "no_caption": 1}
     assert Dataset.open(tmp_path / "out")[0].captions == ("two lines here",)
-    report = run(source, tmp_path / "out", max_lost=0.9, captions_required=False)
+    report = run(source, tmp_path / "out", max_lost_share=0.9, captions_required=False)
     assert [sample.captions for sample in Dataset.open(tmp_path / "out")] == [("two lines here",), ()]
     assert tidy("Ça \x00va 👩\u200d🍳") == "Ça va 👩\u200d🍳"
 
@@ -150,7 +150,7 @@ def test_a_limit_looks_at_few_images_and_counts_the_rest(tmp_path: Path) -> None
     names = pictures(tmp_path / "s", 40)
     source = table(tmp_path / "s", [f"{name},x," for name in names])
     seen: list[tuple[int, int]] = []
-    settings = DataSettings(source=str(source), limit=2)
+    settings = DataSettings(source=str(source), max_samples=2)
     report = prepare(settings, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
     assert report.splits == {"train": 2, "val": 2, "test": 2}
     assert (report.left_out, report.decoded) == (34, 6)
@@ -255,6 +255,6 @@ def test_file_names_that_are_no_unicode_are_listed(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system refuses names that are not UTF-8")
     (tmp_path / "s/fine.png").write_bytes(data)
-    report = run(tmp_path / "s", tmp_path / "out", captions_required=False, max_lost=0.5)
+    report = run(tmp_path / "s", tmp_path / "out", captions_required=False, max_lost_share=0.5)
     assert report.samples == 1
     assert report.problems == {"bad_row": 1}

@@ -126,5 +126,5 @@ def test_files_of_a_source_are_resized_on_the_way(tmp_path: Path) -> None:
         assert {open_image(sample.image).size for sample in dataset} == {(size, size)}
         assert dataset[0].extra["original_width"] == 16
         assert len(list((tmp_path / "out/images").rglob("*.jpg"))) == 4  # the other size is gone
-    again = run(source, tmp_path / "out", steps={"resize": {"size_px": 48}}, limit=2)
+    again = run(source, tmp_path / "out", steps={"resize": {"size_px": 48}}, max_samples=2)
     assert again.decoded == 0

@@ -50,7 +50,7 @@ def source(tmp_path):
 
 def made(source: Path, out: Path, engine: Any = "threads", **how: Any) -> Report:
     steps = {"download": QUICK, "resize": {"size_px": 32}, "filter": {}, "dedup": {}, "context": {"model": ""}}
-    settings = DataSettings.model_validate({"source": str(source), "max_lost": 0.5, "steps": steps})
+    settings = DataSettings.model_validate({"source": str(source), "max_lost_share": 0.5, "steps": steps})
     return prepare(settings, out, engine=engine, **how)
 
 
@@ -151,7 +151,7 @@ def test_on_a_local_cluster_killed_and_started_again(source, tmp_path, monkeypat
     )
     listed, server = source
     steps = {"download": QUICK, "resize": {"size_px": 32}, "filter": {}, "dedup": {}, "context": {"model": ""}}
-    settings = DataSettings.model_validate({"source": str(listed), "max_lost": 0.5, "steps": steps})
+    settings = DataSettings.model_validate({"source": str(listed), "max_lost_share": 0.5, "steps": steps})
     process = subprocess.Popen([sys.executable, "-c", KILLED, settings.model_dump_json(), str(tmp_path / "out")])
     deadline = time.monotonic() + 400
     while not list((tmp_path / "out/.work/shards").glob("*/result.jsonl")):

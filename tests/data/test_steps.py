@@ -37,7 +37,7 @@ def test_every_step_keeps_the_contract(name: str) -> None:
 
 
 def test_their_order_and_that_they_load_nothing_heavy() -> None:
-    assert steps.names() == ("rewrite", "download", "resize", "filter", "dedup", "context", "split", "organise")
+    assert steps.names() == ("rewrite", "download", "resize", "filter", "dedup", "context", "split", "layout")
     code = "import sys; from cutline.data import settings; print([m for m in ('spacy', 'pycurl', 'torch', 'datasets', "
     code += "'py3langid') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -108,7 +108,7 @@ def test_the_verb_runs_some_steps_and_tries_again(tmp_path: Path, monkeypatch, c
         source = listed(tmp_path / "s", [f"{server.address}/good/a.png", f"{server.address}/once/a.png"])
         recipe = tmp_path / "news.toml"
         recipe.write_text(
-            f'[data]\nsource = "{source}"\nmax_lost = 0.5\n[data.steps.rewrite]\n[data.steps.resize]\nsize_px = 16\n'
+            f'[data]\nsource = "{source}"\nmax_lost_share = 0.5\n[data.steps.rewrite]\n[data.steps.resize]\nsize_px = 16\n'
             "[data.steps.download]\nprivate = true\ntries = 1\n"
         )
         out = str(tmp_path / "out")

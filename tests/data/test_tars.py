@@ -25,7 +25,7 @@ from tests.data.faulty_server import serving
 from tests.data.making import pictures, run, table
 from tests.data.test_download import QUICK, listed
 
-TARS = {"organise": {"folders": False, "samples_per_tar": 2}}
+TARS = {"layout": {"folders": False, "samples_per_tar": 2}}
 
 
 def rows(folder: Path, number: int = 7) -> Path:
@@ -43,7 +43,7 @@ def test_every_reader_opens_the_images_in_the_tars(tmp_path: Path) -> None:
     source = rows(tmp_path / "s")
     run(source, tmp_path / "plain")
     report = run(source, tmp_path / "out", steps=TARS)
-    assert report.steps["organise"] == {"train": 2, "val": 2}
+    assert report.steps["layout"] == {"train": 2, "val": 2}
     assert not (tmp_path / "out/images").exists()
     plain, packed = Dataset.open(tmp_path / "plain"), Dataset.open(tmp_path / "out")
     assert all(container(sample.image) for sample in packed)
@@ -103,8 +103,8 @@ def killed(event: int, work: Callable[[], Any], monkeypatch: pytest.MonkeyPatch)
 def test_killed_at_any_change_of_a_file_it_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: Any) -> None:
     source = rows(tmp_path / "s", 5)
     first = DataSettings.model_validate({"source": str(source), "steps": TARS})
-    steps = {"organise": {"folders": False, "samples_per_tar": 3}, "filter": {"min_words": 1}}
-    second = DataSettings.model_validate({"source": str(source), "limit": 4, "steps": steps})
+    steps = {"layout": {"folders": False, "samples_per_tar": 3}, "filter": {"min_words": 1}}
+    second = DataSettings.model_validate({"source": str(source), "max_samples": 4, "steps": steps})
     prepare(second, tmp_path / "whole")
     event = 0
     stopped = True
@@ -124,7 +124,7 @@ def test_what_was_downloaded_is_not_fetched_again_for_another_recipe(tmp_path: P
         source = listed(tmp_path / "s", [f"{server.address}/good/{name}" for name in photos])
         download: dict[str, Any] = {"download": QUICK}
         run(source, tmp_path / "out", steps=download | TARS)
-        small = {"filter": {"min_words": 1, "min_side_px": 40}, "organise": {"folders": False, "samples_per_tar": 3}}
+        small = {"filter": {"min_words": 1, "min_side_px": 40}, "layout": {"folders": False, "samples_per_tar": 3}}
         run(source, tmp_path / "out", steps=download | small)
         run(source, tmp_path / "out", steps=download)
         assert not (tmp_path / "out/__shards__").exists()
@@ -138,4 +138,4 @@ def test_what_was_downloaded_is_not_fetched_again_for_another_recipe(tmp_path: P
 
 def test_a_recipe_that_keeps_the_images_nowhere_is_refused() -> None:
     with pytest.raises(RecipeError, match="nowhere"):
-        parse({"source": "x", "steps": {"organise": {"tars": False, "folders": False}}}, DataSettings)
+        parse({"source": "x", "steps": {"layout": {"tars": False, "folders": False}}}, DataSettings)

@@ -12,9 +12,9 @@ from cutline.data.inspect.contexts import ContextFacts, FieldFacts
 from cutline.data.inspect.pictures import PictureFacts
 from cutline.data.problem import LOSSES
 
-#: "leak": scores will be too good. "problem": spoils training or scores. "mind": good to know before.
-Level = Literal["leak", "problem", "mind"]
-_LEVELS = ("leak", "problem", "mind")
+#: "leak": scores will be too good. "problem": spoils training or scores. "note": good to know before.
+Level = Literal["leak", "problem", "note"]
+_LEVELS = ("leak", "problem", "note")
 
 #: Images of a language; fewer are as likely to be wrong guesses.
 _FEWEST_OF_A_LANGUAGE = 5
@@ -106,7 +106,7 @@ def _of_context(contexts: ContextFacts | None) -> Iterator[Finding]:
         elif field.verdict == "unrelated":
             given, chance = (shares[f"words_given_away{end}"] or 0 for end in ("", "_by_chance"))
             yield Finding(
-                level="mind", kind="context_unrelated",
+                level="note", kind="context_unrelated",
                 says=f"The context’s {name!r} says no more of its own image’s captions ({given:.1%} of their words) "
                 f"than another image’s does ({chance:.1%}).",
                 matters="It costs tokens and teaches nothing, or it was joined to the wrong images.",
@@ -146,7 +146,7 @@ def _repetition(captions: CaptionFacts, images: int) -> Iterator[Finding]:
         )  # fmt: skip
     if captions.shared > 0.05 * images:
         top = captions.frequent[0]
-        level: Level = "problem" if captions.no_own > 0.1 * images or captions.shared > 0.25 * images else "mind"
+        level: Level = "problem" if captions.no_own > 0.1 * images or captions.shared > 0.25 * images else "note"
         yield Finding(
             level=level, kind="captions_repeated_between_images",
             says=f"{captions.shared:,} of {images:,} images have a caption that another image has, too"
@@ -179,7 +179,7 @@ _FAULTS = {
 def _of_captions(captions: CaptionFacts, images: int) -> Iterator[Finding]:
     if without := captions.per_image.get(0, 0):
         yield Finding(
-            level="problem" if without < images else "mind", kind="no_caption",
+            level="problem" if without < images else "note", kind="no_caption",
             says=f"{_images(without)} {_has(without)} no caption.",
             matters="Nothing can be learnt from them, and nothing compared with them.",
             remedy="[data] captions_required leaves them out, which is its default.", share=without / images,
@@ -188,7 +188,7 @@ def _of_captions(captions: CaptionFacts, images: int) -> Iterator[Finding]:
         many = captions.faults.get(fault, 0)
         if many > 0.001 * max(captions.total, 1):
             yield Finding(
-                level="problem" if many > 0.02 * captions.total else "mind", kind=fault,
+                level="problem" if many > 0.02 * captions.total else "note", kind=fault,
                 says=f"{many:,} of {captions.total:,} captions {phrase}.",
                 matters="A model learns to say such things of any image.", remedy="[data.steps.filter] takes them out.",
                 share=many / captions.total,
@@ -212,7 +212,7 @@ def _of_pictures(pictures: PictureFacts, images: int) -> Iterator[Finding]:
         if many := pictures.repeats.get((how, "within"), 0):
             pair = next(pair for pair in pictures.pairs if pair.how == how and not pair.leaks)
             yield Finding(
-                level="mind", kind=f"{how}_picture_twice",
+                level="note", kind=f"{how}_picture_twice",
                 says=f"{_images(many)} {one if many == 1 else more} {rest} in the same split, {pair.second} and "
                 f"{pair.first} for one.",
                 matters="They count twice, in training and in scores.",
@@ -222,7 +222,7 @@ def _of_pictures(pictures: PictureFacts, images: int) -> Iterator[Finding]:
     sizes = pictures.quantiles()
     if sizes and sizes["short_side"]["median"] < 200:
         yield Finding(
-            level="mind", kind="small_images",
+            level="note", kind="small_images",
             says=f"Images are small: the shorter side is {sizes['short_side']['median']:.0f} px in the middle.",
             matters="Models look at 224 px and more, so these are blown up and hold little detail.",
             remedy="Use the originals if there are any.", share=1.0 if sizes["short_side"]["max"] < 200 else 0.5,
@@ -234,7 +234,7 @@ def _of_rows(problems: Mapping[str, int], images: int) -> Iterator[Finding]:
     if many := sum(lost.values()):
         reasons = "; ".join(f"{count:,} × {LOSSES[reason]}" for reason, count in lost.items())
         yield Finding(
-            level="problem" if many > 0.01 * images else "mind", kind="lost_rows",
+            level="problem" if many > 0.01 * images else "note", kind="lost_rows",
             says=f"{_count(many, 'row')} of the source {'is' if many == 1 else 'are'} lost: {reasons}.",
             matters="What is lost is seldom lost by chance: what is left may be another kind of data.",
             remedy="problems.jsonl of the prepared dataset names each.", share=many / (many + images),
@@ -250,7 +250,7 @@ def _of_languages(languages: Mapping[str, int] | None) -> Iterator[Finding]:
     if others:
         said = ", ".join(f"{language} {count / every:.0%}" for language, count in list(others.items())[:5])
         yield Finding(
-            level="mind", kind="several_languages",
+            level="note", kind="several_languages",
             says=f"Captions are in several languages: {main} {most / every:.0%}, {said}.",
             matters="A model learns to answer in any of them.", remedy="[data.steps.filter] languages keeps some.",
             share=1 - most / every,
@@ -262,14 +262,14 @@ def _of_splits(captions: CaptionFacts, images: int) -> Iterator[Finding]:
     for split in ("val", "test"):
         if "train" in named and split not in named:
             yield Finding(
-                level="mind", kind=f"no_{split}",
+                level="note", kind=f"no_{split}",
                 says=f"There is no {split} split.",
                 matters="Checkpoints and settings are chosen on val, and test is looked at once; one can’t be both.",
                 remedy="Divide train again, or keep in mind which of the two is missing.", share=0.0,
             )  # fmt: skip
     if len(named) > 1 and (without := captions.images.get("", 0)):
         yield Finding(
-            level="mind", kind="no_split", says=f"{_images(without)} {_has(without)} no split where others have one.",
+            level="note", kind="no_split", says=f"{_images(without)} {_has(without)} no split where others have one.",
             matters="They follow their group, or go to train.", remedy="Name their split.", share=without / images,
         )  # fmt: skip
 

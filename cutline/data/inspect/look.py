@@ -120,7 +120,7 @@ def inspect_source(
 def _usable(settings: DataSettings, problems: Counter[str]) -> Iterator[Sample]:
     """A source's samples as preparing would read them: captions tidied, splits renamed; no id twice."""
     seen: set[int] = set()
-    for item in islice(readers.read(settings), settings.limit):
+    for item in islice(readers.read(settings), settings.max_samples):
         if isinstance(item, Problem):
             problems[item.reason] += 1
             continue

@@ -53,7 +53,7 @@ class Report:
         rows: rows of the source; an image with several captions is one.
         samples: samples in the dataset.
         lost: rows that are not in it because of a problem.
-        left_out: samples that ``limit`` left out.
+        left_out: samples that ``max_samples`` left out.
         dropped: samples that steps took out, as the recipe wants.
         splits: number of samples by split.
         split_by: "source" or "seed": who divided them.
@@ -94,7 +94,7 @@ def prepare(
 
     Raises:
         RecipeError: an unknown format or column.
-        DataError: the source can't be read, nothing is left, or more than ``max_lost`` of it is lost.
+        DataError: the source can't be read, nothing is left, or more than ``max_lost_share`` of it is lost.
     """
     folder = Path(folder)
     if settings.source is None:
@@ -153,22 +153,22 @@ class Preparation:
                 made = FIELDS if "context" in chosen else ()
                 refuse_split(chosen["split"], split_by, spool.samples(range(len(spool))), made)
             kept: Collection[int] = range(len(spool))
-            if self.settings.limit is not None:
-                kept = frozenset(splitting.draw(spool.ids, spool.splits, self.settings.limit, self.settings.seed))
+            if self.settings.max_samples is not None:
+                kept = frozenset(splitting.draw(spool.ids, spool.splits, self.settings.max_samples, self.settings.seed))
             decoded = self._images(spool, kept, losses, pictures)
             if split_by == "source":
                 for problem in pictures.divided():
                     losses.add(problem)
-        refuse_large_loss(losses, self.settings.max_lost, spool.rows, lost_in_reading, len(kept))
+        refuse_large_loss(losses, self.settings.max_lost_share, spool.rows, lost_in_reading, len(kept))
         moves = pictures.moves(spool.groups, spool.splits) if split_by == "seed" else {}
         if "split" in self.settings.steps.chosen("end"):
             moves = self._stratified(moves)
         whole = self._write(pictures, moves, losses)
-        organise = self.settings.steps.chosen("end").get("organise")
-        if organise and organise.tars:
-            self.told["organise"] = tars.write(whole, organise)
-            if not organise.folders:
-                whole = tars.pack(whole, organise.samples_per_tar, self.intake)
+        layout = self.settings.steps.chosen("end").get("layout")
+        if layout and layout.tars:
+            self.told["layout"] = tars.write(whole, layout)
+            if not layout.folders:
+                whole = tars.pack(whole, layout.samples_per_tar, self.intake)
         else:
             tars.remove(self.folder)
         marker = {

@@ -141,10 +141,10 @@ def _line(sample: Sample, losses: Losses) -> bytes | None:
         return None
 
 
-def refuse_large_loss(losses: Losses, max_lost: float, rows: int, lost_in_reading: int, checked: int) -> None:
+def refuse_large_loss(losses: Losses, max_lost_share: float, rows: int, lost_in_reading: int, checked: int) -> None:
     """Stops when too much of a source is lost.
 
-    Under a ``limit`` only some images are looked at, so the share of bad ones among these counts for all.
+    With ``max_samples`` only some images are looked at, so the share of bad ones among these counts for all.
 
     Args:
         rows: rows of the source.
@@ -152,20 +152,21 @@ def refuse_large_loss(losses: Losses, max_lost: float, rows: int, lost_in_readin
         checked: images that were looked at.
 
     Raises:
-        DataError: nothing is left, or the lost share is more than ``max_lost``.
+        DataError: nothing is left, or the lost share is more than ``max_lost_share``.
     """
     if rows == 0:
         raise DataError("The source has no rows.", "Is [data] source the right file or folder?")
     bad = losses.rows - lost_in_reading
     kept = (1 - lost_in_reading / rows) * (1 - bad / checked if checked else 0)
-    if kept > 0 and 1 - kept <= max_lost + 1e-12:
+    if kept > 0 and 1 - kept <= max_lost_share + 1e-12:
         return
-    amount = "Every row" if kept == 0 else f"{1 - kept:.1%} of the rows (more than max_lost = {max_lost:.0%})"
+    share = f"{1 - kept:.1%} of the rows (more than max_lost_share = {max_lost_share:.0%})"
+    amount = "Every row" if kept == 0 else share
     remedy = f"All are listed in {losses.path}. "
     if losses.counts["missing"] * 2 >= losses.rows:
         remedy += "Is [data] images the folder with the images?"
     elif losses.counts["no_caption"] * 2 >= losses.rows:
         remedy += "Is [data.columns] caption right? captions_required = false keeps images without captions."
     else:
-        remedy += "Mend the source" + (", or raise [data] max_lost." if kept > 0 else ".")
+        remedy += "Mend the source" + (", or raise [data] max_lost_share." if kept > 0 else ".")
     raise DataError(f"{amount} would be lost: {losses.top()}.", remedy)

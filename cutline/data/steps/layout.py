@@ -17,7 +17,7 @@ REASONS: dict[str, str] = {}
 
 
 class Settings(Section):
-    """[data.steps.organise]"""
+    """[data.steps.layout]"""
 
     tars: bool = Field(
         default=True, description="write __shards__/<split>-000000.tar …, which WebDataset's loaders read, too"
