@@ -108,8 +108,8 @@ def test_the_verb_runs_some_steps_and_tries_again(tmp_path: Path, monkeypatch, c
         source = listed(tmp_path / "s", [f"{server.address}/good/a.png", f"{server.address}/once/a.png"])
         recipe = tmp_path / "news.toml"
         recipe.write_text(
-            f'[data]\nsource = "{source}"\nmax_lost_share = 0.5\n[data.steps.rewrite]\n[data.steps.resize]\nsize_px = 16\n'
-            "[data.steps.download]\nprivate = true\ntries = 1\n"
+            f'[data]\nsource = "{source}"\nmax_lost_share = 0.5\n'
+            "[data.steps.rewrite]\n[data.steps.resize]\nsize_px = 16\n[data.steps.download]\nprivate = true\ntries = 1\n"
         )
         out = str(tmp_path / "out")
         code, said = cutline("prepare", str(recipe), "-o", out, "--steps", "rewrite")
