@@ -232,8 +232,8 @@ def memory(rows: int) -> None:
 
     So nothing is fetched, and the images' files, whose bytes are never in memory together, needn't be there.
     """
-    from cutline.data.download.ledger import NAME, Download, Downloads
-    from cutline.data.image_store import Intake
+    from cutline.data.download.ledger import NAME, Download, DownloadLedger
+    from cutline.data.image_store import ImageStore
     from cutline.data.prepare.prepare import prepare
     from cutline.data.settings import DataSettings
     from cutline.images.open import ImageFacts
@@ -244,8 +244,8 @@ def memory(rows: int) -> None:
     asked = {"source": str(folder / "rows.jsonl"), "columns": {"id": "id"},
              "steps": {"download": {}, "resize": {"size_px": SIZE}}}  # fmt: skip
     settings = DataSettings.model_validate(asked)
-    made = Intake(folder / "out", settings.max_pixels, settings.steps.chosen("images")["resize"]).made
-    with open(folder / "rows.jsonl", "w") as out, Downloads(folder / "out" / NAME) as ledger:
+    made = ImageStore(folder / "out", settings.max_pixels, settings.steps.chosen("images")["resize"]).made
+    with open(folder / "rows.jsonl", "w") as out, DownloadLedger(folder / "out" / NAME) as ledger:
         ledger._db.execute("begin")  # one transaction per row would take longer than the benchmark
         for number in range(rows):
             url = f"https://images.example.org/photos/2019/{number:07d}.jpg"
@@ -254,7 +254,7 @@ def memory(rows: int) -> None:
             known = Download(address=url, state="done", tries=1, status=200, bytes=450_000, made=made, facts=facts)
             ledger.record(known)
         ledger._db.execute("commit")
-    Intake.holds = lambda self, facts, size=None: True  # type: ignore[method-assign]
+    ImageStore.holds = lambda self, facts, size=None: True  # type: ignore[method-assign]
     before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, time.process_time()
     report = prepare(settings, folder / "out")
     peak, spent = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, time.process_time() - begun

@@ -13,6 +13,7 @@ from cutline.core.version import __version__ as __version__
 if TYPE_CHECKING:
     from cutline.api import Captioner as Captioner
     from cutline.api import load as load
+    from cutline.api import prepare as prepare
     from cutline.core.errors import CutlineError as CutlineError
     from cutline.core.records import Hit as Hit
     from cutline.core.records import Prediction as Prediction
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from cutline.core.records import Score as Score
     from cutline.core.records import ScoreInfo as ScoreInfo
     from cutline.data.dataset import Dataset as Dataset
-    from cutline.data.prepare.prepare import prepare as prepare
     from cutline.metrics.scorer import Scorer as Scorer
     from cutline.metrics.scorer import score as score
 
@@ -35,7 +35,7 @@ _HOMES = {
     "ScoreInfo": "core.records",
     "Scorer": "metrics.scorer",
     "load": "api",
-    "prepare": "data.prepare.prepare",
+    "prepare": "api",
     "score": "metrics.scorer",
 }
 

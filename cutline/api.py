@@ -1,4 +1,4 @@
-"""The library's door to captioning: ``cutline.load(path).caption(images)``."""
+"""The library's door to captioning and preparing: ``cutline.load(path).caption(images)``, ``cutline.prepare(…)``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Any
 
 from PIL.Image import Image
 
-from cutline.caption.caption import caption, caption_pictures
 from cutline.core.config import parse
+from cutline.core.progress import Progress
 from cutline.core.records import Prediction, Sample
-from cutline.families.open import open_checkpoint
+from cutline.data.prepare import prepare as preparing
+from cutline.data.settings import DataSettings
 from cutline.families.settings import Dtype, GenerateSettings
+from cutline.retrieve import caption_scores
 
 
 class Captioner:
     """A checkpoint, ready to caption. Use ``cutline.load``."""
 
     def __init__(self, checkpoint: str | Path, dtype: Dtype = "auto", device: str = "auto"):
+        from cutline.families.open import open_checkpoint  # torch is imported when a model is opened
+
         self.family = open_checkpoint(checkpoint, dtype, device)
         self.settings = self.family.generation or GenerateSettings()
 
@@ -38,6 +42,8 @@ class Captioner:
         Returns:
             One prediction an image, in order. An image that can't be captioned has ``caption`` None and an ``error``.
         """
+        from cutline.caption.caption import caption, caption_pictures
+
         several = [images] if isinstance(images, str | Path | Image) else list(images)
         strange = next((image for image in several if not isinstance(image, str | Path | Image)), None)
         if strange is not None:
@@ -72,3 +78,19 @@ def load(checkpoint: str | Path, dtype: Dtype = "auto", device: str = "auto") ->
         CheckpointError: it can't be opened.
     """
     return Captioner(checkpoint, dtype, device)
+
+
+def prepare(
+    settings: DataSettings,
+    folder: str | Path,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    retry_failed: bool = False,
+    engine: preparing.Engine = "threads",
+) -> preparing.Report:
+    """Makes a dataset of the source that the settings name, or resumes it; returns at once when nothing has changed.
+
+    The model of [data.steps.filter] is opened by :func:`cutline.retrieve.caption_scores.scorer`. For the arguments and
+    errors see :func:`cutline.data.prepare.prepare.prepare`.
+    """
+    return preparing.prepare(settings, folder, progress, workers, retry_failed, engine, caption_scores.scorer)

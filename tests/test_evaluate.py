@@ -10,7 +10,8 @@ from cutline.cli.score import score as score_verb
 from cutline.cli.tables import scores_table
 from cutline.core.errors import ScoreError
 from cutline.core.records import Prediction, Sample
-from cutline.data.dataset import table_row, write_table
+from cutline.data.dataset import write_table
+from cutline.data.prepare.table_rows import table_row
 from cutline.images.open import ImageFacts
 from cutline.metrics.baselines import CONSTANT, CONTEXT, HUMAN, SHUFFLED
 from cutline.metrics.evaluation import Evaluation, evaluate

@@ -26,7 +26,7 @@ FLOORS = {
     "caption": 4,
     "retrieve": 5,
     "ablation": 5,
-    "api": 5,
+    "api": 6,
     "train": 6,
     "report": 6,
     "bootstrap": 6,

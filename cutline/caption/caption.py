@@ -18,7 +18,7 @@ from PIL.Image import Image, Resampling
 
 from cutline.core.errors import CheckpointError
 from cutline.core.records import Prediction, Sample
-from cutline.core.threads import ahead
+from cutline.core.threads import prefetch
 from cutline.families.base import Batch, Family, Generation
 from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.settings import GenerateSettings
@@ -79,7 +79,7 @@ def caption(
     in_a_row = ((len(batch), sample) for batch in _batches(samples, settings.batch_size, done) for sample in batch)
     opened: list[_Item | Prediction] = []
     held: list[Prediction] = []
-    for (size, _), item in ahead(prepare, in_a_row, settings.batch_size, THREADS):
+    for (size, _), item in prefetch(prepare, in_a_row, settings.batch_size, THREADS):
         opened.append(item)
         if len(opened) == size:
             made = [item for item in opened if isinstance(item, Prediction)]

@@ -40,8 +40,8 @@ def prepare(
     from cutline.core.errors import RecipeError
     from cutline.data import steps as all_steps
     from cutline.data.prepare.manifest import manifest
-    from cutline.data.prepare.prepare import Engine
-    from cutline.data.prepare.prepare import prepare as prepare_dataset
+    from cutline.data.prepare.work import Engine
+    from cutline.api import prepare as prepare_dataset
     from cutline.data.settings import PrepareRecipe
     from cutline.run.stages.prepare import describe
 

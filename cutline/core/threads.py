@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(
+def prefetch(
     work: Callable[[Item], Result], items: Iterable[Item], depth: int = 2, threads: int = 1
 ) -> Iterator[tuple[Item, Result]]:
     """Yields each item with ``work(item)``, in order, having at most ``depth`` results wait.
@@ -32,3 +33,10 @@ def ahead(
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+def cores() -> int:
+    """Cores that this process may use; a container often has fewer than the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

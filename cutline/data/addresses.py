@@ -6,6 +6,9 @@ import ipaddress
 import re
 from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
+#: Where a sample keeps the address that the source gave, when another is tried first.
+ORIGINAL = "original_address"
+
 #: NAT64 (RFC 6052): the last 32 bits are an IPv4 address, which may be a private one.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 

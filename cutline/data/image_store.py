@@ -9,18 +9,16 @@ import re
 from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cutline.core.errors import DataError
 from cutline.core.fingerprint import fingerprint
 from cutline.data.dataset import image_name, store_image
+from cutline.images.metadata import photo_notes
 from cutline.images.open import MAX_PIXELS, ImageFacts, decode
-
-if TYPE_CHECKING:
-    from cutline.data.steps.resize import Settings as Resize
+from cutline.images.resize import ResizeSettings, resize
 
 
-class Intake:
+class ImageStore:
     """Stores images in a dataset's folder; safe to call from several threads.
 
     Attributes:
@@ -29,7 +27,7 @@ class Intake:
     """
 
     def __init__(
-        self, folder: Path, max_pixels: int = MAX_PIXELS, resize: Resize | None = None, *, notes: bool = False
+        self, folder: Path, max_pixels: int = MAX_PIXELS, resize: ResizeSettings | None = None, *, notes: bool = False
     ):
         self.folder = folder
         self.max_pixels = max_pixels
@@ -49,15 +47,11 @@ class Intake:
             DataError: the folder can't be written.
         """
         if self.resize:
-            from cutline.data.steps.resize import resize
-
             out, facts = resize(data, self.resize, name, self.max_pixels)
         else:
             picture, suffix = decode(data, name, self.max_pixels)
             out, facts = data, ImageFacts(hashlib.sha256(data).hexdigest(), *picture.size, suffix)
         if self.notes:
-            from cutline.images.metadata import photo_notes
-
             facts = replace(facts, notes=photo_notes(data))
         try:
             store_image(self.folder, facts, out)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cutline.images.open import IMAGE_REASONS
 
-#: Why an address gives no image; ``transfer.PASSING`` says which of them may pass.
+#: Why an address gives no image; ``transfer.IS_TRANSIENT`` says which of them may pass.
 FETCHING = {
     "bad_address": "an address that is none",
     "private_address": "an address that leads into a private network",

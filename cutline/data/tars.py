@@ -30,7 +30,7 @@ from cutline.images import formats as signatures
 from cutline.images.open import ImageFacts, ImageProblem, container, member_path, read_bytes
 
 if TYPE_CHECKING:
-    from cutline.data.image_store import Intake
+    from cutline.data.image_store import ImageStore
     from cutline.data.steps.layout import Settings
 
 #: Beginning like this, ``datasets`` passes it over: an imagefolder with tars in it is read as the tars only.
@@ -76,10 +76,10 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
-def pack(dataset: Dataset, samples_per_tar: int, intake: Intake) -> Dataset:
+def pack(dataset: Dataset, samples_per_tar: int, store: ImageStore) -> Dataset:
     """Lets the table name the images in the tars, which are whole, and removes the image files."""
     write_table(dataset.path, _placed(dataset.path, samples_per_tar))
-    intake.sweep(keep=(), aside=False)
+    store.sweep(keep=(), aside=False)
     return Dataset(dataset.path)
 
 

@@ -21,7 +21,7 @@ create table if not exists looks{_VERSION} (
 """
 
 
-class Looks:
+class PerceptualHashCache:
     """What files show, in ``looks.sqlite`` in the user's cache; about 200 bytes a picture. Safe to use from threads.
 
     A file is read and hashed each time, so one that was changed or damaged since is never taken for what it was. Where
@@ -41,7 +41,7 @@ class Looks:
         except (OSError, sqlite3.Error):  # a home that can't be written, or a damaged file
             self._db = self._open(":memory:")
 
-    def see(self, data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[ImageFacts, Look]:
+    def get(self, data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[ImageFacts, Look]:
         """What an image file's bytes show when they are decoded to the last pixel.
 
         Args:
@@ -66,7 +66,7 @@ class Looks:
     def close(self) -> None:
         self._db.close()
 
-    def __enter__(self) -> Looks:
+    def __enter__(self) -> PerceptualHashCache:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import torch
-
-from cutline.families.common.retrieval import RetrievalFamily
-from cutline.families.open import open_family
 from cutline.families.settings import ModelSettings
 from cutline.images.open import open_image
+
+if TYPE_CHECKING:
+    from cutline.families.common.retrieval import RetrievalFamily
 
 
 def scorer(checkpoint: str) -> Callable[[str, Sequence[str]], list[float]]:
@@ -23,7 +22,11 @@ def scorer(checkpoint: str) -> Callable[[str, Sequence[str]], list[float]]:
     Raises:
         CheckpointError: it can't be opened, or can do neither.
     """
-    family = cast(RetrievalFamily, open_family(ModelSettings(checkpoint=checkpoint), task="embed"))
+    import torch  # only now: preparing without a model needs none
+
+    from cutline.families.open import open_family
+
+    family = cast("RetrievalFamily", open_family(ModelSettings(checkpoint=checkpoint), task="embed"))
     family.eval()
     matches = "match" in family.can and "match" not in family.untaught
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from cutline.core.files import write_atomically
 from cutline.core.progress import Progress
 from cutline.core.records import Sample
-from cutline.core.threads import ahead
+from cutline.core.threads import prefetch
 from cutline.families.base import Batch
 from cutline.families.common.feature_cache import CHUNK
 from cutline.families.common.retrieval import RetrievalFamily
@@ -72,7 +72,7 @@ def embedded(
     folder.mkdir(parents=True, exist_ok=True)
     parts = list(enumerate(chunks(samples, family)))
     todo = [part for part in parts if not (folder / f"{part[0]:08}.npz").is_file()]
-    made = ahead(lambda part: opened(family, part[1]), todo)
+    made = prefetch(lambda part: opened(family, part[1]), todo)
     start = 0
     for number, chunk in parts:
         path = folder / f"{number:08}.npz"

@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from cutline.data.prepare.prepare import Report, prepare
+from cutline.api import prepare
+from cutline.data.prepare.prepare import Report
 from cutline.data.settings import DataSettings
 from cutline.images import shapes
 

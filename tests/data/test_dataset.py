@@ -14,6 +14,7 @@ from cutline.core.errors import DataError
 from cutline.core.records import Sample
 from cutline.data import readers
 from cutline.data.dataset import IMAGE_COLUMNS, Dataset
+from cutline.data.prepare.table_rows import table_row
 from cutline.images.open import open_image
 from tests.data.making import pictures, run
 
@@ -117,10 +118,7 @@ def test_a_hundred_thousand_rows_open_at_once(tmp_path: Path) -> None:
     from cutline.images.open import ImageFacts
 
     facts = ImageFacts("ab" * 32, 8, 8, ".png")
-    rows = (
-        module.table_row(Sample(id=str(i), image="", captions=("x",), split="train"), facts, "a")
-        for i in range(100_000)
-    )
+    rows = (table_row(Sample(id=str(i), image="", captions=("x",), split="train"), facts, "a") for i in range(100_000))
     module.write_table(tmp_path, rows)
     (tmp_path / "dataset.json").write_text('{"format_version": 1}')
     start = time.perf_counter()

@@ -18,8 +18,8 @@ import pytest
 
 from cutline.core.errors import DataError
 from cutline.data.dataset import Dataset
-from cutline.data.download.ledger import Downloads
-from cutline.data.download.request import PASSING, opted_out, seconds
+from cutline.data.download.ledger import DownloadLedger
+from cutline.data.download.request import IS_TRANSIENT, opted_out, seconds
 from cutline.data.prepare.prepare import Report
 from cutline.data.problem import FETCHING
 from tests.data.bad_images import BROKEN, COLOURFUL, encode, noise
@@ -116,13 +116,13 @@ def test_each_fault_has_the_outcome_that_it_should(server: Server, tmp_path: Pat
     assert {address: found.get(address) for address in addresses} == addresses
     assert report.samples == sum(not reason for reason in addresses.values())
     assert set(report.problems) <= {*FETCHING, *(reason for _, reason in BROKEN.values())}
-    assert set(PASSING) == set(FETCHING)
+    assert set(IS_TRANSIENT) == set(FETCHING)
 
     asked = {path: server.asked["/" + path.replace(" ", "%20")] for path in OUTCOMES}
     for path, reason in OUTCOMES.items():
         again = path.partition("/")[0] in ("once", "busy", "resetonce", "shortonce", "date", "odd")
         hops = 6 if path.startswith("loop") else 1
-        tries = 2 if (PASSING.get(reason) and not path.startswith("patience")) or again else hops
+        tries = 2 if (IS_TRANSIENT.get(reason) and not path.startswith("patience")) or again else hops
         if path.startswith("reset/"):  # libcurl itself tries once more where a kept connection breaks
             assert asked[path] >= tries
         else:
@@ -249,7 +249,7 @@ def test_without_the_step_addresses_are_an_error_that_names_it(tmp_path: Path) -
 
 
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path, monkeypatch) -> None:
-    from cutline.data import image_store as intake
+    from cutline.data import image_store as store
 
     with serving({"a.jpg": encode(noise(), "JPEG")}) as server:
         source = listed(tmp_path / "s", [f"{server.address}/good/a.jpg"])
@@ -258,7 +258,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path, monkeypatch) ->
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patched:
-            patched.setattr(intake, "store_image", full)
+            patched.setattr(store, "store_image", full)
             with pytest.raises(DataError, match="can't be written: No space left"):
                 fetch(source, tmp_path / "out")
         assert fetch(source, tmp_path / "out").samples == 1
@@ -309,10 +309,10 @@ def test_a_ledger_of_another_version_is_said(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "out/downloads.sqlite") as old:
         old.execute("create table downloads (address text primary key, state text)")
     with pytest.raises(DataError, match="another version of Cutline"):
-        Downloads(tmp_path / "out/downloads.sqlite")
+        DownloadLedger(tmp_path / "out/downloads.sqlite")
     (tmp_path / "damaged.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(DataError, match="is damaged"):
-        Downloads(tmp_path / "damaged.sqlite")
+        DownloadLedger(tmp_path / "damaged.sqlite")
 
 
 KILLED = """
@@ -343,7 +343,7 @@ def test_killed_five_times_ends_the_same_and_fetches_nothing_twice(tmp_path: Pat
                 time.sleep(0.005)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            with Downloads(ledger) as known:
+            with DownloadLedger(ledger) as known:
                 now = {f"/slow/{n}.jpg" for n in range(100) if known.find(f"{server.address}/slow/{n}.jpg")}
             assert done <= now
             assert not {path for path in done if server.asked[path] > asked[path]}, "done, and fetched again"

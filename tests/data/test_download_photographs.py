@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from cutline.data.dataset import Dataset
-from cutline.data.download.ledger import Downloads
+from cutline.data.download.ledger import DownloadLedger
 from tests.data.bad_images import BROKEN, COLOURFUL, encode
 from tests.data.faulty_server import Server, serving
 from tests.data.test_download import KILLED, OUTCOMES, QUICK, count, files, listed
@@ -87,7 +87,7 @@ def test_photographs_among_all_faults_survive_five_kills(shared: Path, tmp_path:
             process.wait()
             settle(server)
             assert not fetched_again()
-            with Downloads(ledger) as known:
+            with DownloadLedger(ledger) as known:
                 for address in addresses:
                     row = known.find(address)
                     path = address.removeprefix(server.address).replace(" ", "%20")

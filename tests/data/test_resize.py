@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from cutline.data.dataset import Dataset
-from cutline.data.steps.resize import Settings, resize
 from cutline.images.open import ImageProblem, open_image
+from cutline.images.resize import ResizeSettings, resize
 from tests.data.bad_images import BLUE, BROKEN, COLOURFUL, RED, encode, grey16, marker, palette_transparent, see_through
 from tests.data.making import pictures, run, table
 
 
 def resized(data: bytes, **settings: Any) -> Image.Image:
-    out, facts = resize(data, Settings(**settings), "it", 100_000_000)
+    out, facts = resize(data, ResizeSettings(**settings), "it", 100_000_000)
     picture = Image.open(io.BytesIO(out))
     assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (facts.width, facts.height))
     return picture
@@ -46,7 +46,7 @@ def test_every_kind_of_image(name: str) -> None:
 def test_broken_ones_keep_their_reason(name: str) -> None:
     make, reason = BROKEN[name]
     with pytest.raises(ImageProblem) as caught:
-        resize(make(), Settings(), name, 100_000_000)
+        resize(make(), ResizeSettings(), name, 100_000_000)
     assert caught.value.reason == reason
 
 
@@ -102,7 +102,7 @@ def test_size_target_and_metadata() -> None:
     exif = Image.Exif()
     exif[0x010F], exif[0x0112] = "A camera", 6
     data = encode(photograph(800), "JPEG", quality=95, exif=exif.tobytes(), icc_profile=b"a profile")
-    out, facts = resize(data, Settings(size_px=224, max_kb=15), "it", 10**8)
+    out, facts = resize(data, ResizeSettings(size_px=224, max_kb=15), "it", 10**8)
     assert 7_000 < len(out) <= 15_000
     assert facts.original == (800, 600)  # as seen: the tag turns it
     stripped = Image.open(io.BytesIO(out))

@@ -99,7 +99,7 @@ def test_finished_shards_are_left_alone_and_failed_addresses_are_tried_again_whe
                 if len(worked) == 2:
                     raise KeyboardInterrupt
                 shards.work(shard)
-                worked.append(shard.place)
+                worked.append(shard.shard_folder)
 
     monkeypatch.setattr(ray_engine, "run", some)
     with pytest.raises(KeyboardInterrupt):
@@ -134,7 +134,7 @@ def test_without_ray_it_is_said_what_to_install(source, tmp_path, monkeypatch):
 
 KILLED = """
 import sys
-from cutline.data import ray_engine
+from cutline.data.prepare import ray_engine
 from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
 ray_engine.SHARD = 7

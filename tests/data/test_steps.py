@@ -15,9 +15,9 @@ from cutline.core.records import Sample
 from cutline.data import steps
 from cutline.data.addresses import BadAddress, is_public, joined, normal
 from cutline.data.dataset import Dataset
-from cutline.data.image_store import Intake
+from cutline.data.image_store import ImageStore
 from cutline.data.problem import LOSSES, MENDED
-from cutline.data.steps import Drop, Place
+from cutline.data.steps import Drop, Workspace
 from tests.data.bad_images import encode, marker
 from tests.data.faulty_server import serving
 from tests.data.test_download import QUICK, listed
@@ -47,7 +47,7 @@ def test_their_order_and_that_they_load_nothing_heavy() -> None:
 def test_download_and_resize_alone(tmp_path: Path) -> None:
     from cutline.data.steps import download, resize
 
-    place = Place(tmp_path, Intake(tmp_path))
+    place = Workspace(tmp_path, ImageStore(tmp_path))
     with serving({"a.png": encode(marker(), "PNG")}) as server:
         step = download.open(download.Settings(**QUICK), place)
         sample = step(Sample(id="a", image=f"{server.address}/good/a.png"))
@@ -58,7 +58,7 @@ def test_download_and_resize_alone(tmp_path: Path) -> None:
         assert missing.reason == "not_found"
         step.close()  # type: ignore[attr-defined]
     settings = resize.Settings(size_px=16)
-    resized = resize.open(settings, Place(tmp_path, Intake(tmp_path, resize=settings)))(sample)
+    resized = resize.open(settings, Workspace(tmp_path, ImageStore(tmp_path, resize=settings)))(sample)
     assert isinstance(resized, Sample)
     with Image.open(resized.image) as picture:
         assert (picture.size, picture.format) == ((16, 16), "JPEG")
@@ -109,7 +109,8 @@ def test_the_verb_runs_some_steps_and_tries_again(tmp_path: Path, monkeypatch, c
         recipe = tmp_path / "news.toml"
         recipe.write_text(
             f'[data]\nsource = "{source}"\nmax_lost_share = 0.5\n'
-            "[data.steps.rewrite]\n[data.steps.resize]\nsize_px = 16\n[data.steps.download]\nprivate = true\ntries = 1\n"
+            "[data.steps.rewrite]\n[data.steps.resize]\nsize_px = 16\n"
+            "[data.steps.download]\nprivate = true\ntries = 1\n"
         )
         out = str(tmp_path / "out")
         code, said = cutline("prepare", str(recipe), "-o", out, "--steps", "rewrite")

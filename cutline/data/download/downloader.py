@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING
 from cutline.core.errors import DataError
 from cutline.core.files import write_atomically
 from cutline.core.records import Sample
-from cutline.data.addresses import is_address
+from cutline.core.threads import cores
+from cutline.data.addresses import ORIGINAL, is_address
 from cutline.data.download.fetcher import Fetched, Fetcher, NotFetched
-from cutline.data.download.ledger import NAME, Download, Downloads
-from cutline.data.download.request import PASSING
-from cutline.data.image_store import Intake
-from cutline.data.prepare.decode import cores
+from cutline.data.download.ledger import NAME, Download, DownloadLedger
+from cutline.data.download.request import IS_TRANSIENT
+from cutline.data.image_store import ImageStore
 from cutline.data.problem import Problem
-from cutline.data.steps.rewrite import ORIGINAL
 from cutline.images.open import ImageFacts, ImageProblem, read_bytes
 
 if TYPE_CHECKING:
-    from cutline.data.steps.download import Settings
+    from cutline.data.download.settings import DownloadSettings
 
 _ADVICE = {
     "dns": "Is this machine's name server up?",
@@ -41,21 +40,21 @@ class Downloader:
 
     Attributes:
         requests: made in this run; ``bytes``: received in this run.
-        intake: stores the images.
+        store: stores the images.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        intake: Intake,
+        settings: DownloadSettings,
+        store: ImageStore,
         workers: int | None = None,
         ledger: Path | None = None,
         known: Path | None = None,
     ):
         """``ledger``: another place for it than the dataset's folder; ``known``: a ledger that it begins with."""
         self.settings = settings
-        self.intake = intake
-        self.ledger = Downloads(ledger or intake.folder / NAME, known)
+        self.store = store
+        self.ledger = DownloadLedger(ledger or store.folder / NAME, known)
         self.workers = workers or cores()
         self.requests = 0
         self.bytes = 0
@@ -90,10 +89,10 @@ class Downloader:
             if row is None or row.state == "again":
                 return address
             if row.state == "done":
-                if row.facts and row.made == self.intake.made and self.intake.holds(row.facts, row.bytes):
+                if row.facts and row.made == self.store.made and self.store.holds(row.facts, row.bytes):
                     return None
                 return None if self._from_original(row) else address
-            if PASSING.get(row.reason, False):  # the better address is there, only not now: --retry failed
+            if IS_TRANSIENT.get(row.reason, False):  # the better address is there, only not now: --retry failed
                 return None
         return None
 
@@ -103,14 +102,14 @@ class Downloader:
         if not path.is_file():
             return False
         try:
-            facts = self.intake(read_bytes(path), row.address)
+            facts = self.store(read_bytes(path), row.address)
         except ImageProblem:
             return False
-        self.ledger.record(replace(row, facts=facts, made=self.intake.made, tries=0))
+        self.ledger.record(replace(row, facts=facts, made=self.store.made, tries=0))
         return True
 
     def _original(self, sha256: str) -> Path:
-        return self.intake.folder / f"originals/{sha256[:2]}/{sha256}"
+        return self.store.folder / f"originals/{sha256[:2]}/{sha256}"
 
     # ---- bringing in
 
@@ -147,7 +146,7 @@ class Downloader:
             for sample in waiting.pop(address):
                 want(sample, first=True)
 
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="intake")
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="store")
         with Fetcher(self.settings) as fetcher:
             try:
                 while True:
@@ -179,9 +178,9 @@ class Downloader:
         self._nothing_answered()
 
     def _store(self, answer: Fetched) -> tuple[ImageFacts, str]:
-        facts = self.intake(answer.body, answer.address)
-        digest = facts.sha256 if not self.intake.resize else hashlib.sha256(answer.body).hexdigest()
-        if self.settings.keep and self.intake.resize:
+        facts = self.store(answer.body, answer.address)
+        digest = facts.sha256 if not self.store.resize else hashlib.sha256(answer.body).hexdigest()
+        if self.settings.keep and self.store.resize:
             self._keep(digest, answer.body)
         return facts, digest
 
@@ -214,7 +213,7 @@ class Downloader:
         self.ledger.record(
             Download(
                 address=answer.address, state="done", tries=answer.tries, status=200, bytes=len(answer.body),
-                sha256=digest, found_at=answer.found_at, made=self.intake.made, facts=facts,
+                sha256=digest, found_at=answer.found_at, made=self.store.made, facts=facts,
             )
         )  # fmt: skip
 
@@ -249,7 +248,11 @@ class Downloader:
             self._stop(f"The last {len(self._streak)} images all failed")
 
     def _nothing_answered(self) -> None:
-        if self._streak and all(PASSING.get(reason) for reason in self._reasons) and not self.ledger.counts()["done"]:
+        if (
+            self._streak
+            and all(IS_TRANSIENT.get(reason) for reason in self._reasons)
+            and not self.ledger.counts()["done"]
+        ):
             self._stop(f"None of {len(self._streak)} images could be fetched")
 
     def _stop(self, problem: str) -> None:
@@ -257,7 +260,7 @@ class Downloader:
         example = self.ledger.find(self._streak[-1])
         for address in self._streak:
             row = self.ledger.find(address)
-            if row and PASSING.get(row.reason):
+            if row and IS_TRANSIENT.get(row.reason):
                 self.ledger.again(address)
         counted = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common(3))
         advice = _ADVICE.get(self._reasons.most_common(1)[0][0], "Are the addresses still good?")

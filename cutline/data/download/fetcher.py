@@ -1,4 +1,5 @@
-"""Fetching many addresses at once over kept-alive connections: libcurl does the transfers, this file the manners.
+"""Fetching many addresses at once over kept-alive connections: libcurl does the transfers, this file the
+queues, pauses and limits.
 
 Per host only so many at a time; passing faults are tried again after a growing, jittered pause, or when the server
 says; redirects are followed here, each as a request of its own, so that they obey the same limits. The machine that a
@@ -18,14 +19,14 @@ from typing import Any
 
 from cutline.data import addresses
 from cutline.data.download.request import (
-    PASSING,
+    IS_TRANSIENT,
     REDIRECTS,
-    Manners,
+    FetchPolicy,
     Transfer,
+    classify_code,
+    classify_status,
     load_curl,
     new_handle,
-    of_code,
-    of_status,
 )
 
 
@@ -49,7 +50,7 @@ class NotFetched:
     """An address that gave nothing.
 
     Attributes:
-        reason: a key of ``PASSING``.
+        reason: a key of ``IS_TRANSIENT``.
         status: of the last answer; 0 when there was none.
     """
 
@@ -86,11 +87,11 @@ class Fetcher:
                 for answer in fetcher.turn(1.0): ...
     """
 
-    def __init__(self, manners: Manners):
+    def __init__(self, policy: FetchPolicy):
         self._curl = load_curl()
-        self.manners = manners
+        self.policy = policy
         self._multi = self._curl.CurlMulti()
-        self._multi.setopt(self._curl.M_MAXCONNECTS, manners.connections + 16)
+        self._multi.setopt(self._curl.M_MAXCONNECTS, policy.connections + 16)
         self._idle: list[Any] = []
         self._flying: dict[Any, tuple[_Job, Transfer]] = {}
         self._hosts: dict[str, _Host] = {}
@@ -155,7 +156,7 @@ class Fetcher:
     def _offer(self, name: str) -> None:
         """Lists a host as ready when it has work, room, and no pause."""
         host = self._hosts[name]
-        if host.waiting and not host.listed and host.active < self.manners.per_host:
+        if host.waiting and not host.listed and host.active < self.policy.per_host:
             pause = host.not_before - time.monotonic()
             if pause <= 0:
                 host.listed = True
@@ -164,14 +165,14 @@ class Fetcher:
             del self._hosts[name]  # a list of a million hosts must not stay in memory
 
     def _start(self) -> None:
-        while self._ready and len(self._flying) < self.manners.connections:
+        while self._ready and len(self._flying) < self.policy.connections:
             name = self._ready.popleft()
             host = self._hosts[name]
             host.listed = False
             job = host.waiting.popleft()
             host.active += 1
-            handle = self._idle.pop() if self._idle else new_handle(self._curl, self.manners)
-            self._flying[handle] = (job, Transfer(self._curl, handle, job.target, self.manners))
+            handle = self._idle.pop() if self._idle else new_handle(self._curl, self.policy)
+            self._flying[handle] = (job, Transfer(self._curl, handle, job.target, self.policy))
             self._multi.add_handle(handle)
             self._offer(name)
 
@@ -220,15 +221,17 @@ class Fetcher:
             body = bytes(transfer.body)
             self._answer(Fetched(address=job.address, found_at=job.target, body=body, tries=job.tries))
             return
-        reason, detail = transfer.fault or (of_code(self._curl, code, message) if code else of_status(transfer.status))
+        reason, detail = transfer.fault or (
+            classify_code(self._curl, code, message) if code else classify_status(transfer.status)
+        )
         problem = NotFetched(address=job.address, reason=reason, detail=detail, tries=job.tries, status=transfer.status)
         wait = self._pause(transfer, job)
         asked = transfer.retry_after is not None and transfer.status in (429, 503)
         if asked or transfer.status == 429:  # the host as a whole is asked too much
             host = self._hosts[name]
-            host.not_before = max(host.not_before, time.monotonic() + min(wait, self.manners.longest_wait_s))
+            host.not_before = max(host.not_before, time.monotonic() + min(wait, self.policy.longest_wait_s))
             heapq.heappush(self._later, (host.not_before, next(self._number), name, None))
-        if not PASSING[reason] or job.tries >= self.manners.tries or wait > self.manners.longest_wait_s:
+        if not IS_TRANSIENT[reason] or job.tries >= self.policy.tries or wait > self.policy.longest_wait_s:
             self._answer(problem)
             return
         job.tries += 1
@@ -237,15 +240,15 @@ class Fetcher:
 
     def _pause(self, transfer: Transfer, job: _Job) -> float:
         """Seconds to wait before the next try: what the server asks for, else twice as long each time, with jitter."""
-        own = self.manners.backoff_s * 2 ** (job.tries - 1) * self._chance.uniform(0.5, 1.5)
+        own = self.policy.backoff_s * 2 ** (job.tries - 1) * self._chance.uniform(0.5, 1.5)
         if transfer.status in (429, 503) and transfer.retry_after is not None:
             return float(transfer.retry_after) + self._chance.uniform(0, 0.1)
-        return float(min(own, self.manners.longest_wait_s))
+        return float(min(own, self.policy.longest_wait_s))
 
     def _follow(self, job: _Job, transfer: Transfer) -> None:
         job.hops += 1
-        if job.hops > self.manners.max_redirects:
-            detail = f"more than {self.manners.max_redirects}"
+        if job.hops > self.policy.max_redirects:
+            detail = f"more than {self.policy.max_redirects}"
         else:
             try:
                 job.target = addresses.joined(job.target, transfer.location)

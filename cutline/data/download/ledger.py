@@ -53,13 +53,13 @@ class Download:
     facts: ImageFacts | None = None
 
 
-class Downloads:
+class DownloadLedger:
     """The ledger, open. One process at a time writes it (the dataset's folder is locked meanwhile)."""
 
     def __init__(self, path: Path, known: Path | None = None):
         """``known``: another ledger, which is asked for what stands not in this one, and isn't written."""
         self.path = path
-        self._known = Downloads(known) if known is not None and known.exists() else None
+        self._known = DownloadLedger(known) if known is not None and known.exists() else None
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -132,7 +132,7 @@ class Downloads:
             self._known.close()
         self._db.close()
 
-    def __enter__(self) -> Downloads:
+    def __enter__(self) -> DownloadLedger:
         return self
 
     def __exit__(self, *error: object) -> None:

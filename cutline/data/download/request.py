@@ -15,7 +15,7 @@ from cutline.core.errors import CutlineError
 from cutline.data import addresses
 
 #: Class of a failure → whether it may pass by itself, so that trying again makes sense.
-PASSING = {
+IS_TRANSIENT = {
     "bad_address": False,
     "private_address": False,
     "not_found": False,
@@ -42,7 +42,7 @@ _LONGEST_PAGE = 1 << 20
 REDIRECTS = (301, 302, 303, 307, 308)
 
 
-class Manners(Protocol):
+class FetchPolicy(Protocol):
     """The part of the download settings that fetching reads; see ``steps/download.py`` for what each means."""
 
     @property
@@ -100,8 +100,8 @@ class Transfer:
         "told",
     )
 
-    def __init__(self, curl: Any, handle: Any, target: str, manners: Manners):
-        self._curl, self._manners = curl, manners
+    def __init__(self, curl: Any, handle: Any, target: str, policy: FetchPolicy):
+        self._curl, self._manners = curl, policy
         self.body = bytearray()
         self.status = 0
         self.location = ""
@@ -196,7 +196,7 @@ def seconds(value: str) -> float | None:
         return None
 
 
-def of_status(status: int) -> tuple[str, str]:
+def classify_status(status: int) -> tuple[str, str]:
     detail = f"HTTP {status}"
     if status in (404, 410):
         return "not_found", detail
@@ -209,7 +209,7 @@ def of_status(status: int) -> tuple[str, str]:
     return "http_error", detail
 
 
-def of_code(curl: Any, code: int, message: str) -> tuple[str, str]:
+def classify_code(curl: Any, code: int, message: str) -> tuple[str, str]:
     """Curl's error as one of ours."""
     detail = " ".join(message.split()) or f"curl error {code}"
     if code in (curl.E_COULDNT_RESOLVE_HOST, curl.E_COULDNT_RESOLVE_PROXY):
@@ -227,22 +227,22 @@ def of_code(curl: Any, code: int, message: str) -> tuple[str, str]:
     return "connection", detail
 
 
-def new_handle(curl: Any, manners: Manners) -> Any:
+def new_handle(curl: Any, policy: FetchPolicy) -> Any:
     handle = curl.Curl()
     settings = {
         curl.NOSIGNAL: 1,
         curl.FOLLOWLOCATION: 0,
         curl.HTTP_VERSION: curl.CURL_HTTP_VERSION_1_1,
         curl.PROTOCOLS: curl.PROTO_HTTP | curl.PROTO_HTTPS,
-        curl.CONNECTTIMEOUT_MS: int(manners.connect_timeout_s * 1000),
-        curl.TIMEOUT_MS: int(manners.timeout_s * 1000),
+        curl.CONNECTTIMEOUT_MS: int(policy.connect_timeout_s * 1000),
+        curl.TIMEOUT_MS: int(policy.timeout_s * 1000),
         curl.LOW_SPEED_LIMIT: 1,
-        curl.LOW_SPEED_TIME: max(1, round(manners.read_timeout_s)),
+        curl.LOW_SPEED_TIME: max(1, round(policy.read_timeout_s)),
         curl.BUFFERSIZE: 262144,
         curl.ACCEPT_ENCODING: "identity",  # and what comes compressed all the same is unpacked
-        curl.USERAGENT: manners.user_agent,
+        curl.USERAGENT: policy.user_agent,
         curl.HTTPHEADER: ["Accept: image/avif,image/webp,image/png,image/jpeg,image/*;q=0.8,*/*;q=0.5"],
-        curl.PROXY: manners.proxy,  # "" also switches off what the environment says
+        curl.PROXY: policy.proxy,  # "" also switches off what the environment says
     }
     for option, value in settings.items():
         handle.setopt(option, value)

@@ -12,7 +12,7 @@ from typing import Any
 
 from cutline.core.errors import DataError
 from cutline.core.records import Sample
-from cutline.core.threads import ahead
+from cutline.core.threads import cores, prefetch
 from cutline.data import readers
 from cutline.data.addresses import is_address
 from cutline.data.captions import tidy
@@ -21,13 +21,12 @@ from cutline.data.inspect.captions import CaptionFacts, Captions, languages
 from cutline.data.inspect.contexts import ContextFacts, Contexts, Names, names_in
 from cutline.data.inspect.findings import Finding, findings
 from cutline.data.inspect.pictures import PictureFacts, Pictures
-from cutline.data.prepare.decode import cores
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
 from cutline.data.splits import canonical, divided, rank
 from cutline.images.open import MAX_PIXELS, ImageFacts, ImageProblem, read_bytes
 from cutline.images.perceptual import Look
-from cutline.images.perceptual_cache import Looks
+from cutline.images.perceptual_cache import PerceptualHashCache
 
 #: Called with how many images are done, and how many there are (0: unknown).
 Progress = Callable[[int, int], None]
@@ -154,8 +153,8 @@ class _Viewer:
         def open_one(sample: Sample) -> tuple[ImageFacts, Look] | Problem | None:
             return view(sample, looks, max_pixels)
 
-        with Looks() as looks:
-            self._count(ahead(open_one, samples, 4 * threads + 16, threads))
+        with PerceptualHashCache() as looks:
+            self._count(prefetch(open_one, samples, 4 * threads + 16, threads))
 
     def _count(self, seen_samples: Iterator[tuple[Sample, tuple[ImageFacts, Look] | Problem | None]]) -> None:
         for done, (sample, seen) in enumerate(seen_samples, 1):
@@ -208,11 +207,13 @@ class _Evenly:
                 self.kept, self.step = self.kept[::2], 2 * self.step
 
 
-def view(sample: Sample, looks: Looks, max_pixels: int = MAX_PIXELS) -> tuple[ImageFacts, Look] | Problem | None:
+def view(
+    sample: Sample, looks: PerceptualHashCache, max_pixels: int = MAX_PIXELS
+) -> tuple[ImageFacts, Look] | Problem | None:
     """What an image shows when it is opened: size, hash and look, or why it can't be; None for an address."""
     if is_address(sample.image):
         return None
     try:
-        return looks.see(read_bytes(sample.image), sample.image, max_pixels)
+        return looks.get(read_bytes(sample.image), sample.image, max_pixels)
     except ImageProblem as problem:
         return Problem(id=sample.id, reason=problem.reason, detail=problem.detail)

@@ -11,17 +11,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from cutline.core.records import Sample
+from cutline.core.threads import cores
 from cutline.data.addresses import is_address
-from cutline.data.image_store import Intake
-from cutline.data.prepare.decoded import Ledger
+from cutline.data.image_store import ImageStore
+from cutline.data.prepare.decoded import DecodedImages
 from cutline.data.problem import Problem
 from cutline.images.open import ImageFacts, ImageProblem, container, read_bytes
 
-Verdict = ImageFacts | Problem
-_Waiting = tuple[Sample, str, os.stat_result | None, "Future[Verdict] | Verdict"]
+Outcome = ImageFacts | Problem
+_Waiting = tuple[Sample, str, os.stat_result | None, "Future[Outcome] | Outcome"]
 
 
-class Checker:
+class ImageDecoder:
     """Checks images in threads (Pillow lets go of the interpreter while it decodes), a bounded number at a time.
 
     Attributes:
@@ -30,19 +31,19 @@ class Checker:
 
     def __init__(
         self,
-        intake: Intake,
-        ledger: Ledger,
+        store: ImageStore,
+        ledger: DecodedImages,
         workers: int | None = None,
-        downloaded: Callable[[Sample], tuple[Sample, Verdict]] | None = None,
+        downloaded: Callable[[Sample], tuple[Sample, Outcome]] | None = None,
     ):
         """``downloaded`` tells what became of a sample whose image is an address."""
-        self.intake = intake
+        self.store = store
         self.ledger = ledger
         self.workers = workers or cores()
         self.downloaded = downloaded
         self.decoded = 0
 
-    def check(self, samples: Iterable[Sample], step: Callable[[], None]) -> Iterator[tuple[Sample, Verdict]]:
+    def decode(self, samples: Iterable[Sample], step: Callable[[], None]) -> Iterator[tuple[Sample, Outcome]]:
         """Each sample with what is known of its image, in the samples' order.
 
         Args:
@@ -53,7 +54,7 @@ class Checker:
             DataError: the dataset's folder can't be written.
         """
         waiting: deque[_Waiting] = deque()
-        unwritten: list[tuple[str, os.stat_result, Verdict]] = []
+        unwritten: list[tuple[str, os.stat_result, Outcome]] = []
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="check")
         try:
             for sample in samples:
@@ -72,8 +73,8 @@ class Checker:
     def _begin(self, sample: Sample, pool: ThreadPoolExecutor) -> _Waiting:
         if is_address(sample.image):
             assert self.downloaded is not None
-            sample, verdict = self.downloaded(sample)
-            return sample, sample.image, None, verdict
+            sample, outcome = self.downloaded(sample)
+            return sample, sample.image, None, outcome
         path = os.path.abspath(sample.image)
         try:
             member = container(path)
@@ -81,32 +82,25 @@ class Checker:
         except (OSError, ValueError):
             return sample, path, None, pool.submit(self._decode, path)  # which says exactly why
         known = self.ledger.find(path, state)
-        if isinstance(known, ImageFacts) and not self.intake.holds(known, member[2] if member else state.st_size):
+        if isinstance(known, ImageFacts) and not self.store.holds(known, member[2] if member else state.st_size):
             known = None
         return sample, path, state, known or pool.submit(self._decode, path)
 
-    def _decode(self, path: str) -> Verdict:
+    def _decode(self, path: str) -> Outcome:
         try:
-            return self.intake(read_bytes(path), path)
+            return self.store(read_bytes(path), path)
         except ImageProblem as problem:
             return Problem(id="", reason=problem.reason, detail=problem.detail)
 
-    def _end(self, item: _Waiting, unwritten: list[tuple[str, os.stat_result, Verdict]]) -> tuple[Sample, Verdict]:
+    def _end(self, item: _Waiting, unwritten: list[tuple[str, os.stat_result, Outcome]]) -> tuple[Sample, Outcome]:
         sample, path, state, answer = item
         if not isinstance(answer, Future):
             return sample, answer
-        verdict = answer.result()
+        outcome = answer.result()
         if state is not None:
             self.decoded += 1
-            unwritten.append((path, state, verdict))
+            unwritten.append((path, state, outcome))
         if len(unwritten) >= 64:  # so much work may be lost to a kill
             self.ledger.add(unwritten)
             unwritten.clear()
-        return sample, verdict
-
-
-def cores() -> int:
-    """Cores that this process may use; a container often has fewer than the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sample, outcome

@@ -18,11 +18,11 @@ from cutline.images.open import ImageFacts
 LASTING = ("empty", "not_an_image", "truncated", "corrupt")
 
 
-class Ledger:
-    """Remembers verdicts by path, size and time of last change. Only offsets are in memory: about 150 bytes a file.
+class DecodedImages:
+    """Remembers results by path, size and time of last change. Only offsets are in memory: about 150 bytes a file.
 
     Args:
-        made: what was done to the images (``Intake.made``); verdicts under another are not found.
+        made: what was done to the images (``ImageStore.made``); results under another are not found.
     """
 
     def __init__(self, path: Path, made: str = ""):
@@ -37,7 +37,7 @@ class Ledger:
             offset += len(line)
 
     def find(self, path: str, state: os.stat_result) -> ImageFacts | Problem | None:
-        """The verdict on a file that hasn't changed since; None when it has, or was never seen."""
+        """The outcome on a file that hasn't changed since; None when it has, or was never seen."""
         offset = self._offsets.get(hash(path))
         if offset is None:
             return None
@@ -51,18 +51,18 @@ class Ledger:
             return Problem(id="", reason=row["reason"], detail=row["detail"])
         return ImageFacts.from_json(row)
 
-    def add(self, verdicts: Iterable[tuple[str, os.stat_result, ImageFacts | Problem]]) -> None:
-        """Writes verdicts down, for the next run."""
+    def add(self, results: Iterable[tuple[str, os.stat_result, ImageFacts | Problem]]) -> None:
+        """Writes results down, for the next run."""
         rows: list[dict[str, Any]] = []
-        for path, state, verdict in verdicts:
+        for path, state, outcome in results:
             row: dict[str, Any] = {"path": path, "size": state.st_size, "mtime_ns": state.st_mtime_ns}
-            if isinstance(verdict, ImageFacts):
-                rows.append(row | verdict.to_json() | ({"made": self._made} if self._made else {}))
-            elif verdict.reason in LASTING:
-                rows.append(row | {"reason": verdict.reason, "detail": verdict.detail})
+            if isinstance(outcome, ImageFacts):
+                rows.append(row | outcome.to_json() | ({"made": self._made} if self._made else {}))
+            elif outcome.reason in LASTING:
+                rows.append(row | {"reason": outcome.reason, "detail": outcome.detail})
         self._out.write(rows)
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> DecodedImages:
         return self
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""Pictures that come more than once, byte for byte, under different ids."""
+"""Images that come more than once, byte for byte, under different ids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cutline.data.splits import joined
 from cutline.images.open import ImageFacts
 
 
-class Pictures:
+class DuplicateImages:
     """Remembers each picture's first sample, and the pairs of samples that share one."""
 
     def __init__(self) -> None:
@@ -53,4 +53,4 @@ class Pictures:
 
 
 def _key(sha256: str) -> int:
-    return int(sha256[:16], 16)  # 64 bits are enough to tell a million pictures apart, in half the memory
+    return int(sha256[:16], 16)  # 64 bits are enough to tell a million images apart, in half the memory

@@ -8,7 +8,7 @@ from pathlib import Path
 from cutline.core import jsonl
 from cutline.core.records import Sample
 from cutline.data import readers, steps
-from cutline.data.image_store import Intake
+from cutline.data.image_store import ImageStore
 from cutline.data.prepare.prepare import through
 from cutline.data.settings import DataSettings
 
@@ -19,13 +19,13 @@ def manifest(settings: DataSettings, path: Path) -> Mapping[str, Mapping[str, in
     Returns:
         What each step did.
     """
-    place = steps.Place(path.parent, Intake(path.parent, settings.max_pixels))
+    workspace = steps.Workspace(path.parent, ImageStore(path.parent, settings.max_pixels))
     (path.parent / ".work").mkdir(parents=True, exist_ok=True)  # by which preparing knows the folder as its own
     path.unlink(missing_ok=True)
     texts = settings.steps.only([name for name in settings.steps.chosen() if steps.needs_no_image(name)])
     with (
-        steps.Chain(texts, "reading", place) as chain,
-        steps.Chain(texts, "checked", place) as then,
+        steps.Chain(texts, "reading", workspace) as chain,
+        steps.Chain(texts, "checked", workspace) as then,
         jsonl.Appender(path) as out,
     ):
         for item in through(then, through(chain, readers.read(settings))):

@@ -3,7 +3,7 @@
 read → reading steps → tidy captions → split → limit → download → decode every image → checked steps → write → end steps
 
 It can be killed at any moment and goes on when started again: images are stored under the hash of their bytes,
-verdicts on them are kept in ``.work/checked.jsonl``, what became of addresses in ``downloads.sqlite``, the rest is made
+results on them are kept in ``.work/checked.jsonl``, what became of addresses in ``downloads.sqlite``, the rest is made
 again from the source, and the marker is written last. Images that shall lie in tars alone are files until then.
 """
 
@@ -11,38 +11,34 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cutline.core import jsonl
 from cutline.core.errors import DataError, RecipeError
 from cutline.core.files import locked, write_atomically
 from cutline.core.fingerprint import checkpoint_fingerprint, fingerprint
+from cutline.core.progress import Progress
 from cutline.core.records import Sample
 from cutline.data import dataset, readers, steps, tars
 from cutline.data import splits as splitting
 from cutline.data.addresses import is_address
 from cutline.data.download.downloader import Downloader
 from cutline.data.download.ledger import NAME as DOWNLOADS
-from cutline.data.image_store import Intake
-from cutline.data.prepare.decode import Checker
-from cutline.data.prepare.decoded import Ledger
-from cutline.data.prepare.duplicates import Pictures
-from cutline.data.prepare.source_rows import Losses, Spool, read_source, refuse_large_loss
+from cutline.data.prepare.decode import ImageDecoder
+from cutline.data.prepare.decoded import DecodedImages
+from cutline.data.prepare.duplicates import DuplicateImages
+from cutline.data.prepare.source_rows import ProblemLog, SourceRows, read_source, refuse_large_loss
+from cutline.data.prepare.work import Engine, Work, checked
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
+from cutline.data.steps import OpenScorer
 from cutline.data.steps.context import FIELDS
 from cutline.data.steps.split import refuse as refuse_split
 from cutline.data.steps.split import stratified, stratum
-
-#: What the work on images is done with.
-Engine = Literal["threads", "ray"]
-
-#: Called with (images done, images in all) after each image.
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +79,7 @@ def prepare(
     workers: int | None = None,
     retry_failed: bool = False,
     engine: Engine = "threads",
+    scorer: OpenScorer | None = None,
 ) -> Report:
     """Makes a dataset of the source that the settings name, or goes on with it; at once when nothing has changed.
 
@@ -91,6 +88,7 @@ def prepare(
         workers: threads that decode; by default one a core. The result doesn't depend on it.
         retry_failed: fetch again what failed in an earlier run.
         engine: "ray" spreads the work over a cluster (see ``ray_engine``); the dataset is the same.
+        scorer: opens the model that [data.steps.filter] names; with Ray a function at the top level of a module.
 
     Raises:
         RecipeError: an unknown format or column.
@@ -113,134 +111,105 @@ def prepare(
         if known and known.get("made_from") == made_from and not retry_failed:
             return _report(known, unchanged=True)
         tars.unpack(folder)
-        marker, decoded = Preparation(settings, source, folder, progress, workers, retry_failed, engine)()
+        marker, decoded = Preparation(settings, source, folder, progress, workers, retry_failed, engine, scorer)()
         marker["made_from"] = made_from
         write_atomically(folder / dataset.MARKER, json.dumps(marker, indent=2) + "\n")
         return _report(marker, decoded=decoded)
 
 
-class Preparation:
+class Preparation(Work):
     """One run of everything but the marker."""
-
-    def __init__(
-        self,
-        settings: DataSettings,
-        source: Path,
-        folder: Path,
-        progress: Progress | None = None,
-        workers: int | None = None,
-        retry_failed: bool = False,
-        engine: Engine = "threads",
-    ):
-        self.engine = engine
-        self.settings, self.source, self.folder = settings, source, folder
-        self.progress, self.workers, self.retry_failed = progress, workers, retry_failed
-        self.work = folder / ".work"
-        chosen = settings.steps.chosen()
-        self.intake = Intake(folder, settings.max_pixels, chosen.get("resize"), notes="context" in chosen)
-        self.place = steps.Place(folder, self.intake)
-        self.told: dict[str, dict[str, Any]] = {}
 
     def __call__(self) -> tuple[dict[str, Any], int]:
         """Returns what the marker is to say, and the number of images decoded."""
-        pictures = Pictures()
-        with Losses(self.work / dataset.PROBLEMS) as losses:
-            spool = self._read(losses)
-            lost_in_reading = losses.rows
-            split_by = _divide(spool, self.settings, losses)
+        duplicates = DuplicateImages()
+        with ProblemLog(self.scratch / dataset.PROBLEMS) as log:
+            source_rows = self._read(log)
+            lost_in_reading = log.rows
+            split_by = _divide(source_rows, self.settings, log)
             chosen = self.settings.steps.chosen()
             if "split" in chosen:
                 made = FIELDS if "context" in chosen else ()
-                refuse_split(chosen["split"], split_by, spool.samples(range(len(spool))), made)
-            kept: Collection[int] = range(len(spool))
+                refuse_split(chosen["split"], split_by, source_rows.samples(range(len(source_rows))), made)
+            kept: Collection[int] = range(len(source_rows))
             if self.settings.max_samples is not None:
-                kept = frozenset(splitting.draw(spool.ids, spool.splits, self.settings.max_samples, self.settings.seed))
-            decoded = self._images(spool, kept, losses, pictures)
+                kept = frozenset(
+                    splitting.draw(source_rows.ids, source_rows.splits, self.settings.max_samples, self.settings.seed)
+                )
+            decoded = self._images(source_rows, kept, log, duplicates)
             if split_by == "source":
-                for problem in pictures.divided():
-                    losses.add(problem)
-        refuse_large_loss(losses, self.settings.max_lost_share, spool.rows, lost_in_reading, len(kept))
-        moves = pictures.moves(spool.groups, spool.splits) if split_by == "seed" else {}
+                for problem in duplicates.divided():
+                    log.add(problem)
+        refuse_large_loss(log, self.settings.max_lost_share, source_rows.rows, lost_in_reading, len(kept))
+        moves = duplicates.moves(source_rows.groups, source_rows.splits) if split_by == "seed" else {}
         if "split" in self.settings.steps.chosen("end"):
             moves = self._stratified(moves)
-        whole = self._write(pictures, moves, losses)
+        whole = self._write(duplicates, moves, log)
         layout = self.settings.steps.chosen("end").get("layout")
         if layout and layout.tars:
-            self.told["layout"] = tars.write(whole, layout)
+            self.counts["layout"] = tars.write(whole, layout)
             if not layout.folders:
-                whole = tars.pack(whole, layout.samples_per_tar, self.intake)
+                whole = tars.pack(whole, layout.samples_per_tar, self.store)
         else:
             tars.remove(self.folder)
         marker = {
             "format_version": dataset.FORMAT_VERSION,
-            "rows": spool.rows,
+            "rows": source_rows.rows,
             "samples": len(whole),
-            "lost": losses.rows,
-            "left_out": len(spool) - len(kept),
-            "dropped": losses.dropped,
+            "lost": log.rows,
+            "left_out": len(source_rows) - len(kept),
+            "dropped": log.dropped,
             "splits": whole.splits(),
             "split_by": split_by,
-            "problems": dict(sorted(losses.counts.items())),
-            "steps": self.told,
+            "problems": dict(sorted(log.counts.items())),
+            "steps": self.counts,
             "fingerprint": whole.fingerprint,
         }
         return marker, decoded
 
-    def _read(self, losses: Losses) -> Spool:
-        with steps.Chain(self.settings.steps, "reading", self.place) as chain:
+    def _read(self, log: ProblemLog) -> SourceRows:
+        with steps.Chain(self.settings.steps, "reading", self.workspace) as chain:
             source = through(chain, readers.read(self.settings))
-            spool = read_source(source, self.settings, self.work / "rows.jsonl", losses)
-            self.tell(chain)
-        return spool
+            source_rows = read_source(source, self.settings, self.scratch / "rows.jsonl", log)
+            self.note(chain)
+        return source_rows
 
-    def _images(self, spool: Spool, places: Collection[int], losses: Losses, pictures: Pictures) -> int:
+    def _images(
+        self, source_rows: SourceRows, kept: Collection[int], log: ProblemLog, duplicates: DuplicateImages
+    ) -> int:
         """Brings, stores and judges the images; writes the rows of those that stay. Returns how many it decoded."""
         if not self.settings.steps.chosen("images").get("download"):
-            _refuse_addresses(spool, places)
+            _refuse_addresses(source_rows, kept)
         if self.engine == "ray":
             from cutline.data.prepare import ray_engine
 
-            return ray_engine.images(self, spool, places, losses, pictures)
-        accepted = self.work / "accepted.jsonl"
-        accepted.unlink(missing_ok=True)
+            return ray_engine.images(self, source_rows, kept, log, duplicates)
         with ExitStack() as stack:
             # first, so that a model that isn't there is known before hours of downloading
-            chain = stack.enter_context(steps.Chain(self.settings.steps, "checked", self.place))
-            downloader = self._download(spool, places, stack)
-            ledger = stack.enter_context(Ledger(self.work / "checked.jsonl", self.intake.made))
-            out = stack.enter_context(jsonl.Appender(accepted))
-            checker = Checker(self.intake, ledger, self.workers, downloader.find if downloader else None)
-            step = self.counter(len(places))
-            for sample, verdict in checker.check(spool.samples(places), step):
-                if isinstance(verdict, Problem):
-                    losses.add(replace(verdict, id=sample.id))
-                    continue
-                named = dataset.source_name(sample.image, self.settings)
-                result = chain(dataset.as_checked(sample, verdict, self.intake.path(verdict), named))
-                if isinstance(result, Problem):
-                    losses.add(result)
-                    continue
-                pictures.add(result, verdict)
-                out.write([dataset.table_row(result, verdict, named)])
-            self.tell(chain, pictures)
-        return checker.decoded
+            chain = stack.enter_context(steps.Chain(self.settings.steps, "checked", self.workspace))
+            downloader = self._download(source_rows, kept, stack)
+            ledger = stack.enter_context(DecodedImages(self.scratch / "checked.jsonl", self.store.made))
+            decoder = ImageDecoder(self.store, ledger, self.workers, downloader.find if downloader else None)
+            results = checked(decoder, chain, self.settings, source_rows.samples(kept), self.counter(len(kept)))
+            self.write(results, chain, log, duplicates)
+        return decoder.decoded
 
-    def _download(self, spool: Spool, places: Collection[int], stack: ExitStack) -> Downloader | None:
+    def _download(self, source_rows: SourceRows, kept: Collection[int], stack: ExitStack) -> Downloader | None:
         settings = self.settings.steps.chosen("images").get("download")
         if settings is None:
             return None
-        downloader = stack.enter_context(Downloader(settings, self.intake, self.workers))
+        downloader = stack.enter_context(Downloader(settings, self.store, self.workers))
         if self.retry_failed:
             downloader.ledger.retry_failed()
-        downloader.run(spool.samples(places), self.counter(len(places)))
-        self.told["download"] = dict(downloader.ledger.counts())
+        downloader.run(source_rows.samples(kept), self.counter(len(kept)))
+        self.counts["download"] = dict(downloader.ledger.counts())
         return downloader
 
     def _stratified(self, moves: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
         """Group → its final group and split, each split with the same mix of the column's values."""
         column = self.settings.steps.chosen("end")["split"].stratify
         groups, strata = [], []
-        for row in jsonl.read(self.work / "accepted.jsonl"):
+        for row in jsonl.read(self.scratch / "accepted.jsonl"):
             groups.append(moves.get(row["group"], row)["group"])
             strata.append(stratum(column, json.loads(row["context"]), json.loads(row["extra"])))
         if not any(strata):
@@ -249,38 +218,19 @@ class Preparation:
         final = {group: {"group": group, "split": split} for group, split in splits.items()}
         return final | {old: final[new["group"]] for old, new in moves.items() if new["group"] in final}
 
-    def _write(self, pictures: Pictures, moves: Mapping[str, dict[str, str]], losses: Losses) -> dataset.Dataset:
-        accepted = self.work / "accepted.jsonl"
+    def _write(
+        self, duplicates: DuplicateImages, moves: Mapping[str, dict[str, str]], log: ProblemLog
+    ) -> dataset.Dataset:
+        accepted = self.scratch / "accepted.jsonl"
         if accepted.stat().st_size == 0:
-            raise DataError(f"The steps leave nothing: {losses.top()}.", "Make [data.steps.filter] more lenient.")
+            raise DataError(f"The steps leave nothing: {log.top()}.", "Make [data.steps.filter] more lenient.")
         (self.folder / dataset.MARKER).unlink(missing_ok=True)  # from here on the old dataset is no longer whole
         dataset.write_table(self.folder, (row | moves.get(row["group"], {}) for row in jsonl.read(accepted)))
-        os.replace(losses.path, self.folder / dataset.PROBLEMS)
-        self.intake.sweep(pictures, aside=(self.folder / DOWNLOADS).exists())
+        os.replace(log.path, self.folder / dataset.PROBLEMS)
+        self.store.sweep(duplicates, aside=(self.folder / DOWNLOADS).exists())
         for name in ("rows.jsonl", "accepted.jsonl"):
-            (self.work / name).unlink()
+            (self.scratch / name).unlink()
         return dataset.Dataset(self.folder)
-
-    def tell(self, chain: steps.Chain, pictures: Pictures | None = None) -> None:
-        """Notes what steps did; which samples they found to be alike goes to the pictures."""
-        self.told |= {name: dict(counts) for name, counts in chain.counts.items()}
-        for name, facts in chain.facts():
-            self.told[name] |= facts
-        if pictures is not None:
-            for _, step in chain.steps:
-                pictures.join(getattr(step, "joins", ()))
-
-    def counter(self, total: int) -> Callable[[], None]:
-        """What is called once for each of so many things that are done."""
-        done = 0
-
-        def step() -> None:
-            nonlocal done
-            done += 1
-            if self.progress:
-                self.progress(done, total)
-
-        return step
 
 
 def through(chain: steps.Chain, source: Iterator[Sample | Problem]) -> Iterator[Sample | Problem]:
@@ -289,27 +239,27 @@ def through(chain: steps.Chain, source: Iterator[Sample | Problem]) -> Iterator[
         yield chain(item) if isinstance(item, Sample) else item
 
 
-def _refuse_addresses(spool: Spool, places: Collection[int]) -> None:
+def _refuse_addresses(source_rows: SourceRows, kept: Collection[int]) -> None:
     """Raises a DataError where images are addresses; asked where the recipe has no step that fetches them."""
-    if addresses := sum(is_address(sample.image) for sample in spool.samples(places)):
+    if addresses := sum(is_address(sample.image) for sample in source_rows.samples(kept)):
         raise DataError(
             f"{addresses:,} images are addresses on the web, and nothing fetches them.",
             "Add [data.steps.download] to the recipe, or --set data.steps.download={}.",
         )
 
 
-def _divide(spool: Spool, settings: DataSettings, losses: Losses) -> str:
+def _divide(source_rows: SourceRows, settings: DataSettings, log: ProblemLog) -> str:
     """Gives every sample its final split; says who decided it."""
-    if not any(spool.splits):
-        spool.splits = splitting.assign(spool.groups, settings.val, settings.test, settings.seed)
+    if not any(source_rows.splits):
+        source_rows.splits = splitting.assign(source_rows.groups, settings.val, settings.test, settings.seed)
         return "seed"
-    for name, split in zip(spool.ids, spool.splits, strict=True):
+    for name, split in zip(source_rows.ids, source_rows.splits, strict=True):
         if not split:
-            losses.add(Problem(id=name, reason="no_split", detail="the source names one for others"))
-    spool.splits = splitting.complete(spool.groups, spool.splits)
-    for group, counts in splitting.divided(spool.groups, spool.splits).items():
+            log.add(Problem(id=name, reason="no_split", detail="the source names one for others"))
+    source_rows.splits = splitting.complete(source_rows.groups, source_rows.splits)
+    for group, counts in splitting.divided(source_rows.groups, source_rows.splits).items():
         detail = ", ".join(f"{split}: {count}" for split, count in counts.items())
-        losses.add(Problem(id=group, reason="divided_group", detail=detail))
+        log.add(Problem(id=group, reason="divided_group", detail=detail))
     return "source"
 
 

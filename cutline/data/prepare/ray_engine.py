@@ -7,66 +7,69 @@ each worker, not for all together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutline.core import jsonl
 from cutline.core.errors import CutlineError, DataError
-from cutline.data import dataset, steps
+from cutline.data import steps
 from cutline.data.download.ledger import NAME as DOWNLOADS
-from cutline.data.download.ledger import Downloads
+from cutline.data.download.ledger import DownloadLedger
 from cutline.data.prepare import shards
-from cutline.data.prepare.shards import Shard, work
+from cutline.data.prepare.shards import Shard
+from cutline.data.prepare.work import Checked, Work
 from cutline.data.problem import Problem
+from cutline.data.steps import OpenScorer
 
 if TYPE_CHECKING:
-    from cutline.data.prepare.duplicates import Pictures
-    from cutline.data.prepare.prepare import Preparation
-    from cutline.data.prepare.source_rows import Losses, Spool
+    from cutline.data.prepare.duplicates import DuplicateImages
+    from cutline.data.prepare.source_rows import ProblemLog, SourceRows
 
 #: Samples in a shard: so much is handed out at a time.
 SHARD = 500
 
 
-def images(of: Preparation, spool: Spool, places: Collection[int], losses: Losses, pictures: Pictures) -> int:
-    """As ``Preparation`` does it in threads: brings, stores and judges the images, and writes the rows of those that
-    stay, in the source's order. Returns how many were decoded."""
-    downloads = "download" in of.settings.steps.chosen()
+def images(
+    work: Work, source_rows: SourceRows, kept: Collection[int], log: ProblemLog, duplicates: DuplicateImages
+) -> int:
+    """Fetches, stores and checks the images on the cluster, and writes the rows of those that stay, in order.
+
+    Returns:
+        how many images were decoded.
+    """
+    downloads = "download" in work.settings.steps.chosen()
     if downloads:
-        with Downloads(of.folder / DOWNLOADS) as ledger:
-            _absorb(ledger, of.folder)
-            if of.retry_failed:
+        with DownloadLedger(work.folder / DOWNLOADS) as ledger:
+            _absorb(ledger, work.folder)
+            if work.retry_failed:
                 ledger.retry_failed()
-    made = shards.divide(spool.samples(places), SHARD, of.folder, of.settings, of.retry_failed)
-    run(made, of.counter(len(made)))
+    parts = shards.divide(source_rows.samples(kept), SHARD, work.folder, work.settings, work.retry_failed)
+    run(parts, work.counter(len(parts)), work.workspace.scorer)
     if downloads:
-        with Downloads(of.folder / DOWNLOADS) as ledger:
-            _absorb(ledger, of.folder)
-            of.told["download"] = dict(ledger.counts())
-    told, decoded = shards.counts(made)
-    of.told |= told
-    accepted = of.work / "accepted.jsonl"
-    accepted.unlink(missing_ok=True)
-    with ExitStack() as stack:
-        out = stack.enter_context(jsonl.Appender(accepted))
-        rest = of.settings.steps.only(shards.across())
-        chain = stack.enter_context(steps.Chain(rest, "checked", of.place))
-        for found in shards.results(made):
-            result = found if isinstance(found, Problem) else chain(found[0])
-            if isinstance(result, Problem):
-                losses.add(result)
-                continue
-            assert not isinstance(found, Problem)
-            pictures.add(result, found[1])
-            out.write([dataset.table_row(result, *found[1:])])
-        of.tell(chain, pictures)
+        with DownloadLedger(work.folder / DOWNLOADS) as ledger:
+            _absorb(ledger, work.folder)
+            work.counts["download"] = dict(ledger.counts())
+    counts, decoded = shards.counts(parts)
+    work.counts |= counts
+    rest = work.settings.steps.only(shards.across())
+    with steps.Chain(rest, "checked", work.workspace) as chain:
+        work.write(_through(chain, shards.results(parts)), chain, log, duplicates)
     return decoded
 
 
-def _absorb(ledger: Downloads, folder: Path) -> None:
+def _through(chain: steps.Chain, results: Iterable[Checked | Problem]) -> Iterator[Checked | Problem]:
+    """The shards' results after the steps that compare samples of different shards."""
+    for result in results:
+        if isinstance(result, Problem):
+            yield result
+            continue
+        sample = chain(result.sample)
+        yield sample if isinstance(sample, Problem) else replace(result, sample=sample)
+
+
+def _absorb(ledger: DownloadLedger, folder: Path) -> None:
     """Moves what the shards' ledgers know into the dataset's, also what a killed job left there."""
     for path in sorted((folder / ".work/shards").glob(f"*/{DOWNLOADS}")):
         ledger.absorb(path)
@@ -74,7 +77,7 @@ def _absorb(ledger: Downloads, folder: Path) -> None:
             part.unlink()
 
 
-def run(made: Sequence[Shard], step: Callable[[], None]) -> None:
+def run(made: Sequence[Shard], step: Callable[[], None], scorer: OpenScorer | None = None) -> None:
     """Works on all shards; those that are finished are left alone.
 
     Args:
@@ -93,17 +96,19 @@ def run(made: Sequence[Shard], step: Callable[[], None]) -> None:
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    rows = ray.data.from_items([asdict(shard) for shard in todo], override_num_blocks=len(todo)).map(_work)
+    rows = ray.data.from_items([asdict(shard) for shard in todo], override_num_blocks=len(todo)).map(
+        partial(_work, scorer=scorer)
+    )
     for row in rows.iter_rows():
         if row["problem"]:
             raise DataError(row["problem"], row["remedy"])
         step()
 
 
-def _work(row: dict[str, Any]) -> dict[str, str]:
+def _work(row: dict[str, Any], scorer: OpenScorer | None = None) -> dict[str, str]:
     """One shard, in a worker; what stops the whole job comes back as words, since Ray would wrap an exception."""
     try:
-        work(Shard(**row))
+        shards.work(Shard(**row), scorer)
     except CutlineError as error:
         return {"problem": error.problem, "remedy": error.remedy}
     return {"problem": "", "remedy": ""}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,16 @@ from cutline.core import jsonl
 from cutline.core.files import write_atomically
 from cutline.core.fingerprint import fingerprint
 from cutline.core.records import Sample
-from cutline.data import dataset, steps
+from cutline.data import steps
 from cutline.data.download.downloader import Downloader
 from cutline.data.download.ledger import NAME as DOWNLOADS
-from cutline.data.image_store import Intake
-from cutline.data.prepare.decode import Checker
-from cutline.data.prepare.decoded import Ledger
+from cutline.data.image_store import ImageStore
+from cutline.data.prepare.decode import ImageDecoder
+from cutline.data.prepare.decoded import DecodedImages
+from cutline.data.prepare.work import Checked, checked
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
+from cutline.data.steps import OpenScorer
 from cutline.images.open import ImageFacts
 
 _RESULT, _SAMPLES = "result.jsonl", "samples.jsonl"
@@ -41,21 +43,21 @@ class Shard:
     """One shard's work.
 
     Attributes:
-        folder: of the dataset; ``place``: of the shard, in it. All who work must see both under the same path.
+        folder: of the dataset; ``shard_folder``: of the shard, in it. All who work must see both under the same path.
         settings: of the data, as JSON.
         made_from: fingerprint of the settings and the samples.
         retry_failed: fetch again what failed.
     """
 
     folder: str
-    place: str
+    shard_folder: str
     settings: str
     made_from: str
     retry_failed: bool = False
 
     @property
     def result(self) -> Path:
-        return Path(self.place) / _RESULT
+        return Path(self.shard_folder) / _RESULT
 
     @property
     def finished(self) -> bool:
@@ -73,12 +75,12 @@ def divide(
     shards: list[Shard] = []
     rest = iter(samples)
     while chunk := list(islice(rest, size)):
-        place = folder / f".work/shards/{len(shards):06d}"
-        place.mkdir(parents=True, exist_ok=True)
+        path = folder / f".work/shards/{len(shards):06d}"
+        path.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(asdict(sample), default=str) + "\n" for sample in chunk)
-        write_atomically(place / _SAMPLES, lines)
+        write_atomically(path / _SAMPLES, lines)
         made_from = fingerprint(settings.model_dump(mode="json", exclude={"dataset"}), lines)
-        shards.append(Shard(folder=str(folder), place=str(place), settings=text, made_from=made_from,
+        shards.append(Shard(folder=str(folder), shard_folder=str(path), settings=text, made_from=made_from,
                             retry_failed=retry_failed))  # fmt: skip
     return shards
 
@@ -88,7 +90,7 @@ def across() -> list[str]:
     return [name for name in steps.names() if getattr(steps.load(name), "ACROSS", False)]
 
 
-def work(shard: Shard) -> None:
+def work(shard: Shard, scorer: OpenScorer | None = None) -> None:
     """Does one shard, or goes on with it; at once when it is finished.
 
     Raises:
@@ -97,54 +99,48 @@ def work(shard: Shard) -> None:
     if shard.finished:
         return
     settings = DataSettings.model_validate_json(shard.settings)
-    folder, place = Path(shard.folder), Path(shard.place)
+    folder, path = Path(shard.folder), Path(shard.shard_folder)
     chosen = settings.steps.chosen()
-    intake = Intake(folder, settings.max_pixels, chosen.get("resize"), notes="context" in chosen)
-    samples = list(_samples(place))
+    store = ImageStore(folder, settings.max_pixels, chosen.get("resize"), notes="context" in chosen)
+    samples = list(_samples(path))
     lines: list[dict[str, Any]] = []
     counts: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
-        (place / ".work").mkdir(exist_ok=True)
+        (path / ".work").mkdir(exist_ok=True)
         mine = settings.steps.only([name for name in chosen if name not in across()])
-        chain = stack.enter_context(steps.Chain(mine, "checked", steps.Place(place, intake)))
+        chain = stack.enter_context(steps.Chain(mine, "checked", steps.Workspace(path, store, scorer)))
         downloader = None
         if "download" in chosen:
             downloader = stack.enter_context(
-                Downloader(chosen["download"], intake, ledger=place / DOWNLOADS, known=folder / DOWNLOADS)
+                Downloader(chosen["download"], store, ledger=path / DOWNLOADS, known=folder / DOWNLOADS)
             )
             if shard.retry_failed:
                 downloader.ledger.retry_failed()
             downloader.run(samples)
-        ledger = stack.enter_context(Ledger(place / "checked.jsonl", intake.made))
-        checker = Checker(intake, ledger, downloaded=downloader.find if downloader else None)
-        for sample, verdict in checker.check(samples, lambda: None):
-            lines.append(_line(settings, chain, intake, sample, verdict))
+        ledger = stack.enter_context(DecodedImages(path / "checked.jsonl", store.made))
+        decoder = ImageDecoder(store, ledger, downloaded=downloader.find if downloader else None)
+        lines.extend(_line(result) for result in checked(decoder, chain, settings, samples, lambda: None))
         counts |= {name: dict(found) for name, found in chain.counts.items()}
         for name, facts in chain.facts():
             counts[name] |= facts
-    head = {"made_from": shard.made_from, "counts": counts, "decoded": checker.decoded}
+    head = {"made_from": shard.made_from, "counts": counts, "decoded": decoder.decoded}
     write_atomically(shard.result, "".join(json.dumps(line) + "\n" for line in [head, *lines]))
 
 
-def _samples(place: Path) -> Iterator[Sample]:
-    for row in jsonl.read(place / _SAMPLES):
+def _samples(path: Path) -> Iterator[Sample]:
+    for row in jsonl.read(path / _SAMPLES):
         yield Sample(**row | {"captions": tuple(row["captions"])})
 
 
-def _line(
-    settings: DataSettings, chain: steps.Chain, intake: Intake, sample: Sample, verdict: ImageFacts | Problem
-) -> dict[str, Any]:
-    """What came of one sample, as a line of the result."""
-    if isinstance(verdict, Problem):
-        return {"problem": replace(verdict, id=sample.id).to_json()}
-    named = dataset.source_name(sample.image, settings)
-    result = chain(dataset.as_checked(sample, verdict, intake.path(verdict), named))
+def _line(result: Checked | Problem) -> dict[str, Any]:
+    """What became of one sample, as a line of the result."""
     if isinstance(result, Problem):
         return {"problem": result.to_json()}
-    return {"sample": json.loads(json.dumps(asdict(result), default=str)), "facts": verdict.to_json(), "source": named}
+    sample = json.loads(json.dumps(asdict(result.sample), default=str))
+    return {"sample": sample, "facts": result.facts.to_json(), "source": result.source}
 
 
-def results(shards: Iterable[Shard]) -> Iterator[tuple[Sample, ImageFacts, str] | Problem]:
+def results(shards: Iterable[Shard]) -> Iterator[Checked | Problem]:
     """What came of every sample of finished shards, in their order: the sample, its image, what that was called."""
     for shard in shards:
         for row in islice(jsonl.read(shard.result), 1, None):
@@ -152,7 +148,7 @@ def results(shards: Iterable[Shard]) -> Iterator[tuple[Sample, ImageFacts, str] 
                 yield Problem(**row["problem"])
             else:
                 sample = Sample(**row["sample"] | {"captions": tuple(row["sample"]["captions"])})
-                yield sample, ImageFacts.from_json(row["facts"]), row["source"]
+                yield Checked(sample, ImageFacts.from_json(row["facts"]), row["source"])
 
 
 def counts(shards: Iterable[Shard]) -> tuple[dict[str, dict[str, Any]], int]:

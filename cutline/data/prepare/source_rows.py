@@ -18,7 +18,7 @@ from cutline.data.settings import DataSettings
 from cutline.data.splits import canonical
 
 
-class Losses:
+class ProblemLog:
     """Lists problems in a file as they come, counts them, and remembers one example of each.
 
     Attributes:
@@ -45,14 +45,14 @@ class Losses:
         self._file.write(json.dumps(problem.to_json()) + "\n")
 
     def top(self, most: int = 3) -> str:
-        """The commonest losses in words, each with one example."""
+        """The most frequent problems in words, each with one example."""
         found = [(count, self._examples[reason]) for reason, count in self.counts.most_common()]
         found = [(count, example) for count, example in found if example.loses_row or example.step]
         return "; ".join(
             f"{count} {example.reason} ({example.id}: {example.detail})" for count, example in found[:most]
         )
 
-    def __enter__(self) -> Losses:
+    def __enter__(self) -> ProblemLog:
         return self
 
     def __exit__(
@@ -61,7 +61,7 @@ class Losses:
         self._file.close()
 
 
-class Spool:
+class SourceRows:
     """The samples of a source, in its order: their text on disk, what splitting needs in memory.
 
     Attributes:
@@ -79,69 +79,69 @@ class Spool:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def samples(self, places: Collection[int]) -> Iterator[Sample]:
-        """The samples at these places, with their final splits and groups."""
-        for place, row in enumerate(jsonl.read(self.path)):
-            if place in places:
-                row |= {"id": self.ids[place], "captions": tuple(row["captions"])}  # one string each, whoever keeps it
-                yield replace(Sample(**row), split=self.splits[place], group=self.groups[place])
+    def samples(self, kept: Collection[int]) -> Iterator[Sample]:
+        """The samples with these indices, with their final splits and groups."""
+        for index, row in enumerate(jsonl.read(self.path)):
+            if index in kept:
+                row |= {"id": self.ids[index], "captions": tuple(row["captions"])}  # one string each, whoever keeps it
+                yield replace(Sample(**row), split=self.splits[index], group=self.groups[index])
 
 
-def read_source(source: Iterator[Sample | Problem], settings: DataSettings, path: Path, losses: Losses) -> Spool:
+def read_source(source: Iterator[Sample | Problem], settings: DataSettings, path: Path, log: ProblemLog) -> SourceRows:
     """Reads a source to its end: captions tidied, splits renamed, samples that can't be used listed as lost.
 
     Raises:
         DataError: the source can't be read.
     """
-    spool = Spool(path)
+    source_rows = SourceRows(path)
     seen: set[int] = set()
     names: dict[str, str] = {}
     with open(path, "wb") as out:
         for item in source:
             if isinstance(item, Problem):
-                spool.rows += item.loses_row or bool(item.step)
-                losses.add(item)
+                source_rows.rows += item.loses_row or bool(item.step)
+                log.add(item)
                 continue
-            spool.rows += 1
-            sample = _usable(item, settings, seen, losses)
-            line = _line(sample, losses) if sample else None
+            source_rows.rows += 1
+            sample = _usable(item, settings, seen, log)
+            line = _line(sample, log) if sample else None
             if sample is None or line is None:
                 continue
-            spool.ids.append(sample.id)
+            source_rows.ids.append(sample.id)
             # the same few names again and again: one string each
             split = canonical(sample.split, settings.rename_splits)
-            spool.splits.append(names.setdefault(split, split))
-            spool.groups.append(sample.id if sample.group in ("", sample.id) else sample.group)
+            source_rows.splits.append(names.setdefault(split, split))
+            source_rows.groups.append(sample.id if sample.group in ("", sample.id) else sample.group)
             out.write(line)
-    return spool
+    return source_rows
 
 
-def _usable(sample: Sample, settings: DataSettings, seen: set[int], losses: Losses) -> Sample | None:
+def _usable(sample: Sample, settings: DataSettings, seen: set[int], log: ProblemLog) -> Sample | None:
     """The sample with tidy captions; None when it is lost."""
     key = hash(sample.id)  # 64 bits: a million ids meet by chance once in thirty million sources
     if key in seen:
-        losses.add(Problem(id=sample.id, reason="duplicate_id", detail=f"its image is {Path(sample.image).name}"))
+        log.add(Problem(id=sample.id, reason="duplicate_id", detail=f"its image is {Path(sample.image).name}"))
         return None
     seen.add(key)
     captions = tuple(text for caption in sample.captions if (text := tidy(caption)))
     for _ in range(len(sample.captions) - len(captions)):
-        losses.add(Problem(id=sample.id, reason="empty_caption", detail=f"one of {len(sample.captions)}"))
+        log.add(Problem(id=sample.id, reason="empty_caption", detail=f"one of {len(sample.captions)}"))
     if not captions and settings.captions_required:
-        losses.add(Problem(id=sample.id, reason="no_caption", detail="nothing to learn from or to compare with"))
+        log.add(Problem(id=sample.id, reason="no_caption", detail="nothing to learn from or to compare with"))
         return None
     return replace(sample, captions=captions)
 
 
-def _line(sample: Sample, losses: Losses) -> bytes | None:
+def _line(sample: Sample, log: ProblemLog) -> bytes | None:
     """The sample as a line of JSON; None, and a loss, when its text can't be written as UTF-8 (a broken file name)."""
     try:
         return (json.dumps(asdict(sample), ensure_ascii=False, default=str) + "\n").encode()
     except UnicodeEncodeError:
-        losses.add(Problem(id=sample.id, reason="bad_row", detail="a name or text in it is not valid Unicode"))
+        log.add(Problem(id=sample.id, reason="bad_row", detail="a name or text in it is not valid Unicode"))
         return None
 
 
-def refuse_large_loss(losses: Losses, max_lost_share: float, rows: int, lost_in_reading: int, checked: int) -> None:
+def refuse_large_loss(log: ProblemLog, max_lost_share: float, rows: int, lost_in_reading: int, checked: int) -> None:
     """Stops when too much of a source is lost.
 
     With ``max_samples`` only some images are looked at, so the share of bad ones among these counts for all.
@@ -156,17 +156,17 @@ def refuse_large_loss(losses: Losses, max_lost_share: float, rows: int, lost_in_
     """
     if rows == 0:
         raise DataError("The source has no rows.", "Is [data] source the right file or folder?")
-    bad = losses.rows - lost_in_reading
+    bad = log.rows - lost_in_reading
     kept = (1 - lost_in_reading / rows) * (1 - bad / checked if checked else 0)
     if kept > 0 and 1 - kept <= max_lost_share + 1e-12:
         return
     share = f"{1 - kept:.1%} of the rows (more than max_lost_share = {max_lost_share:.0%})"
     amount = "Every row" if kept == 0 else share
-    remedy = f"All are listed in {losses.path}. "
-    if losses.counts["missing"] * 2 >= losses.rows:
+    remedy = f"All are listed in {log.path}. "
+    if log.counts["missing"] * 2 >= log.rows:
         remedy += "Is [data] images the folder with the images?"
-    elif losses.counts["no_caption"] * 2 >= losses.rows:
+    elif log.counts["no_caption"] * 2 >= log.rows:
         remedy += "Is [data.columns] caption right? captions_required = false keeps images without captions."
     else:
         remedy += "Mend the source" + (", or raise [data] max_lost_share." if kept > 0 else ".")
-    raise DataError(f"{amount} would be lost: {losses.top()}.", remedy)
+    raise DataError(f"{amount} would be lost: {log.top()}.", remedy)

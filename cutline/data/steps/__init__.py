@@ -8,7 +8,7 @@ A step module has
     PHASE, ORDER                             when its turn comes (below); small orders first
     REASONS: dict[str, str]                  reason of a drop → what happened, in a few words
     class Settings(Section)                  its part of the recipe, [data.steps.<name>]
-    open(settings, place) -> Step            the step: Sample → Sample | Drop
+    open(settings, workspace) -> Step            the step: Sample → Sample | Drop
     ACROSS = True                            where it compares samples with each other, so that it sees all of them
 
 Phases: "reading" – as samples come from the source, before any image is looked at; "images" – the image itself is
@@ -34,7 +34,7 @@ from cutline.core.records import Sample
 from cutline.data.problem import Problem
 
 if TYPE_CHECKING:
-    from cutline.data.image_store import Intake
+    from cutline.data.image_store import ImageStore
 
 Phase = Literal["reading", "images", "checked", "end"]
 PHASES: tuple[Phase, ...] = ("reading", "images", "checked", "end")
@@ -53,17 +53,26 @@ class Drop:
     detail: str
 
 
+#: An image's path and its captions → one score a caption, higher is better.
+Scorer = Callable[[str, Sequence[str]], Sequence[float]]
+
+#: A checkpoint's folder or name → what scores captions with it.
+OpenScorer = Callable[[str], Scorer]
+
+
 @dataclass(frozen=True, slots=True)
-class Place:
+class Workspace:
     """Where a step works.
 
     Attributes:
         folder: of the dataset.
-        intake: stores images in it.
+        store: stores images in it.
+        scorer: opens the model that the step ``filter`` scores captions with; None where no model can be opened.
     """
 
     folder: Path
-    intake: Intake
+    store: ImageStore
+    scorer: OpenScorer | None = None
 
 
 Step = Callable[[Sample], Sample | Drop]
@@ -77,7 +86,7 @@ class StepModule(Protocol):
     Settings: type[Section]
 
     @staticmethod
-    def open(settings: Any, place: Place) -> Step: ...
+    def open(settings: Any, workspace: Workspace) -> Step: ...
 
 
 PLUGINS = Plugins("steps", noun="step", package=__name__, defines=r"^PHASE\b", error=RecipeError)
@@ -145,12 +154,12 @@ class Chain:
         counts: step → reason → number of samples that it dropped; step → "passed" → those that it let through.
     """
 
-    def __init__(self, settings: Steps, phase: Phase, place: Place):
+    def __init__(self, settings: Steps, phase: Phase, workspace: Workspace):
         self.steps: list[tuple[str, Step]] = []
         self.counts: dict[str, dict[str, int]] = {}
         try:
             for name, chosen in settings.chosen(phase).items():
-                self.steps.append((name, load(name).open(chosen, place)))
+                self.steps.append((name, load(name).open(chosen, workspace)))
                 self.counts[name] = {"passed": 0}
         except BaseException:
             self.close()

@@ -19,10 +19,9 @@ from cutline.core import hub
 from cutline.core.config import Section
 from cutline.core.errors import RecipeError
 from cutline.core.records import Sample
-from cutline.data.addresses import is_address
+from cutline.data.addresses import ORIGINAL, is_address
 from cutline.data.context.caption_removal import readable, without_captions
-from cutline.data.steps import Place
-from cutline.data.steps.rewrite import ORIGINAL
+from cutline.data.steps import Workspace
 
 DESCRIPTION = "article, headline, addresses, EXIF and IPTC → a line of context for the prompt"
 PHASE: Literal["checked"] = "checked"
@@ -116,10 +115,10 @@ def is_oracle(sample: Sample) -> bool:
     return any(str(found.get("source", "")).startswith(ORACLE) for found in sources.values())
 
 
-def open(settings: Settings, place: Place | None = None) -> ContextStep:
+def open(settings: Settings, workspace: Workspace | None = None) -> ContextStep:
     from cutline.data.context.named_entities import Recogniser
 
-    memory = place.folder / ".work/context.sqlite" if place else None
+    memory = workspace.folder / ".work/context.sqlite" if workspace else None
     return ContextStep(settings, Recogniser(settings.model, memory))
 
 

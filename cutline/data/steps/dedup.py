@@ -8,7 +8,7 @@ from pydantic import Field
 
 from cutline.core.config import Section
 from cutline.core.records import Sample
-from cutline.data.steps import Drop, Place
+from cutline.data.steps import Drop, Workspace
 from cutline.images.open import read_bytes
 
 DESCRIPTION = "samples → the first of each picture"
@@ -41,8 +41,8 @@ class Settings(Section):
     )
 
 
-def open(settings: Settings, place: Place) -> Dedup:
-    return Dedup(settings, place)
+def open(settings: Settings, workspace: Workspace) -> Dedup:
+    return Dedup(settings, workspace)
 
 
 class Dedup:
@@ -52,16 +52,16 @@ class Dedup:
         joins: pairs (earlier, later) of (id, group, split) that look the same and must stay together.
     """
 
-    def __init__(self, settings: Settings, place: Place):
+    def __init__(self, settings: Settings, workspace: Workspace):
         from cutline.images.perceptual import Near
-        from cutline.images.perceptual_cache import Looks
+        from cutline.images.perceptual_cache import PerceptualHashCache
 
         self.settings = settings
         self.joins: list[tuple[tuple[str, str, str], tuple[str, str, str]]] = []
         self._same: set[int] = set()
         self._near = Near(settings.distance)
         self._first: list[tuple[str, str, str]] = []  # of each picture in _near
-        self._looks = Looks()
+        self._looks = PerceptualHashCache()
 
     def __call__(self, sample: Sample) -> Sample | Drop:
         digest = str(sample.extra["sha256"])
@@ -71,7 +71,7 @@ class Dedup:
                 return Drop("same_picture", sample.image.rpartition("/")[2])
             return sample  # preparing itself keeps equal pictures together
         if self.settings.near != "keep":
-            _, one = self._looks.see(read_bytes(sample.image), sample.image)
+            _, one = self._looks.get(read_bytes(sample.image), sample.image)
             found = self._near.find(one)
             if found is not None and self.settings.near == "drop":
                 return Drop("near_picture", f"looks like {self._first[found][0]}")

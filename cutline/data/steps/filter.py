@@ -20,7 +20,7 @@ from cutline.core.errors import CutlineError, RecipeError
 from cutline.core.fingerprint import checkpoint_fingerprint
 from cutline.core.memo import Remembered
 from cutline.core.records import Sample
-from cutline.data.steps import Drop, Place
+from cutline.data.steps import Drop, OpenScorer, Scorer, Workspace
 
 DESCRIPTION = "samples → those with captions and images that are good enough"
 PHASE: Literal["checked"] = "checked"
@@ -35,9 +35,6 @@ REASONS = {
     "aspect": "the image is longer and thinner than max_aspect",
     "low_score": "no caption reaches min_score",
 }
-
-#: Images and captions → one score a caption, higher is better.
-Scorer = Callable[[str, Sequence[str]], Sequence[float]]
 
 
 class Settings(Section):
@@ -79,20 +76,29 @@ class Settings(Section):
         return self
 
 
-def open(settings: Settings, place: Place | None = None) -> Filter:
-    return Filter(settings, place.folder / ".work/scores.sqlite" if place else None)
+def open(settings: Settings, workspace: Workspace | None = None) -> Filter:
+    if workspace is None:
+        return Filter(settings)
+    return Filter(settings, workspace.folder / ".work/scores.sqlite", workspace.scorer)
 
 
 class Filter:
     """Sample → sample with its good captions, or a drop."""
 
-    def __init__(self, settings: Settings, memory: Path | None = None):
-        """``memory``: a file for the model's scores, so that a killed job asks it only once for each image."""
+    def __init__(self, settings: Settings, memory: Path | None = None, open_scorer: OpenScorer | None = None):
+        """
+        Args:
+            memory: file for the model's scores, so that a resumed job asks it only once for each image.
+            open_scorer: opens the model that the settings name.
+
+        Raises:
+            CutlineError: the settings name a model, and nothing was given to open it with.
+        """
         self.settings = settings
         self.language = _languages(settings.languages) if settings.languages else None
         self.scorer: Scorer | None = None
         if settings.model or settings.scorer:
-            self.scorer = _by_model(settings.model) if settings.model else _scorer(settings.scorer)
+            self.scorer = _by_model(settings.model, open_scorer) if settings.model else _scorer(settings.scorer)
         self.model = checkpoint_fingerprint(settings.model) if settings.model else ""
         self._memory = Remembered(memory) if memory and settings.model else None
         self.captions: Counter[str] = Counter()
@@ -191,10 +197,13 @@ def _languages(wanted: Sequence[str]) -> Callable[[str], str]:
     return lambda caption: str(py3langid.classify(caption)[0])
 
 
-def _by_model(checkpoint: str) -> Scorer:
-    above = importlib.import_module("cutline.retrieve.caption_scores")  # torch comes only when it is wanted
-    found: Scorer = above.scorer(checkpoint)
-    return found
+def _by_model(checkpoint: str, open_scorer: OpenScorer | None) -> Scorer:
+    if open_scorer is None:
+        raise CutlineError(
+            "data.steps.filter.model: there is nothing to open the model with.",
+            "Prepare with cutline.prepare or cutline prepare, or pass scorer to the function prepare.",
+        )
+    return open_scorer(checkpoint)
 
 
 def _scorer(name: str) -> Scorer:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cutline.core.config import Section
 from cutline.core.records import Sample
-from cutline.data.steps import Place, Step
+from cutline.data.steps import Step, Workspace
 
 DESCRIPTION = "the dataset → fan-out folders, WebDataset tars, or both"
 PHASE: Literal["end"] = "end"
@@ -36,7 +36,7 @@ class Settings(Section):
         return self
 
 
-def open(settings: Settings, place: Place) -> Step:
+def open(settings: Settings, workspace: Workspace) -> Step:
     """Tars are made of all samples: preparing has ``tars`` write them when the table is written."""
 
     def step(sample: Sample) -> Sample:

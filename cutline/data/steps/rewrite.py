@@ -14,16 +14,13 @@ from pydantic import Field, model_validator
 
 from cutline.core.config import Section
 from cutline.core.records import Sample
-from cutline.data.addresses import is_address
-from cutline.data.steps import Place
+from cutline.data.addresses import ORIGINAL, is_address
+from cutline.data.steps import Workspace
 
 DESCRIPTION = "addresses of images → addresses of their best renditions"
 PHASE: Literal["reading"] = "reading"
 ORDER = 10
 REASONS: dict[str, str] = {}
-
-#: Where a sample keeps the address that the source gave, when another is tried first.
-ORIGINAL = "original_address"
 
 
 class Rule(Section):
@@ -94,6 +91,6 @@ class Rewrite:
         return replace(sample, image=best, extra={**sample.extra, ORIGINAL: sample.image})
 
 
-def open(settings: Settings, place: Place | None = None) -> Rewrite:
+def open(settings: Settings, workspace: Workspace | None = None) -> Rewrite:
     chosen = [*settings.own.values(), *(known()[name] for name in settings.rules)]
     return Rewrite([(rule.pattern(), rule.replace) for rule in chosen])

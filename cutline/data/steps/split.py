@@ -12,7 +12,7 @@ from cutline.core.config import Section
 from cutline.core.errors import DataError
 from cutline.core.records import Sample
 from cutline.data.splits import fill_empty, rank
-from cutline.data.steps import Place, Step
+from cutline.data.steps import Step, Workspace
 
 DESCRIPTION = "samples → splits by group and seed, each with the same mix of a column's values"
 PHASE: Literal["end"] = "end"
@@ -31,7 +31,7 @@ class Settings(Section):
     )
 
 
-def open(settings: Settings, place: Place) -> Step:
+def open(settings: Settings, workspace: Workspace) -> Step:
     """Samples can't be divided one by one: preparing calls ``stratified`` when all are there."""
 
     def step(sample: Sample) -> Sample:

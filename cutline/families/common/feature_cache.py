@@ -26,7 +26,7 @@ from cutline.core.cache import cache_root
 from cutline.core.files import locked
 from cutline.core.progress import Progress
 from cutline.core.records import Sample
-from cutline.core.threads import ahead
+from cutline.core.threads import prefetch
 from cutline.families.base import Batch, Family
 from cutline.images.open import MIRRORED, image_hash, open_sample
 
@@ -111,7 +111,7 @@ class FeatureCache:
             with open(self._data, "ab") as data, jsonl.Appender(self.folder / "index.jsonl") as index:
                 data.truncate(end)
                 data.seek(0, os.SEEK_END)
-                for chunk, pixels in ahead(self._pixels, todo):
+                for chunk, pixels in prefetch(self._pixels, todo):
                     with torch.inference_mode():
                         features = self.family.see(pixels)
                     rows = []

@@ -43,7 +43,7 @@ class Bootstrap(Stage):
     def work(self, context: RunContext) -> Mapping[str, Any]:
         from cutline.bootstrap import bootstrap as rounds
         from cutline.data.dataset import Dataset
-        from cutline.data.prepare.prepare import prepare
+        from cutline.api import prepare
         from cutline.families.open import open_family, spare_threads
 
         settings, folder = _settings(context), context.folder / FOLDER

@@ -25,7 +25,7 @@ class Prepare(Stage):
         return context.own_dataset().fingerprint
 
     def work(self, context: RunContext) -> dict[str, object]:
-        from cutline.data.prepare.prepare import prepare
+        from cutline.api import prepare
 
         with context.bars("preparing") as progress:
             report = prepare(context.recipe.data, context.dataset_folder, progress)

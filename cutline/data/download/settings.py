@@ -1,0 +1,56 @@
+"""[data.steps.download]: how images are fetched."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from cutline.core.config import Section
+from cutline.core.version import __version__
+
+
+class DownloadSettings(Section):
+    """[data.steps.download]"""
+
+    connections: int = Field(default=64, ge=1, le=500, description="at most so many at a time, in all")
+    per_host: int = Field(default=16, ge=1, description="at most so many at a time to one host")
+    connect_timeout_s: float = Field(default=10, gt=0, description="for the connection to stand, in s")
+    read_timeout_s: float = Field(default=15, gt=0, description="longest silence of a server, in s")
+    timeout_s: float = Field(default=60, gt=0, description="for one request as a whole, in s")
+    max_bytes: int = Field(default=50_000_000, ge=1, description="a longer body is refused as soon as that is known")
+    max_redirects: int = Field(default=5, ge=0, description="redirects followed for one address")
+    tries: int = Field(default=4, ge=1, description="requests for one address, when the fault may pass by itself")
+    backoff_s: float = Field(
+        default=1, gt=0, description="pause before the second try, in s; doubled each time, ± half of it by chance"
+    )
+    longest_wait_s: float = Field(
+        default=120, ge=0, description="longest pause, in s; a server that asks for more (Retry-After) is given up"
+    )
+    stop_after: int = Field(
+        default=200,
+        ge=0,
+        description="images that may fail one after the other, without a single success, before the job stops; "
+        "0 never stops",
+    )
+    private: bool = Field(
+        default=False,
+        description="allow addresses in private networks and on this machine; a list from elsewhere could otherwise "
+        "make this machine ask its neighbours for things",
+    )
+    opt_out: list[str] = Field(
+        default=["noai", "noimageai", "noindex", "noimageindex", "tdm-reservation"],
+        description="X-Robots-Tag directives by which a server keeps an image out, and the header TDM-Reservation; "
+        "[] heeds none",
+    )
+    user_agent: str = Field(
+        default=f"cutline/{__version__} (prepares captioned images)",
+        description="how requests introduce themselves; name a person or page that can be reached",
+    )
+    proxy: str = Field(
+        default="",
+        description="address of a proxy; those in the environment are not used, and behind one the check for private "
+        "networks is the proxy's",
+    )
+    keep: bool = Field(
+        default=False,
+        description="keep the files as they came in originals/, so that another resize needs no download",
+    )
