@@ -50,6 +50,7 @@ OUTSIDE = {
         "spacy",
         "py3langid",
         "datasets",
+        "tokenizers",  # the limit of a context line in a model's own tokens; small, and far lighter than transformers
         "ijson",
         "ray",
     },

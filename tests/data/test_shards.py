@@ -23,7 +23,7 @@ from tests.data.test_download import QUICK
 from tests.data.test_prepare import contents
 
 
-def serially(made: Any, step: Any) -> None:
+def serially(made: Any, step: Any, scorer=None) -> None:
     """What Ray does, one shard after the other."""
     for shard in made:
         shards.work(shard)
@@ -93,7 +93,7 @@ def test_finished_shards_are_left_alone_and_failed_addresses_are_tried_again_whe
     listed, server = source
     worked: list[str] = []
 
-    def some(made: Any, step: Any) -> None:
+    def some(made: Any, step: Any, scorer=None) -> None:
         for shard in made:
             if not shard.finished:
                 if len(worked) == 2:
