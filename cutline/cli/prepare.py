@@ -35,13 +35,13 @@ def prepare(
     """
     from typing import get_args
 
+    from cutline.api import prepare as prepare_dataset
     from cutline.cli.terminal import bar, say
     from cutline.core import config
     from cutline.core.errors import RecipeError
     from cutline.data import steps as all_steps
     from cutline.data.prepare.manifest import manifest
     from cutline.data.prepare.work import Engine
-    from cutline.api import prepare as prepare_dataset
     from cutline.data.settings import PrepareRecipe
     from cutline.run.stages.prepare import describe
 

@@ -41,9 +41,9 @@ class Bootstrap(Stage):
         return fingerprint(context.own_dataset().fingerprint, settings, context.recipe.seed, context.tiny)
 
     def work(self, context: RunContext) -> Mapping[str, Any]:
+        from cutline.api import prepare
         from cutline.bootstrap import bootstrap as rounds
         from cutline.data.dataset import Dataset
-        from cutline.api import prepare
         from cutline.families.open import open_family, spare_threads
 
         settings, folder = _settings(context), context.folder / FOLDER
