@@ -90,7 +90,7 @@ def test_malformed_set(override):
         ("train.parts.vision=ful", 'vision = "ful" is none of "frozen", "full", "lora", "last:N"', "train.parts: "),
         ("train.parts.vision=last:0", 'vision = "last:0" is none of', "train.parts: "),
         ('score.metrics=["cidre"]', "there is no metric cidre. Did you mean cider?", ""),
-        ("model.new.encoder=x", "[model] has both checkpoint and new", "Mend [model]"),
+        ("model.new.encoder=x", "[model] has both checkpoint and new", "Fix [model]"),
         ("data.val=1", "must be below 1", "share of the samples"),
         ("generate.do_sample=maybe", "must be true or false", "sample from the distribution"),
         ("seed.x=3", "seed", "seed for weights, shuffling and dropout"),

@@ -1,16 +1,16 @@
 """Reading recipes: TOML files whose sections are pydantic models.
 
-This file knows how a section is read and checked, not which sections there are: each section's model stands in a
-``settings.py`` beside the code that uses it, and ``cutline/run.py`` puts them together.
+This file reads and checks sections; it doesn't know which there are. Each section's model is in a ``settings.py``
+beside the code that uses it, and ``cutline/run/recipe.py`` puts them together.
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -20,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from cutline.core.errors import RecipeError
+from cutline.core.suggest import did_you_mean, nearest
 
 
 class Section(BaseModel):
-    """One section of a recipe: frozen, and a key that it doesn't know is an error."""
+    """One section of a recipe. It is frozen; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -45,12 +46,12 @@ def load(path: str | Path, recipe: type[AnySection], overrides: Sequence[str] = 
     """
     table = read_toml(path)
     if "variants" in table:
-        table, overrides = _chosen(table, overrides, str(path))
+        table, overrides = _choose_variant(table, overrides, str(path))
     return parse(table, recipe, overrides, where=str(path))
 
 
-def _chosen(table: dict[str, Any], overrides: Sequence[str], where: str) -> tuple[dict[str, Any], list[str]]:
-    """A recipe with what its chosen variant says laid over it, and the overrides but for the choice."""
+def _choose_variant(table: dict[str, Any], overrides: Sequence[str], where: str) -> tuple[dict[str, Any], list[str]]:
+    """The recipe with its chosen variant merged in, and the overrides without the choice."""
     rest = {key: value for key, value in table.items() if key not in ("variant", "variants")}
     variants = table["variants"]
     if not isinstance(variants, dict) or not variants or not all(isinstance(one, dict) for one in variants.values()):
@@ -58,23 +59,23 @@ def _chosen(table: dict[str, Any], overrides: Sequence[str], where: str) -> tupl
     choices = [text.partition("=")[2].strip().strip("\"'") for text in overrides if _key_of(text) == "variant"]
     name = choices[-1] if choices else table.get("variant")
     if name not in variants:
-        known = f"Variants: {', '.join(variants)}."
-        near = difflib.get_close_matches(str(name), variants, n=1)
         problem = f"{where}: there is no variant {name!r}." if name else f"{where} says no variant."
-        raise RecipeError(problem, f"Did you mean {near[0]}? {known}" if near else known)
-    return _laid_over(rest, variants[name]), [text for text in overrides if _key_of(text) != "variant"]
+        known = f"Variants: {', '.join(variants)}."
+        near = nearest(str(name), variants)
+        raise RecipeError(problem, f"Did you mean {near}? {known}" if near else known)
+    return _merged(rest, variants[name]), [text for text in overrides if _key_of(text) != "variant"]
 
 
 def _key_of(override: str) -> str:
     return override.partition("=")[0].strip()
 
 
-def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two tables as one: sections are merged key by key, of two values the upper one counts."""
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two tables as one: sections are merged key by key; of two values the one above counts."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
-        merged[key] = _laid_over(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+        merged[key] = _merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
     return merged
 
 
@@ -86,19 +87,25 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.toml")], n=1)
-        hint = f"Did you mean {path.parent / near[0]}?" if near else "Give the path of a .toml file."
-        raise RecipeError(f"There is no recipe {path}.", hint)
+        near = nearest(path.name, [other.name for other in path.parent.glob("*.toml")])
+        remedy = f"Did you mean {path.parent / near}?" if near else "Give the path of a .toml file."
+        raise RecipeError(f"There is no recipe {path}.", remedy)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid TOML: {error}.", "Mend that place in the file.") from error
+        raise RecipeError(f"{path} is not valid TOML: {error}.", "Fix that place in the file.") from error
 
 
 def parse(
     table: Mapping[str, Any], recipe: type[AnySection], overrides: Sequence[str] = (), where: str = "the recipe"
 ) -> AnySection:
     """Checks a table of values against a recipe's model.
+
+    Args:
+        table: section → its keys and values.
+        recipe: the model.
+        overrides: as for :func:`load`.
+        where: what error messages begin with.
 
     Raises:
         RecipeError: an unknown key (with the nearest known one) or a wrong value.
@@ -108,10 +115,10 @@ def parse(
     try:
         return recipe.model_validate(values)
     except ValidationError as error:
-        wanted = {_location(recipe, one["loc"]) for one in error.errors() if one["type"] == "string_type"}
+        wanted = {_keys_of(recipe, one["loc"]) for one in error.errors() if one["type"] == "string_type"}
         numbers = [(keys, text) for keys, text in texts.items() if keys in wanted]
         if not numbers:
-            raise _plain(error, recipe, where) from error
+            raise _explained(error, recipe, where) from error
     for keys, text in numbers:  # a folder called 2024 is a text, whatever TOML says
         _put(values, keys, text)
     return parse(values, recipe, where=where)
@@ -142,39 +149,116 @@ def _put(table: dict[str, Any], keys: Sequence[str], value: Any) -> bool:
     return True
 
 
-def _plain(error: ValidationError, recipe: type[Section], where: str) -> RecipeError:
-    """One of pydantic's complaints as a problem and a remedy: an unknown key first, since it explains missing ones."""
-    complaints = [(_location(recipe, one["loc"]), one) for one in error.errors(include_url=False)]
-    location, first = next((item for item in complaints if item[1]["type"] == "extra_forbidden"), complaints[0])
-    key = ".".join(location)
-    more = len({place for place, _ in complaints}) - 1
-    others = f" ({more} more after it)" if more else ""
-    section = _walk(recipe, location)
-    if first["type"] == "extra_forbidden":
-        known = _keys(recipe, location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"Did you mean {'.'.join([*location[:-1], near[0]])}?" if near else f"Known here: {', '.join(known)}."
-        kind = "section" if isinstance(first["input"], dict) else "key"
-        return RecipeError(f"{where}: unknown {kind} {key}{others}.", hint)
-    if first["type"] == "missing" and section:
-        return RecipeError(f"{where}: the section [{key}] is missing{others}.", f"Add [{key}] and its keys below it.")
-    description = _describe(recipe, location)
-    if first["type"] == "missing" and location[-1] in _keys(recipe, location[:-1]):
-        return RecipeError(f"{where}: {key} is missing{others}.", f"Add {key} = … ({description})")
-    if section and first["type"] in ("model_type", "model_attributes_type"):
-        return RecipeError(f"{where}: {key} is a section, not a value{others}.", f"Write [{key}] and its keys below.")
-    message = " or ".join(dict.fromkeys(_message(one) for place, one in complaints if place == location))
-    if section or not key:  # a complaint about several keys says itself which it means
-        return RecipeError(_sentence(f"{where}: {message}{others}"), f"Mend [{key}]." if key else "Mend the recipe.")
-    got = json.dumps(first["input"], default=str, ensure_ascii=False)
-    got = got if len(got) <= 60 else got[:59] + "…"
-    if near := difflib.get_close_matches(str(first["input"]), _choices(recipe, location), n=1):
-        description = f'Did you mean "{near[0]}"?'
-    return RecipeError(_sentence(f"{where}: {key} = {got}: {message}{others}"), description or f"Mend {key}.")
+@dataclass(frozen=True)
+class _Complaint:
+    """One of pydantic's complaints.
+
+    Attributes:
+        keys: the path of the key that it is about, without the names that pydantic gives the branches of a union.
+        type: pydantic's name of the error, such as "missing".
+        value: what stands at the key.
+        message: what is wrong, in plain words.
+        model: the recipe.
+    """
+
+    keys: tuple[str, ...]
+    type: str
+    value: Any
+    message: str
+    model: type[Section]
+
+    @classmethod
+    def of(cls, details: ErrorDetails, model: type[Section]) -> _Complaint:
+        keys = _keys_of(model, details["loc"])
+        return cls(keys, details["type"], details["input"], _message(details), model)
+
+    @property
+    def key(self) -> str:
+        return ".".join(self.keys)
+
+    @property
+    def section(self) -> type[Section] | None:
+        """The model at the key, where that is a section."""
+        return _section_at(self.model, self.keys)
+
+    @property
+    def siblings(self) -> list[str]:
+        """The keys that are known beside this one."""
+        above = _section_at(self.model, self.keys[:-1])
+        return list(above.model_fields) if above else []
+
+    @property
+    def description(self) -> str:
+        """What the key means; an item of a list is explained by its list. "" when nothing says."""
+        for end in range(len(self.keys), 0, -1):
+            above = _section_at(self.model, self.keys[: end - 1])
+            if above and self.keys[end - 1] in above.model_fields:
+                text = above.model_fields[self.keys[end - 1]].description
+                return f"{'.'.join(self.keys[:end])}: {text}" if text else ""
+        return ""
+
+    @property
+    def choices(self) -> list[str]:
+        """What may stand at a key that knows only certain texts."""
+        above = _section_at(self.model, self.keys[:-1])
+        field = above.model_fields.get(self.keys[-1]) if above else None
+        branches = [field.annotation, *get_args(field.annotation)] if field else []
+        return [str(choice) for branch in branches if get_origin(branch) is Literal for choice in get_args(branch)]
 
 
-#: pydantic's type of a complaint → what people are told; the rest of its words are good enough.
-_PLAIN = {
+def _explained(error: ValidationError, model: type[Section], where: str) -> RecipeError:
+    """The complaint that explains most: an unknown key first, since others follow from it."""
+    complaints = [_Complaint.of(details, model) for details in error.errors(include_url=False)]
+    first = next((one for one in complaints if one.type == "extra_forbidden"), complaints[0])
+    same = [one.message for one in complaints if one.keys == first.keys]
+    first = replace(first, message=" or ".join(dict.fromkeys(same)))
+    problem, remedy = _EXPLAIN.get(first.type, _explain_value)(first)
+    others = len({one.keys for one in complaints}) - 1
+    more = f" ({others} more after it)" if others else ""
+    text = f"{where}: {problem}{more}"
+    return RecipeError(text if text.endswith((".", "?")) else f"{text}.", remedy)
+
+
+def _explain_unknown(one: _Complaint) -> tuple[str, str]:
+    kind = "section" if isinstance(one.value, dict) else "key"
+    known = f"Known here: {', '.join(one.siblings)}."
+    remedy = did_you_mean(one.keys[-1], one.siblings, known, form=".".join([*one.keys[:-1], "{}"]))
+    return f"unknown {kind} {one.key}", remedy
+
+
+def _explain_missing(one: _Complaint) -> tuple[str, str]:
+    if one.section:
+        return f"the section [{one.key}] is missing", f"Add [{one.key}] and its keys below it."
+    if one.keys[-1] in one.siblings:
+        return f"{one.key} is missing", f"Add {one.key} = … ({one.description})"
+    return _explain_value(one)  # an item of a list
+
+
+def _explain_no_section(one: _Complaint) -> tuple[str, str]:
+    if one.section:
+        return f"{one.key} is a section, not a value", f"Write [{one.key}] and its keys below it."
+    return _explain_value(one)
+
+
+def _explain_value(one: _Complaint) -> tuple[str, str]:
+    if one.section or not one.keys:  # a check of several keys names them itself
+        return one.message, f"Fix [{one.key}]." if one.key else "Fix the recipe."
+    value = json.dumps(one.value, default=str, ensure_ascii=False)
+    value = value if len(value) <= 60 else value[:59] + "…"
+    remedy = did_you_mean(str(one.value), one.choices, one.description or f"Fix {one.key}.", form='"{}"')
+    return f"{one.key} = {value}: {one.message}", remedy
+
+
+#: pydantic's type of an error → what explains it; other types are about a value.
+_EXPLAIN: dict[str, Callable[[_Complaint], tuple[str, str]]] = {
+    "extra_forbidden": _explain_unknown,
+    "missing": _explain_missing,
+    "model_type": _explain_no_section,
+    "model_attributes_type": _explain_no_section,
+}
+
+#: pydantic's type of an error, or the first word of it → what is wrong; pydantic's other messages are plain enough.
+_MESSAGES = {
     "int": "must be a whole number",
     "float": "must be a number",
     "string": "must be a text in quotes",
@@ -191,68 +275,43 @@ _PLAIN = {
 }
 
 
-def _message(complaint: ErrorDetails) -> str:
-    kind = complaint["type"]
-    known = _PLAIN.get(kind) or (
-        _PLAIN.get(kind.partition("_")[0]) if kind.endswith(("_type", "ing", "float")) else None
-    )
-    if known:
-        return known.format_map(complaint.get("ctx", {})).replace(" one of 'all'", ' "all"')
-    message = complaint["msg"].removeprefix("Value error, ").removeprefix("Input ")
+def _message(details: ErrorDetails) -> str:
+    kind = details["type"]
+    plain = _MESSAGES.get(kind)
+    if plain is None and kind.endswith(("_type", "_parsing", "_from_float")):
+        plain = _MESSAGES.get(kind.partition("_")[0])
+    if plain is not None:
+        return plain.format_map(details.get("ctx", {})).replace(" one of 'all'", ' "all"')
+    message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return message[:1].lower() + message[1:]
 
 
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "?")) else f"{text}."
+def _keys_of(model: type[Section], loc: Sequence[str | int]) -> tuple[str, ...]:
+    """The keys that pydantic's ``loc`` names, without the names that it gives the branches of a union."""
+    parts = [str(part) for part in loc]
+    for depth, part in enumerate(parts):
+        above = _section_at(model, parts[:depth])
+        field = above.model_fields.get(part) if above else None
+        if field and not _section_in(field.annotation):  # a value: what follows are items, or branches of a union
+            has_keys = "dict" in str(field.annotation)
+            return (*parts[: depth + 1], *(rest for rest in parts[depth + 1 :] if has_keys or rest.isdigit()))
+    return tuple(parts)
 
 
-def _choices(recipe: type[Section], location: Sequence[str]) -> list[str]:
-    """What may stand at a key that knows only certain texts."""
-    above = _walk(recipe, location[:-1])
-    field = above.model_fields.get(location[-1]) if above else None
-    branches = [field.annotation, *get_args(field.annotation)] if field else []
-    return [str(choice) for branch in branches if get_origin(branch) is Literal for choice in get_args(branch)]
-
-
-def _location(recipe: type[Section], place: Sequence[str | int]) -> tuple[str, ...]:
-    """Where a complaint is, without the names that pydantic gives the branches of a union."""
-    location = [str(part) for part in place]
-    for end in range(1, len(location)):
-        above = _walk(recipe, location[: end - 1])
-        field = above.model_fields.get(location[end - 1]) if above else None
-        if field and not _model(field.annotation):
-            deep = "dict" in str(field.annotation)
-            return (*location[:end], *(part for part in location[end:] if deep or part.isdigit()))
-    return tuple(location)
-
-
-def _model(annotation: Any) -> type[Section] | None:
+def _section_in(annotation: Any) -> type[Section] | None:
     """The section inside an annotation such as ``TrainSettings | None``."""
     if get_origin(annotation) in (Union, UnionType):
-        return next((found for found in map(_model, get_args(annotation)) if found), None)
+        return next((found for found in map(_section_in, get_args(annotation)) if found), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
-def _walk(recipe: type[Section], location: Sequence[str]) -> type[Section] | None:
-    model: type[Section] | None = recipe
-    for part in location:
-        found = model.model_fields.get(part) if model else None
-        model = _model(found.annotation) if found else None
-    return model
-
-
-def _keys(recipe: type[Section], location: Sequence[str]) -> list[str]:
-    model = _walk(recipe, location)
-    return list(model.model_fields) if model else []
-
-
-def _describe(recipe: type[Section], location: Sequence[str]) -> str:
-    for end in range(len(location), 0, -1):  # a wrong list item is explained by its list
-        model = _walk(recipe, location[: end - 1])
-        if model and location[end - 1] in model.model_fields:
-            text = model.model_fields[location[end - 1]].description
-            return f"{'.'.join(location[:end])}: {text}" if text else ""
-    return ""
+def _section_at(model: type[Section], keys: Sequence[str]) -> type[Section] | None:
+    """The model of the section that a path of keys leads to; None where that is no section."""
+    section: type[Section] | None = model
+    for key in keys:
+        field = section.model_fields.get(key) if section else None
+        section = _section_in(field.annotation) if field else None
+    return section
 
 
 def to_toml(section: Section) -> str:
