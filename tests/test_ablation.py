@@ -151,7 +151,7 @@ def test_a_run_ablates_goes_on_after_a_kill_and_passes_over_what_is_finished(ask
     assert set(result["scores"]) == {WITH, "without", "shuffled", "oracle", CONTEXT}
     assert result["images"] == 10
     assert "ablate: " + result["verdict"] in messages()
-    monkeypatch.setattr("cutline.ablation.ablate.caption", None)  # nothing is captioned again
+    monkeypatch.setattr("cutline.caption.job.caption", None)  # nothing is captioned again
     run.Run(asked(), whole)(("prepare", "caption", "ablate"))
     assert "ablate: already done" in messages()
     run.Run(asked(score={"resamples": 20, "metrics": ["bleu4"]}), whole)(("ablate",))
@@ -172,7 +172,7 @@ def test_a_run_ablates_goes_on_after_a_kill_and_passes_over_what_is_finished(ask
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr("cutline.ablation.ablate.caption", killed)
+    monkeypatch.setattr("cutline.caption.job.caption", killed)
     with pytest.raises(KeyboardInterrupt):
         run.Run(asked(), broken)(("prepare", "caption", "ablate"))
     assert not (broken / "ablation/ablation.json").exists()

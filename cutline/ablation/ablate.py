@@ -16,12 +16,11 @@ from typing import Any, Literal
 
 from cutline.ablation.contexts import Oracle, changed
 from cutline.ablation.settings import AblationSettings
-from cutline.caption.caption import caption
 from cutline.caption.files import PredictionFile
-from cutline.core import jsonl
+from cutline.caption.job import CaptionJob
 from cutline.core.errors import CutlineError
 from cutline.core.files import write_atomically
-from cutline.core.progress import Progress
+from cutline.core.progress import Bars, silent
 from cutline.core.records import Prediction, Sample, Score
 from cutline.core.text_table import text_table
 from cutline.data.inspect.contexts import ContextFacts, Contexts
@@ -109,7 +108,7 @@ def caption_all(
     folder: Path,
     made_from: str,
     seed: int = 0,
-    progress: Progress | None = None,
+    bars: Bars = silent,
 ) -> dict[str, dict[str, Prediction]]:
     """Captions the samples under each condition into ``folder/<condition>.jsonl``, or goes on with that.
 
@@ -121,16 +120,11 @@ def caption_all(
         Condition → image id → prediction.
     """
     found: dict[str, dict[str, Prediction]] = {}
-    for number, condition in enumerate(settings.conditions):
+    for condition in settings.conditions:
         file = PredictionFile(folder / f"{condition}.jsonl", {"made_from": made_from, "names": settings.names})
-        done = file.open()
-        with jsonl.Appender(file.path) as out:
-            for batch in caption(family, changed(condition, samples, oracle, seed), generate, done=done):
-                out.write(row.to_json() for row in batch)
-                done |= {row.id: row for row in batch}
-                if progress:
-                    progress(number * len(samples) + len(done), len(settings.conditions) * len(samples))
-        found[condition] = done
+        job = CaptionJob(file, changed(condition, samples, oracle, seed))
+        with bars(f"captioning, context {condition}") as progress:
+            found[condition] = job.run(family, generate, progress)
     return found
 
 

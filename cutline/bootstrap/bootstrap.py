@@ -26,8 +26,8 @@ import torch
 from cutline.bootstrap.captions import Candidate, chosen, counts, from_rows, of_image
 from cutline.bootstrap.merge import Merged, merge
 from cutline.bootstrap.settings import BootstrapSettings
-from cutline.caption.caption import caption
-from cutline.caption.files import PredictionFile, read
+from cutline.caption.files import PredictionFile
+from cutline.caption.job import CaptionJob
 from cutline.core import jsonl
 from cutline.core.errors import CutlineError, DataError
 from cutline.core.files import write_atomically
@@ -124,23 +124,19 @@ def _write(
     bars: Bars,
 ) -> list[dict[str, Any]]:
     """The synthetic captions, a file for each drawing; each has a seed of its own."""
-    found = []
+    predictions = []
     for number in range(settings.captions):
         generate = settings.generate.model_copy(update={"seed": settings.generate.seed + number})
         file = PredictionFile(folder / f"synthetic-{number}.jsonl", {**made_by, "generate": generate.model_dump()})
-        done = file.open()
-        if len(done) < len(web):
+        job = CaptionJob(file, web)
+        if job.remaining:
             if captioner is None:
                 raise CutlineError("Synthetic captions need a captioner.", "Give one, or set captions = 0.")
             captioner.needs("caption")
-            with bars("captioning") as progress, jsonl.Appender(file.path) as out:
-                count = len(done)
-                for batch in caption(captioner, web, generate, done=done):
-                    out.write(row.to_json() for row in batch)
-                    count += len(batch)
-                    progress(count, len(web))
-        found.append(read(file.path))
-    return found
+            with bars("captioning") as progress:
+                job.run(captioner, generate, progress)
+        predictions.append(job.predictions)
+    return predictions
 
 
 def _score(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from typing import Protocol
 
 from cutline.caption.caption import caption
 from cutline.caption.files import PredictionFile
@@ -11,6 +12,14 @@ from cutline.core.progress import Progress
 from cutline.core.records import Prediction, Sample
 from cutline.families.base import Family
 from cutline.families.settings import GenerateSettings
+
+
+class Samples(Protocol):
+    """A list of samples or a dataset, whose rows are read as they are needed."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Sample]: ...
 
 
 class CaptionJob:
@@ -32,7 +41,7 @@ class CaptionJob:
         predictions = job.run(family, settings, progress)
     """
 
-    def __init__(self, file: PredictionFile, samples: Sequence[Sample], *, retry_failed: bool = False):
+    def __init__(self, file: PredictionFile, samples: Samples, *, retry_failed: bool = False):
         self.file = file
         self.samples = samples
         self.predictions = file.open(retry_failed=retry_failed)

@@ -51,18 +51,17 @@ class AblationCaptions(Stage):
         ablate.refuse_prompt(family.prompt)
         # the oracle's context is made as the dataset's is
         oracle = stepped(step) if step else named(_names(settings)[0])
-        with context.bars("captioning with other contexts") as progress:
-            ablate.caption_all(
-                family,
-                samples,
-                settings,
-                context.recipe.generate,
-                oracle,
-                context.folder / FOLDER,
-                self.made_from(context),
-                context.recipe.score.seed,
-                progress,
-            )
+        ablate.caption_all(
+            family,
+            samples,
+            settings,
+            context.recipe.generate,
+            oracle,
+            context.folder / FOLDER,
+            self.made_from(context),
+            context.recipe.score.seed,
+            context.bars,
+        )
         return {}
 
 
