@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/flickr8k"))
     parser.add_argument("--out", type=Path, default=Path("runs/capfilt"))
     parser.add_argument("--limit", type=int, default=0, help="images of each split; 0: all")
-    parser.add_argument("--k-test", type=int, default=8)
+    parser.add_argument("--rerank", type=int, default=8, help="candidates of a query for the matching head")
     parser.add_argument("--share", type=float, default=1 / 3, help="share of the training captions that are swapped")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=["contrast", "filter", "clean"])
@@ -107,7 +107,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     limit = ["--set", f"data.max_samples={given.limit}"] if given.limit else []
     limit += ["--set", f"data.images={(given.data / 'images').resolve()}"]
-    common = ["--set", f"retrieve.k_test={given.k_test}"]
+    common = ["--set", f"retrieve.rerank={given.rerank}"]
     print(f"begun {time.strftime('%Y-%m-%d %H:%M')}; {vars(given)}", flush=True)
 
     def train(name: str, variant: str, *more: str) -> None:

@@ -168,7 +168,7 @@ def test_a_run_ablates_goes_on_after_a_kill_and_passes_over_what_is_finished(ask
         nonlocal count
         for batch in captions.caption(*arguments, **how):
             count += 1
-            if count == 8:  # in the second condition
+            if count == 13:  # 5 batches of the caption stage, 5 of the first condition, 3 of the second
                 raise KeyboardInterrupt
             yield batch
 

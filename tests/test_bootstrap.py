@@ -184,9 +184,9 @@ def test_other_bounds_need_no_model(done, web, human):
     assert again.merged.held_out == 1
     back = bootstrap(unused, unused, web, human, settings(), folder, {"models": "tiny"})
     assert back.stays == found.stays
-    with pytest.raises(CutlineError, match="another models"):
+    with pytest.raises(CutlineError, match='models was "tiny", is "others"'):
         bootstrap(unused, unused, web, human, settings(), folder, {"models": "others"})
-    with pytest.raises(CutlineError, match="another generate"):
+    with pytest.raises(CutlineError, match="top_p was"):
         bootstrap(unused, unused, web, human, settings(generate={"top_p": 0.5}), folder, {"models": "tiny"})
 
 

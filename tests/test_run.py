@@ -236,14 +236,14 @@ def test_captions_and_retrieval_have_each_their_own_stages(drawn, tmp_path):
 
 def test_a_run_for_retrieval_is_passed_over_or_done_again(drawn, tmp_path, messages):
     table = {"data": {"source": str(drawn)}, "model": {"family": "clip", "checkpoint": "openai/clip"},
-             "retrieve": {"k_test": 4}}  # fmt: skip
+             "retrieve": {"rerank": 4}}  # fmt: skip
     first = run.Run(recipe.parse(table, run.Recipe), tmp_path, tiny=True)()
     again = run.Run(recipe.parse(table, run.Recipe), tmp_path, tiny=True)()
     assert first is not None
     assert again is not None
     assert "retrieve: already done" in messages()
     assert {name: one.value for name, one in again.scores.items()} == {n: o.value for n, o in first.scores.items()}
-    run.Run(recipe.parse(table | {"retrieve": {"k_test": 3}}, run.Recipe), tmp_path, tiny=True)()
+    run.Run(recipe.parse(table | {"retrieve": {"rerank": 3}}, run.Recipe), tmp_path, tiny=True)()
     assert "the earlier outputs are now in" in messages()
     assert len(list((tmp_path / "superseded").iterdir())) == 1
     assert json.loads((tmp_path / "run.json").read_text())["looks_at_test"] == 2

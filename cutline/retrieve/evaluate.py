@@ -41,6 +41,9 @@ from cutline.retrieve.verify import Verified, verify
 
 logger = logging.getLogger(__name__)
 
+#: Candidates of a query that hits.jsonl can name where nothing is re-ranked.
+LISTED = 128
+
 
 def evaluate(
     family: RetrievalFamily,
@@ -80,12 +83,11 @@ def evaluate(
     images, gallery = images[kept], gallery.without(failed)
     texts = embed_texts(embedder, gallery.texts, settings.text_batch_size)
     stages = _stages(gallery, images, texts, settings, embedder)
-    matched = "match" in family.can - family.untaught if settings.match is None else settings.match
-    if settings.match is None and "match" in family.untaught:
-        logger.warning("this model was never trained to match: embeddings alone rank")
+    if settings.rerank and "match" in family.untaught:
+        logger.warning("this model's matching head is not trained: images and texts are ranked by embeddings alone")
+    matched = settings.rerank > 0 and "match" in family.can - family.untaught
     verified = None
     if matched:
-        family.needs("match")
         verified = _match(family, stages, folder / "matches.jsonl", exact, bars)
     return _judge(stages, settings, folder, matched, str(family.dtype).removeprefix("torch."), verified)
 
@@ -100,11 +102,11 @@ def forget(folder: Path) -> None:
 def _stages(
     gallery: Gallery, images: Tensor, texts: Tensor, settings: RetrieveSettings, family: RetrievalFamily
 ) -> Stages:
-    """The first stage; a k_test beyond the gallery is said."""
-    k = settings.k_test
+    """The first stage: the nearest candidates by cosine."""
+    k = settings.rerank or LISTED
     for what, many in (("captions", len(gallery.text_of)), ("images", len(gallery.samples))):
-        if k > many:
-            logger.warning(f"k_test = {k} is more than the gallery's {many:,} {what}: all of them are candidates")
+        if settings.rerank > many:
+            logger.warning(f"rerank = {k} is more than the gallery's {many:,} {what}: all of them are candidates")
     return first_stage(gallery, images, texts, family.similarity, k)
 
 
@@ -169,7 +171,7 @@ def _judge(
     kept = {}
     for direction, owner in (("tr", np.arange(len(gallery.samples))), ("ir", gallery.sample_of)):
         first, favoured = stages.ranks(direction, matched=False)
-        size = min(settings.k_test, counts["captions" if direction == "tr" else "images"])
+        size = min(settings.rerank, counts["captions" if direction == "tr" else "images"])
         sign = (
             f"retrieval-{direction}|best rank|ties against|images {counts['images']}|captions {counts['captions']}"
             f"|embedded {'float32' if verified else dtype}"

@@ -11,9 +11,11 @@ class RetrieveSettings(Section):
     """How retrieval is evaluated: image → text (TR) and text → image (IR)."""
 
     split: str = Field("auto", description='of the dataset; "auto": test, or val where there is none')
-    k_test: int = Field(128, ge=1, description="candidates that a query keeps for the matching head; published: 128")
-    match: bool | None = Field(
-        None, description="rank the candidates anew by the matching head; by default where the model has one"
+    rerank: int = Field(
+        128,
+        ge=0,
+        description="nearest candidates of each query that are ranked again by cosine + matching logit, if the model "
+        "has a trained matching head; 0: embeddings alone; published: 128",
     )
     verify: bool = Field(False, description="in half precision: compute pairs that could change a rank in float32, too")
     hits: int = Field(10, ge=0, description="candidates of each query that hits.jsonl names, besides the right ones")

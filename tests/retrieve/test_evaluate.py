@@ -60,7 +60,7 @@ def blip():
 
 def run(family, samples, folder, exact=None, **settings):
     chosen = RetrieveSettings(resamples=20, **settings)
-    return evaluate(family, samples, chosen, folder, {"k_test": chosen.k_test}, exact)
+    return evaluate(family, samples, chosen, folder, {"rerank": chosen.rerank}, exact)
 
 
 #: Scores nearer to each other than this are equal, or by accident so near that rounding decides about their order.
@@ -131,7 +131,7 @@ def test_recall_is_that_of_the_slow_way(kind, samples, tmp_path):
             continue  # there rounding would be judged
         judged += 1
         for k in (4, 9, 128):  # few; more than half of the captions and all of the images; all of both
-            result = run(family, samples, tmp_path / f"{seed}-{k}", k_test=k)
+            result = run(family, samples, tmp_path / f"{seed}-{k}", rerank=k)
             for direction, found in slow(cosines, final, samples, k if "match" in family.can else 128).items():
                 these = np.array(found)
                 for cut in (1, 5, 10):
@@ -153,7 +153,7 @@ def test_recall_is_that_of_the_slow_way(kind, samples, tmp_path):
 
 
 def test_hits_are_in_order_and_say_both_scores(blip, samples, tmp_path):
-    run(blip, samples, tmp_path, k_test=6, hits=3)
+    run(blip, samples, tmp_path, rerank=6, hits=3)
     rows = list(jsonl.read(tmp_path / "hits.jsonl"))
     by_query: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -168,7 +168,7 @@ def test_hits_are_in_order_and_say_both_scores(blip, samples, tmp_path):
 
 
 def test_the_ceiling_is_what_the_first_stage_lets_through(blip, samples, tmp_path):
-    result = run(blip, samples, tmp_path, k_test=2)
+    result = run(blip, samples, tmp_path, rerank=2)
     first = result.baselines["embeddings alone"]
     ceiling = {direction: float(note.split()[0]) for direction, note in result.notes.items()}
     assert set(ceiling) == {"tr_ceiling", "ir_ceiling"}
@@ -192,7 +192,7 @@ class Counting(Matching):
 
 
 def test_a_killed_evaluation_goes_on(blip, samples, tmp_path, monkeypatch):
-    run(blip, samples, tmp_path / "whole", k_test=5)
+    run(blip, samples, tmp_path / "whole", rerank=5)
     plain = BlipMatcher.matching
     counting = Counting(blip.matching([""]), stop=3)
 
@@ -203,13 +203,13 @@ def test_a_killed_evaluation_goes_on(blip, samples, tmp_path, monkeypatch):
     monkeypatch.setattr(BlipMatcher, "matching", matching)
     folder = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
-        run(blip, samples, folder, k_test=5)
+        run(blip, samples, folder, rerank=5)
     with open(folder / "matches.jsonl", "ab") as file:
         file.write(b'{"image": "i7", "itm": [0.1')  # the kill came in the middle of a line
     counting.stop, counting.calls = 10**9, 0
     embedded = []
     monkeypatch.setattr(BlipMatcher, "embed_images", lambda self, batch: embedded.append(batch))
-    run(blip, samples, folder, k_test=5)
+    run(blip, samples, folder, rerank=5)
     assert counting.calls == 8 - 3  # eight distinct pictures
     assert not embedded
     for name in ("scores.json", "hits.jsonl", "matches.jsonl"):
@@ -217,9 +217,9 @@ def test_a_killed_evaluation_goes_on(blip, samples, tmp_path, monkeypatch):
 
 
 def test_another_evaluation_is_not_mixed_in(blip, samples, tmp_path):
-    run(blip, samples, tmp_path, k_test=5)
-    with pytest.raises(CutlineError, match="k_test was 5, is 6"):
-        run(blip, samples, tmp_path, k_test=6)
+    run(blip, samples, tmp_path, rerank=5)
+    with pytest.raises(CutlineError, match="rerank was 5, is 6"):
+        run(blip, samples, tmp_path, rerank=6)
 
 
 def test_an_image_that_cannot_be_opened_is_a_miss(blip, samples, tmp_path):
@@ -241,7 +241,7 @@ def test_an_image_that_cannot_be_opened_is_a_miss(blip, samples, tmp_path):
 def test_a_k_beyond_the_gallery_is_said(blip, samples, tmp_path, messages):
     run(blip, samples[:3], tmp_path)
     said = messages()
-    assert "k_test = 128 is more than the gallery's 3 images" in said
+    assert "rerank = 128 is more than the gallery's 3 images" in said
 
 
 class Noisy(Matching):
@@ -341,8 +341,8 @@ def test_chance_is_what_shuffling_gives(samples):
 
 
 def test_blocks_of_queries_change_nothing(blip, samples, tmp_path, monkeypatch):
-    run(blip, samples, tmp_path / "one", k_test=5)
+    run(blip, samples, tmp_path / "one", rerank=5)
     monkeypatch.setattr("cutline.retrieve.stages.BLOCK", 1)
-    run(blip, samples, tmp_path / "many", k_test=5)
+    run(blip, samples, tmp_path / "many", rerank=5)
     one, many = ((tmp_path / name / "scores.json").read_text() for name in ("one", "many"))
     assert one == many

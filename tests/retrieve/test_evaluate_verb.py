@@ -13,7 +13,7 @@ def test_overwriting_begins_anew_and_leaves_what_is_not_its_own(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.toml").write_text(
         '[data]\nsource = "nowhere"\n[model]\nfamily = "clip"\ncheckpoint = "any"\n'
-        "[retrieve]\nresamples = 10\nk_test = 3\n"
+        "[retrieve]\nresamples = 10\nrerank = 3\n"
     )
     out = tmp_path / "mine"
     out.mkdir()
@@ -25,10 +25,10 @@ def test_overwriting_begins_anew_and_leaves_what_is_not_its_own(tmp_path, monkey
 
     assert run().exit_code == 0
     first = json.loads((out / "scores.json").read_text())
-    result = run("--k-test", "4")
+    result = run("--rerank", "4")
     assert result.exit_code == 2
-    assert "k_test was 3, is 4" in result.stderr
-    assert run("--k-test", "4", "--overwrite").exit_code == 0
-    assert json.loads((out / "retrieval.json").read_text())["k_test"] == 4
+    assert "rerank was 3, is 4" in result.stderr
+    assert run("--rerank", "4", "--overwrite").exit_code == 0
+    assert json.loads((out / "retrieval.json").read_text())["rerank"] == 4
     assert json.loads((out / "scores.json").read_text()).keys() == first.keys()
     assert (out / "notes.txt").read_text() == "precious"

@@ -27,9 +27,11 @@ def evaluate(
         str, typer.Argument(metavar="[DATASET]", help="A prepared dataset; by default that of the recipe or run.")
     ] = "",
     split: Annotated[str, typer.Option(help="Split of the dataset; the recipe's by default, else test or val.")] = "",
-    k_test: Annotated[int | None, typer.Option(min=1, help="Candidates for the matching head; 128.")] = None,
-    match: Annotated[
-        bool | None, typer.Option("--match/--no-match", help="Rank again with the matching head, if there is one.")
+    rerank: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Nearest candidates that the matching head ranks again, if the model has one; 0: none; 128."
+        ),
     ] = None,
     verify: Annotated[
         bool,
@@ -58,8 +60,7 @@ def evaluate(
 
     options = {
         "split": split or None,
-        "k_test": k_test,
-        "match": match,
+        "rerank": rerank,
         "verify": verify or None,
         "hits": hits,
         "resamples": resamples,
@@ -80,8 +81,7 @@ def evaluate(
         "dtype": dtype,
         "data": data.fingerprint,
         "split": chosen,
-        "k_test": settings.k_test,
-        "match": settings.match,
+        "rerank": settings.rerank,
         "verify": exact is not None,
     }
     start = time.monotonic()
@@ -209,8 +209,7 @@ def _recipe_subject(
             return open_checkpoint(trained, cast(Any, dtype), device, task="embed")
         changed = recipe.model.model_copy(update={"dtype": dtype, "device": device})
         captions = [text for texts in data.column("captions") for text in texts] if run.tiny else []
-        task = "match" if settings.match else "embed"
-        return open_family(changed, captions, tiny=run.tiny, seed=recipe.seed, task=task, place=folder / "miniature")
+        return open_family(changed, captions, tiny=run.tiny, seed=recipe.seed, task="embed", place=folder / "miniature")
 
     name = (
         checkpoint_fingerprint(str(trained)) if trained else f"{recipe.model.checkpoint}{' (tiny)' if run.tiny else ''}"
