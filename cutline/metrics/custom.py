@@ -45,8 +45,11 @@ class CustomMetric(Protocol):
 Given = CustomMetric | Callable[[References], Metric]
 
 
-def build(given: Given, references: References) -> Metric:
+def build(given: object, references: References) -> Metric:
     """The metric for some references.
+
+    Args:
+        given: see :data:`Given`; whatever else it is, is reported.
 
     Raises:
         ScoreError: it lacks what a metric needs.

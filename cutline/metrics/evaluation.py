@@ -15,6 +15,7 @@ from cutline.core.progress import Bars, silent
 from cutline.core.records import Prediction, Score
 from cutline.metrics import baselines
 from cutline.metrics.base import Candidates, Floats, References
+from cutline.metrics.custom import Given
 from cutline.metrics.difference import Difference, paired_differences
 from cutline.metrics.scorer import Caption, Scorer, broken_lines, missing_warning
 from cutline.metrics.settings import ScoreSettings
@@ -139,6 +140,7 @@ def evaluate(
     images: Mapping[str, str | Path] | None = None,
     oracle: bool = False,
     bars: Bars = silent,
+    metrics: Sequence[str | Given] | None = None,
 ) -> Evaluation:
     """Scores predictions, and baselines: captions written without seeing the image.
 
@@ -150,6 +152,7 @@ def evaluate(
         images: image id → its file, for metrics that look at the images.
         oracle: the context was made from the references. Every signature and a warning then say so.
         bars: shows the progress of metrics that take long.
+        metrics: instead of those in the settings; here they may be your own, see :mod:`cutline.metrics.custom`.
 
     Raises:
         ScoreError: see :func:`cutline.metrics.scorer.score`.
@@ -161,7 +164,7 @@ def evaluate(
     )
     scorer = Scorer(
         known,
-        settings.metrics,
+        settings.metrics if metrics is None else metrics,
         groups=groups,
         resamples=settings.resamples,
         seed=settings.seed,
