@@ -21,7 +21,7 @@ class Bleu(Metric):
         ScoreInfo(
             "bleu1",
             "BLEU-1",
-            "Share of the words that the references have, with a penalty for captions that are too short.",
+            "Share of the captions' words that the references have; captions that are too short score less.",
         ),
         ScoreInfo("bleu2", "BLEU-2", "BLEU of single words and pairs of words, over the whole set."),
         ScoreInfo("bleu3", "BLEU-3", "BLEU of up to three words in a row, over the whole set."),

@@ -38,27 +38,13 @@ class Bleu4NltkSettings(Section):
 
 class Bleu4Nltk(MeanMetric):
     settings_type = Bleu4NltkSettings
-    scores = (
+    scores = tuple(
         ScoreInfo(
-            "bleu4_nltk_smooth1",
-            "BLEU-4 (nltk, smoothing 1)",
-            "The sentence BLEU-4 of nltk with smoothing method 1, averaged over images; not COCO's BLEU-4.",
-        ),
-        ScoreInfo(
-            "bleu4_nltk_smooth2",
-            "BLEU-4 (nltk, smoothing 2)",
-            "The sentence BLEU-4 of nltk with smoothing method 2, averaged over images; not COCO's BLEU-4.",
-        ),
-        ScoreInfo(
-            "bleu4_nltk_smooth3",
-            "BLEU-4 (nltk, smoothing 3)",
-            "The sentence BLEU-4 of nltk with smoothing method 3, averaged over images; not COCO's BLEU-4.",
-        ),
-        ScoreInfo(
-            "bleu4_nltk_smooth4",
-            "BLEU-4 (nltk, smoothing 4)",
-            "The sentence BLEU-4 of nltk with smoothing method 4, averaged over images; not COCO's BLEU-4.",
-        ),
+            f"bleu4_nltk_smooth{n}",
+            f"BLEU-4 (nltk, smoothing {n})",
+            f"The sentence BLEU-4 of nltk with smoothing method {n}, averaged over images; not COCO's BLEU-4.",
+        )
+        for n in (1, 2, 3, 4)
     )
     version = 2  # 1 split at white space
 

@@ -82,8 +82,6 @@ def build(given: object, references: References) -> Metric:
 class _Wrapped(MeanMetric):
     """The metric that an object with ``scores`` and ``values`` describes."""
 
-    scores = ()
-
     def __init__(self, references: References, given: Any):
         super().__init__(references)
         self._given = given

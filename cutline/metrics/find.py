@@ -17,7 +17,11 @@ from cutline.core.suggest import did_you_mean
 from cutline.metrics.base import Metric
 
 PLUGINS = Plugins(
-    "metrics", noun="metric", package="cutline.metrics", defines=r"^    scores = \(\s*ScoreInfo\(", error=ScoreError
+    "metrics",
+    noun="metric",
+    package="cutline.metrics",
+    defines=r"^class (?!MeanMetric)[A-Z]\w*\((Mean)?Metric\)",
+    error=ScoreError,
 )
 
 

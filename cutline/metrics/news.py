@@ -20,37 +20,20 @@ from cutline.metrics.text.tokenize import NewsTokenizer
 class News(Metric):
     """Statistics an image: those of the three metrics, side by side."""
 
-    scores = (
+    scores = tuple(
         ScoreInfo(
-            "bleu1_news",
-            "BLEU-1 (news)",
-            "BLEU-1 with the news protocol: no punctuation, case kept, first reference only.",
-        ),
-        ScoreInfo(
-            "bleu2_news",
-            "BLEU-2 (news)",
-            "BLEU-2 with the news protocol: no punctuation, case kept, first reference only.",
-        ),
-        ScoreInfo(
-            "bleu3_news",
-            "BLEU-3 (news)",
-            "BLEU-3 with the news protocol: no punctuation, case kept, first reference only.",
-        ),
-        ScoreInfo(
-            "bleu4_news",
-            "BLEU-4 (news)",
-            "BLEU-4 with the news protocol: no punctuation, case kept, first reference only.",
-        ),
-        ScoreInfo(
-            "rouge_l_news",
-            "ROUGE-L (news)",
-            "ROUGE-L with the news protocol: no punctuation, case kept, first reference only.",
-        ),
-        ScoreInfo(
-            "cider_news",
-            "CIDEr-D (news)",
-            "CIDEr-D with the news protocol: no punctuation, case kept, first reference only.",
-        ),
+            f"{name}_news",
+            f"{label} (news)",
+            f"{label} with the news protocol: no punctuation, case kept, first reference only.",
+        )
+        for name, label in (
+            ("bleu1", "BLEU-1"),
+            ("bleu2", "BLEU-2"),
+            ("bleu3", "BLEU-3"),
+            ("bleu4", "BLEU-4"),
+            ("rouge_l", "ROUGE-L"),
+            ("cider", "CIDEr-D"),
+        )
     )
     uses_tokens = False
 

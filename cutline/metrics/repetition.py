@@ -14,35 +14,15 @@ from cutline.metrics.base import Candidates, Floats, Metric
 class Repetition(Metric):
     """Statistics an image: n-grams of order 1…4 that came before in the caption, all n-grams of order 1…4."""
 
-    scores = (
+    scores = tuple(
         ScoreInfo(
-            "seq_rep1",
-            "seq-rep-1",
-            "Share of a caption's words that occurred earlier in it.",
+            f"seq_rep{n}",
+            f"seq-rep-{n}",
+            f"Share of a caption's {grams} that occurred earlier in it.",
             unit="share",
             higher_is_better=False,
-        ),
-        ScoreInfo(
-            "seq_rep2",
-            "seq-rep-2",
-            "Share of a caption's sequences of two words that occurred earlier in it.",
-            unit="share",
-            higher_is_better=False,
-        ),
-        ScoreInfo(
-            "seq_rep3",
-            "seq-rep-3",
-            "Share of a caption's sequences of three words that occurred earlier in it.",
-            unit="share",
-            higher_is_better=False,
-        ),
-        ScoreInfo(
-            "seq_rep4",
-            "seq-rep-4",
-            "Share of a caption's sequences of four words that occurred earlier in it.",
-            unit="share",
-            higher_is_better=False,
-        ),
+        )
+        for n, grams in enumerate(("words", "pairs of words", "runs of three words", "runs of four words"), 1)
     )
     compares = False
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from cutline.core import jsonl, ranks
 from cutline.core.errors import TrainingError
 from cutline.core.files import write_atomically
 from cutline.core.records import Prediction, Sample
+from cutline.core.text import split_words
 from cutline.families.base import Batch, Family
 from cutline.families.settings import GenerateSettings
 from cutline.images.open import open_image
@@ -106,7 +106,7 @@ _MEANINGS = {
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
+    return split_words(text)
 
 
 def _in(line: str, texts: Sequence[str]) -> bool:

@@ -25,6 +25,7 @@ from torch.nn import functional
 from cutline.core.errors import DataError, TrainingError
 from cutline.core.progress import Bars, silent
 from cutline.core.records import Sample
+from cutline.core.text import split_words
 from cutline.data.readers import read
 from cutline.data.settings import DataSettings
 from cutline.families.common.loss import IGNORED
@@ -117,7 +118,7 @@ def _side_by_side(files: Sequence[list[str]]) -> Iterator[list[list[str]]]:
 
 def _plain(text: str) -> str:
     """A caption's words, so that case and punctuation don't hide that it is the same."""
-    return " ".join(re.findall(r"\w+", text.lower()))
+    return " ".join(split_words(text))
 
 
 def teach(

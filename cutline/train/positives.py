@@ -6,15 +6,13 @@ picture, or the same words written for another picture.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from cutline.core.records import Sample
-
-_WORD = re.compile(r"\w+")
+from cutline.core.text import split_words
 
 
 class Truth:
@@ -58,4 +56,4 @@ class Truth:
 
 
 def _words(caption: str) -> str:
-    return " ".join(_WORD.findall(caption.casefold())) or caption.strip()
+    return " ".join(split_words(caption.casefold())) or caption.strip()

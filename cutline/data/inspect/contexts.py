@@ -16,6 +16,7 @@ from typing import Any, Literal
 import regex
 
 from cutline.core.records import Sample
+from cutline.core.text import split_words
 from cutline.data.context.dates import date_in
 from cutline.data.inspect.captions import words_of
 from cutline.data.steps.context import ORACLE, SOURCES
@@ -311,7 +312,7 @@ def _is_of_date(plain: str, date: str) -> bool:
 def _plain(text: str) -> str:
     """Words in lower case with one space between them and around them all; dates as YYYY-MM-DD stay findable."""
     date = date_in(text)
-    words = " ".join(re.findall(r"\w+", text.lower()))
+    words = " ".join(split_words(text))
     return f" {words} {' '.join(date.split('-'))} " if date else f" {words} "
 
 

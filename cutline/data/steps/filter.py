@@ -20,6 +20,7 @@ from cutline.core.errors import CutlineError, RecipeError
 from cutline.core.fingerprint import checkpoint_fingerprint
 from cutline.core.memo import Remembered
 from cutline.core.records import Sample
+from cutline.core.text import split_words
 from cutline.data.steps import Drop, OpenScorer, Scorer, Workspace
 
 DESCRIPTION = "samples → those with captions and images that are good enough"
@@ -169,7 +170,7 @@ def is_poor(caption: str) -> bool:
     letters = [char for char in visible if char.isalpha()]
     if not visible or len(letters) < 0.5 * len(visible):
         return True
-    words = re.findall(r"\w+", caption.lower())
+    words = split_words(caption)
     if len(words) >= 4 and Counter(words).most_common(1)[0][1] > len(words) / 2:
         return True
     cased = [char for char in letters if char.isupper() or char.islower()]
