@@ -37,7 +37,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from cutline.core.config import parse
 from cutline.core.files import write_atomically
 from cutline.images import shapes
-from cutline.run.run import Recipe, Run
+from cutline.run.recipe import Recipe
+from cutline.run.run import Run
 
 PEOPLE = [f"{first} {last}" for first in ("Ann", "Bo", "Cy", "Eve") for last in ("Berg", "Lund", "Moe", "Vik")]
 TOWNS = ["Oslo", "Rome", "Lima", "Kyiv", "Quito", "Perth", "Delhi", "Turin"]

@@ -32,7 +32,8 @@ from cutline.data.readers import read
 from cutline.data.settings import DataSettings
 from cutline.families.open import find
 from cutline.images import shapes
-from cutline.run.run import Recipe, Run
+from cutline.run.recipe import Recipe
+from cutline.run.run import Run
 
 #: Training steps of 64 pictures; families that learn more slowly need more.
 STEPS = 400

@@ -23,6 +23,7 @@ from cutline.images import shapes
 from cutline.metrics.baselines import CONTEXT
 from cutline.metrics.settings import ScoreSettings
 from cutline.run import run
+from cutline.run.recipe import Recipe
 
 PEOPLE = [f"{first} {last}" for first in ("Ann", "Bo", "Cy", "Di", "Eve") for last in ("Berg", "Lund", "Moe", "Vik")]
 TOWNS = ["Oslo", "Rome", "Lima", "Kyiv"]
@@ -139,7 +140,7 @@ def asked(tmp_path_factory):
     }
 
     def make(**changes):
-        return recipe.parse(table | changes, run.Recipe)
+        return recipe.parse(table | changes, Recipe)
 
     return make
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from cutline.bootstrap.bootstrap import bootstrap, report, words
+from cutline.bootstrap.bootstrap import bootstrap, words
 from cutline.bootstrap.captions import Candidate, chosen, of_image
 from cutline.bootstrap.settings import BootstrapSettings, KeepSettings
 from cutline.cli.main import main
@@ -30,6 +30,7 @@ from cutline.data.settings import DataSettings
 from cutline.families.open import find, open_checkpoint
 from cutline.images import shapes
 from cutline.images.open import open_image
+from cutline.run.stages.bootstrap import write_report
 from cutline.train import train as training
 from cutline.train.settings import TrainSettings
 
@@ -192,7 +193,7 @@ def test_other_bounds_need_no_model(done, web, human):
 
 def test_the_page_shows_what_was_kept_and_dropped(done, web):
     found, folder = done
-    page = report(found, web, settings(), folder).read_text()
+    page = write_report(found, web, settings(), folder).read_text()
     assert page.count("data:image/jpeg") > 20
     assert "the best 50% of each kind" in page
     assert "buy now, free delivery" in page
@@ -322,7 +323,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_files(web, human, tmp_path)
         "generate": {"max_new_tokens": 6, "min_new_tokens": 2, "batch_size": 4},
     }
     wanted = recipe.parse(table, BootstrapSettings)
-    report(bootstrap(model, model, web, human, wanted, unbroken, {}), web, wanted, unbroken)
+    write_report(bootstrap(model, model, web, human, wanted, unbroken, {}), web, wanted, unbroken)
     for name in ("synthetic-0.jsonl", "scores.jsonl", "captions.jsonl", "dataset/dataset.json", "report.html"):
         one, other = ((folder / name).read_text() for folder in (killed, unbroken))
         assert one.replace("killed", "unbroken") == other, name

@@ -12,7 +12,7 @@ from cutline.cli.plan import plan as plan_verb
 from cutline.core.config import load, read_toml
 from cutline.core.errors import CheckpointError
 from cutline.families.settings import LoraSettings, ModelSettings
-from cutline.run.run import Recipe
+from cutline.run.recipe import Recipe
 from cutline.train.plan import config_of, outline, plan
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import partition

@@ -12,7 +12,7 @@ import pytest
 from cutline.core import config as recipes
 from cutline.core.config import parse, to_toml
 from cutline.core.errors import RecipeError
-from cutline.run.run import Recipe
+from cutline.run.recipe import Recipe
 
 GOOD = {"data": {"source": "photos"}, "model": {"checkpoint": "model"}}
 

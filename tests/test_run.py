@@ -23,6 +23,7 @@ from cutline.images import shapes
 from cutline.metrics.baselines import CONTEXT
 from cutline.metrics.evaluation import Evaluation
 from cutline.run import run
+from cutline.run.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "cutline/cli/demo.toml"]
@@ -46,18 +47,18 @@ def drawn(tmp_path_factory):
     return shapes.draw(tmp_path_factory.mktemp("shapes"), train=16, val=6, test=24)
 
 
-def small(source, **changes) -> run.Recipe:
+def small(source, **changes) -> Recipe:
     table = {"data": {"source": str(source)}} | {name: dict(section) for name, section in SMALL.items()}
     for section, values in changes.items():
         table[section] = table[section] | values
-    return recipe.parse(table, run.Recipe)
+    return recipe.parse(table, Recipe)
 
 
 @pytest.mark.parametrize(("path", "changes"), [*AS_THEY_ARE, OTHER])
 def test_every_recipe_is_rehearsed_with_tiny(path, changes, tmp_path, monkeypatch):
     """From the data to the report, without its data, its checkpoint, a network or a GPU."""
     monkeypatch.chdir(tmp_path)
-    loaded = recipe.load(path, run.Recipe, changes)
+    loaded = recipe.load(path, Recipe, changes)
     rehearsed = run.Run(loaded, tmp_path / "run", tiny=True)
     evaluation = rehearsed()
     if loaded.for_retrieval:
@@ -87,7 +88,7 @@ def test_every_recipe_is_rehearsed_with_tiny(path, changes, tmp_path, monkeypatc
     facts = json.loads((tmp_path / "run/run.json").read_text())
     assert facts["versions"]["torch"]
     assert facts["data"]["fingerprint"]
-    assert recipe.load(tmp_path / "run/recipe.toml", run.Recipe).model == loaded.model
+    assert recipe.load(tmp_path / "run/recipe.toml", Recipe).model == loaded.model
 
 
 @pytest.mark.parametrize("path", RECIPES[:-1], ids=lambda path: path.stem)
@@ -101,7 +102,7 @@ def test_every_recipe_says_how_it_is_started_and_what_was_measured(path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_variant_of_every_recipe_is_a_recipe(path):
     variants = recipe.read_toml(path).get("variants", {})
-    chosen = [recipe.load(path, run.Recipe, [f"variant={name}"]) for name in variants]
+    chosen = [recipe.load(path, Recipe, [f"variant={name}"]) for name in variants]
     assert len({loaded.model_dump_json() for loaded in chosen}) == len(variants)
 
 
@@ -124,7 +125,7 @@ def test_news_recipe_puts_the_article_into_the_prompt(tmp_path, monkeypatch):
     (tmp_path / "news/captioning_dataset.json").write_text(json.dumps(articles))
     (tmp_path / "news/img_splits.json").write_text(json.dumps(splits))
     overrides = ["data.source=news", "data.steps.context.model=''"]  # without spaCy's model, which isn't here
-    loaded = recipe.load(ROOT / "recipes/goodnews-blip2.toml", run.Recipe, overrides)
+    loaded = recipe.load(ROOT / "recipes/goodnews-blip2.toml", Recipe, overrides)
     rehearsed = run.Run(loaded, tmp_path / "run", tiny=True)
     rehearsed(("prepare",))
     samples = list(rehearsed.dataset())
@@ -205,7 +206,7 @@ def test_zero_shot_needs_no_training(drawn, tmp_path):
     trained(("prepare", "train"))
     data = {"source": str(drawn), "columns": {"context": ["split"]}}
     table = {"data": data, "model": {"checkpoint": str(tmp_path / "trained/model")}}
-    loaded = recipe.parse(table | {"generate": SMALL["generate"]}, run.Recipe)
+    loaded = recipe.parse(table | {"generate": SMALL["generate"]}, Recipe)
     evaluation = run.Run(loaded, tmp_path / "zero")()
     assert evaluation is not None
     assert evaluation.counts["images"] == 24
@@ -227,7 +228,7 @@ def test_captions_and_retrieval_have_each_their_own_stages(drawn, tmp_path):
     with pytest.raises(RecipeError, match="retrieve: this recipe is for captions"):
         run.Run(captions, tmp_path / "captions")(("retrieve",))
     table = {"data": {"source": str(drawn)}, "model": {"family": "clip", "checkpoint": "openai/clip"}, "retrieve": {}}
-    recall = recipe.parse(table, run.Recipe)
+    recall = recipe.parse(table, Recipe)
     assert recall.for_retrieval
     with pytest.raises(RecipeError, match="score: this recipe is for retrieval"):
         run.Run(recall, tmp_path / "recall", tiny=True)(("prepare", "score"))
@@ -237,13 +238,13 @@ def test_captions_and_retrieval_have_each_their_own_stages(drawn, tmp_path):
 def test_a_run_for_retrieval_is_passed_over_or_done_again(drawn, tmp_path, messages):
     table = {"data": {"source": str(drawn)}, "model": {"family": "clip", "checkpoint": "openai/clip"},
              "retrieve": {"rerank": 4}}  # fmt: skip
-    first = run.Run(recipe.parse(table, run.Recipe), tmp_path, tiny=True)()
-    again = run.Run(recipe.parse(table, run.Recipe), tmp_path, tiny=True)()
+    first = run.Run(recipe.parse(table, Recipe), tmp_path, tiny=True)()
+    again = run.Run(recipe.parse(table, Recipe), tmp_path, tiny=True)()
     assert first is not None
     assert again is not None
     assert "retrieve: already done" in messages()
     assert {name: one.value for name, one in again.scores.items()} == {n: o.value for n, o in first.scores.items()}
-    run.Run(recipe.parse(table | {"retrieve": {"rerank": 3}}, run.Recipe), tmp_path, tiny=True)()
+    run.Run(recipe.parse(table | {"retrieve": {"rerank": 3}}, Recipe), tmp_path, tiny=True)()
     assert "the earlier outputs are now in" in messages()
     assert len(list((tmp_path / "superseded").iterdir())) == 1
     assert json.loads((tmp_path / "run.json").read_text())["looks_at_test"] == 2

@@ -7,18 +7,18 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from cutline.caption import files
-from cutline.caption.caption import caption
 from cutline.caption.files import Form, PredictionFile
-from cutline.caption.job import CaptionJob
 from cutline.cli.caption_images import is_dataset
 from cutline.cli.terminal import bar
 from cutline.core.errors import CutlineError
 from cutline.core.records import Prediction, Sample
-from cutline.families.base import Family
 from cutline.families.settings import GenerateSettings
+
+if TYPE_CHECKING:
+    from cutline.families.base import Family
 
 
 def output_for(
@@ -37,7 +37,10 @@ def output_for(
     """
     if form and form not in get_args(Form):
         raise CutlineError(f"There is no format {form!r}.", f"Formats: {', '.join(get_args(Form))}.")
-    chosen = cast(Form, form) or ("tsv" if out == "-" else files.form_of(out))
+    if form:
+        chosen = cast(Form, form)
+    else:
+        chosen = "tsv" if out == "-" else files.form_of(out)
     if chosen == "txt":
         if out == "-" and is_dataset(arguments[0]):
             raise CutlineError(f"{arguments[0]} is a prepared dataset, which must not change.", "Give -o a folder.")
@@ -86,6 +89,8 @@ class Stdout(Output):
         self.form = form
 
     def caption(self, family: Family, settings: GenerateSettings, made_by: Mapping[str, Any]) -> Sequence[Prediction]:
+        from cutline.caption.caption import caption
+
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
         predictions: list[Prediction] = []
@@ -110,6 +115,8 @@ class JsonLines(Output):
         self.overwrite = overwrite
 
     def caption(self, family: Family, settings: GenerateSettings, made_by: Mapping[str, Any]) -> Sequence[Prediction]:
+        from cutline.caption.job import CaptionJob
+
         file = PredictionFile(self.rows, made_by)
         if self.overwrite:
             file.delete()
@@ -151,6 +158,8 @@ class Sidecars(Output):
         self.overwrite = overwrite
 
     def caption(self, family: Family, settings: GenerateSettings, made_by: Mapping[str, Any]) -> Sequence[Prediction]:
+        from cutline.caption.job import CaptionJob
+
         file = PredictionFile(self.rows, made_by)
         job = CaptionJob(file, self.samples, retry_failed=self.retry_failed)
         if not self.overwrite:

@@ -68,26 +68,25 @@ def probe(run: Run, only: Sequence[str] = (), *, debug: bool = False) -> tuple[l
     start = time.monotonic()
     run(("prepare",))
     run.check_data()
-    context = run.context
-    dataset = context.dataset()
-    scratch = context.folder / "check"
-    family = context.open_family()
+    dataset = run.dataset()
+    scratch = run.folder / "check"
+    family = run.open_family()
     family.generation = None
     subject = Subject(
         family,
         dataset.split(dataset.default_split("train", "val", "test"))[:200],
-        train=context.recipe.train,
-        generate=context.recipe.generate,
-        fresh=context.open_family,
-        tiny=context.tiny,
+        train=run.recipe.train,
+        generate=run.recipe.generate,
+        fresh=run.open_family,
+        tiny=run.tiny,
         scratch=scratch,
         dataset=dataset,
         # on the CPU: beside its quantised self it may be too much for the GPU
-        whole=partial(context.open_family, quantize="none", device="cpu") if family.quantized else None,
+        whole=partial(run.open_family, quantize="none", device="cpu") if family.quantized else None,
     )
     verdicts: list[Verdict] = []
     try:
-        with context.bars("probing") as progress:
+        with run.bars("probing") as progress:
             for verdict in examine(subject, only, debug=debug):
                 verdicts.append(verdict)
                 progress(len(verdicts), len(only) or len(verdicts))
@@ -96,11 +95,11 @@ def probe(run: Run, only: Sequence[str] = (), *, debug: bool = False) -> tuple[l
     result = {
         "passed": not any(verdict.status == "failed" for verdict in verdicts),
         "family": family.name(),
-        "tiny": context.tiny,
+        "tiny": run.tiny,
         "seconds": round(time.monotonic() - start, 1),
         "probes": [verdict.to_json() for verdict in verdicts],
     }
-    write_atomically(context.folder / "check.json", json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+    write_atomically(run.folder / "check.json", json.dumps(result, ensure_ascii=False, indent=2) + "\n")
     return verdicts, result
 
 

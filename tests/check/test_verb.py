@@ -14,6 +14,7 @@ from cutline.cli.check import probe
 from cutline.core import config as recipe
 from cutline.families.base import Family
 from cutline.run import run
+from cutline.run.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "cutline/cli/demo.toml"]
@@ -25,7 +26,7 @@ OTHER = pytest.param(ROOT / "recipes/goodnews-blip2.toml", ["variant=8x24GB"], i
 @pytest.mark.parametrize(("path", "changes"), [*AS_THEY_ARE, OTHER])
 def test_every_recipe_is_sound_in_miniature(path, changes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rehearsed = run.Run(recipe.load(path, run.Recipe, changes), tmp_path / "run", tiny=True)
+    rehearsed = run.Run(recipe.load(path, Recipe, changes), tmp_path / "run", tiny=True)
     _, found = probe(rehearsed, debug=True)
     assert found["passed"]
     assert {one["probe"] for one in found["probes"]} == set(probes.names())

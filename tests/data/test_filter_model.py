@@ -18,7 +18,7 @@ from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import find
 from cutline.images.open import open_image
 from cutline.retrieve import caption_scores
-from cutline.run.run import Recipe
+from cutline.run.recipe import Recipe
 from cutline.run.tiny import rehearsal
 from tests.data.making import pictures, run
 

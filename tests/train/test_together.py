@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from cutline.core import jsonl
 from cutline.core.config import load
 from cutline.images import shapes
-from cutline.run.run import Recipe, Run
+from cutline.run.recipe import Recipe
+from cutline.run.run import Run
 
 RECIPE = """
 [data]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cutline.families.common.retrieval import RetrievalFamily
-    from cutline.retrieve.index import Index, Kind
+    from cutline.retrieve.index import Index
     from cutline.retrieve.search import Found
 
 
@@ -60,7 +60,7 @@ def search(
     query: dict[str, Any] = {
         "text": text,
         "image": image,
-        "kind": cast("Kind", "image" if kind == "images" else "text"),
+        "kind": "image" if kind == "images" else "text",
         "conditions": conditions,
     }
     found = search_index(index, cast("RetrievalFamily", family), k=k, rerank=rerank, exact=exact, **query)
