@@ -128,7 +128,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "good --set train.parts={vision='frozen',bridge='frozen',text='frozen',head='frozen'}",
         "Every part is frozen; there is nothing to train", "full",
     ),
-    "several training metrics": ("good --set train.metric=bleu", "bleu is several scores", "Choose one of them: bleu1"),
+    "several training metrics": ("good --set train.metric=bleu", "bleu has several scores", "Choose one of them: bleu1"),
     "unknown training metric": ("good --set train.metric=cidre", "There is no metric cidre", "Did you mean cider?"),
     "metric without its file": ("good --set score.metrics=['chair']", "which objects the images show", "instances"),
     "metric without its checkpoint": (
@@ -182,7 +182,7 @@ def test_the_good_recipe_is_good_until_an_image_is_lost(place, monkeypatch, caps
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 0
-    assert "cider" in capsys.readouterr().out
+    assert "CIDEr-D" in capsys.readouterr().out
     assert (place / "runs/fine/report.html").is_file()
 
     for name in ("stages/caption.json", "predictions.jsonl"):

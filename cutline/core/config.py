@@ -155,14 +155,14 @@ class _Complaint:
 
     Attributes:
         keys: the path of the key that it is about, without the names that pydantic gives the branches of a union.
-        type: pydantic's name of the error, such as "missing".
+        error: pydantic's name of the error, such as "missing".
         value: what stands at the key.
         message: what is wrong, in plain words.
         model: the recipe.
     """
 
     keys: tuple[str, ...]
-    type: str
+    error: str
     value: Any
     message: str
     model: type[Section]
@@ -209,10 +209,10 @@ class _Complaint:
 def _explained(error: ValidationError, model: type[Section], where: str) -> RecipeError:
     """The complaint that explains most: an unknown key first, since others follow from it."""
     complaints = [_Complaint.of(details, model) for details in error.errors(include_url=False)]
-    first = next((one for one in complaints if one.type == "extra_forbidden"), complaints[0])
+    first = next((one for one in complaints if one.error == "extra_forbidden"), complaints[0])
     same = [one.message for one in complaints if one.keys == first.keys]
     first = replace(first, message=" or ".join(dict.fromkeys(same)))
-    problem, remedy = _EXPLAIN.get(first.type, _explain_value)(first)
+    problem, remedy = _EXPLAIN.get(first.error, _explain_value)(first)
     others = len({one.keys for one in complaints}) - 1
     more = f" ({others} more after it)" if others else ""
     text = f"{where}: {problem}{more}"
