@@ -8,10 +8,11 @@ import threading
 import time
 
 import pytest
+from huggingface_hub import constants
 
 from cutline.core import hub
 from cutline.core.errors import CheckpointError
-from cutline.families.open import open_checkpoint
+from cutline.families.open import find, open_checkpoint
 
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
 
@@ -21,31 +22,46 @@ def endpoint(monkeypatch):
     """A socket on this machine that nobody listens on (bound, so that nobody else will)."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", *PROXIES):
         monkeypatch.delenv(name, raising=False)
-    hub._look.cache_clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # the tests as a whole are offline
+    hub._is_reachable.cache_clear()
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{bound.getsockname()[1]}")
         yield bound
-    hub._look.cache_clear()
+    hub._is_reachable.cache_clear()
 
 
-def test_out_of_reach_the_libraries_are_told_once(endpoint, monkeypatch, messages):
-    from huggingface_hub import constants
+def test_out_of_reach_the_copy_in_the_cache_is_opened(endpoint, monkeypatch, tmp_path, messages):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    copy = tmp_path / "models--someone--something/snapshots/abc"
+    copy.mkdir(parents=True)
+    (copy.parents[1] / "refs").mkdir()
+    (copy.parents[1] / "refs/main").write_text("abc")
+    before = dict(os.environ), dict(vars(constants))
+    assert hub.resolve("someone/something") == str(copy)
+    with pytest.raises(OSError, match=r"no connection to 127\.0\.0\.1, and someone/else is not in the hub's cache"):
+        hub.resolve("someone/else")
+    with pytest.raises(OSError, match="no connection"):
+        hub.resolve("someone/something", "dataset")
+    assert (dict(os.environ), dict(vars(constants))) == before
+    assert messages().count("no connection to 127.0.0.1") == 1
 
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "")  # so that it is put back afterwards
-    hub.look_before("someone/something")
-    hub.look_before("someone/else")
-    assert os.environ["HF_HUB_OFFLINE"] == "1"
-    assert constants.HF_HUB_OFFLINE
-    assert messages().count("127.0.0.1 can't be reached") == 1
+
+def test_a_checkpoint_in_the_cache_is_opened_without_the_hub(endpoint, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    copy = tmp_path / "models--someone--clip/snapshots/abc"
+    find("clip").tiny().save(copy)
+    (copy.parents[1] / "refs").mkdir()
+    (copy.parents[1] / "refs/main").write_text("abc")
+    (copy / "cutline.json").unlink()  # as other people's checkpoints
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: pytest.fail("waits for the next try"))
+    family = open_checkpoint("someone/clip", "float32", "cpu", task="embed")
+    assert (family.name(), family.origin) == ("clip", "someone/clip")
 
 
-def test_a_hub_that_answers_is_used(endpoint, monkeypatch, messages):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "")
+def test_a_hub_that_answers_is_used(endpoint, messages):
     endpoint.listen()
-    hub.look_before("someone/something")
-    assert os.environ["HF_HUB_OFFLINE"] == ""
+    assert hub.resolve("someone/something") == "someone/something"
     assert not messages()
 
 
@@ -56,7 +72,8 @@ def test_nothing_is_asked_where_there_is_nothing_to_ask(way, endpoint, monkeypat
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     if way == "offline already":
         monkeypatch.setenv("TRANSFORMERS_OFFLINE", "yes")
-    hub.look_before(tmp_path if way == "a folder here" else "someone/something")
+    name = str(tmp_path) if way == "a folder here" else "someone/something"
+    assert hub.resolve(name) == name
 
 
 def test_a_name_server_that_says_nothing_is_not_waited_for(monkeypatch):
@@ -75,11 +92,7 @@ def test_a_name_server_that_says_nothing_is_not_waited_for(monkeypatch):
 
 
 def test_a_name_of_the_hub_is_refused_without_retries(endpoint, monkeypatch, messages):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "")
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: pytest.fail("waits for the next try"))
     with pytest.raises(CheckpointError, match="neither a folder here nor a checkpoint"):
         open_checkpoint("someone/something")
-    assert "127.0.0.1 can't be reached" in messages()
+    assert "no connection to 127.0.0.1" in messages()

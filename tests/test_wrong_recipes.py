@@ -128,7 +128,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "good --set train.parts={vision='frozen',bridge='frozen',text='frozen',head='frozen'}",
         "Every part is frozen; there is nothing to train", "full",
     ),
-    "several training metrics": ("good --set train.metric=bleu", "bleu has several scores", "Choose one of them: bleu1"),
+    "several training metrics": ("good --set train.metric=bleu", "bleu has several scores", "Choose one of them"),
     "unknown training metric": ("good --set train.metric=cidre", "There is no metric cidre", "Did you mean cider?"),
     "metric without its file": ("good --set score.metrics=['chair']", "which objects the images show", "instances"),
     "metric without its checkpoint": (

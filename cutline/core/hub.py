@@ -1,7 +1,7 @@
-"""Whether the model hub can be reached, asked once, before a library tries for a minute.
+"""Opening checkpoints and data sets of the Hugging Face hub, also without a network.
 
 huggingface_hub repeats each request that finds no network up to five times, with growing waits, and a checkpoint takes
-several requests. Told that it is offline it looks into its cache at once, and says at once what isn't there.
+several requests. So whether the hub can be reached is asked once, and if it can't, the copy in its cache is opened.
 """
 
 from __future__ import annotations
@@ -9,60 +9,81 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import threading
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Literal
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
 
 logger = logging.getLogger(__name__)
-
 
 #: Seconds that name server and hub have together to answer.
 PATIENCE_S = 5.0
 
 
-def look_before(name: str | Path) -> None:
-    """Before something is opened that may have to come from the hub: if the hub is out of reach, says so and has the
-    libraries look into their cache only.
+def resolve(name: str, kind: Literal["model", "dataset"] = "model") -> str:
+    """What to give to ``from_pretrained`` or ``load_dataset`` for a path or a hub name.
 
-    Does nothing for what is a file or folder here, and nothing behind a proxy, which only the libraries can ask.
+    Returns:
+        The name itself. Where the hub can't be reached, the folder of its copy in the hub's cache. A proxy is not
+        asked, and nothing is when HF_HUB_OFFLINE is set, since the libraries then look into the cache themselves.
+
+    Raises:
+        OSError: the hub can't be reached, and its cache holds no copy.
     """
-    if not Path(name).exists() and not _is_offline() and not {"https", "http", "all"} & getproxies().keys():
-        _look()
+    if Path(name).exists() or _is_offline() or {"https", "http", "all"} & getproxies().keys() or _is_reachable():
+        return name
+    copy = _cached_copy(name, kind)
+    if copy is None:
+        raise OSError(f"no connection to {_address().hostname}, and {name} is not in the hub's cache")
+    return str(copy)
 
 
 def _is_offline() -> bool:
-    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return said.upper() in ("1", "ON", "YES", "TRUE")
+    setting = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return setting.upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _address() -> SplitResult:
+    return urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
 
 
 @cache
-def _look() -> None:
-    address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    host, port = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
-    if _answers(host, port):
-        return
-    logger.warning(f"{host} can't be reached: of the hub only what is in its cache here will be found")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    constants = sys.modules.get("huggingface_hub.constants")
-    if constants is not None:  # it was imported before, and has read the environment already
-        constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+def _is_reachable() -> bool:
+    address = _address()
+    port = address.port or (80 if address.scheme == "http" else 443)
+    if _answers(address.hostname or "", port):
+        return True
+    logger.warning(f"no connection to {address.hostname}: only what is in the hub's cache can be opened")
+    return False
+
+
+def _cached_copy(name: str, kind: str) -> Path | None:
+    """The folder of a repository's main branch in the hub's cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE) / "--".join([f"{kind}s", *name.split("/")])
+    try:
+        revision = (folder / "refs/main").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    copy = folder / "snapshots" / revision
+    return copy if copy.is_dir() else None
 
 
 def _answers(host: str, port: int) -> bool:
-    """Whether a connection comes about in time; in a thread, since a silent name server knows no timeout."""
-    found: list[bool] = []
+    """Whether a connection is made in time; in a thread, since a silent name server knows no timeout."""
+    answers: list[bool] = []
 
     def connect() -> None:
         try:
             socket.create_connection((host, port), PATIENCE_S).close()
-            found.append(True)
+            answers.append(True)
         except OSError:
             pass
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(PATIENCE_S)
-    return bool(found)
+    return bool(answers)

@@ -85,9 +85,10 @@ def _model_type(checkpoint: str, refuse: bool = True) -> str:
         raise CheckpointError(f"There is no checkpoint folder {checkpoint}.", "Check the path.")
     from transformers import PretrainedConfig
 
-    hub.look_before(checkpoint)
     try:
-        config, _ = PretrainedConfig.get_config_dict(checkpoint)  # runs no code that comes with a checkpoint
+        config, _ = PretrainedConfig.get_config_dict(
+            hub.resolve(checkpoint)
+        )  # runs no code that comes with a checkpoint
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint} is neither a folder here nor a checkpoint that could be read from the hub.",
@@ -192,15 +193,16 @@ def _load(kind: type[Family], checkpoint: str, dtype: torch.dtype, settings: Mod
     wanted = None
     if quantize != "none":
         wanted = Quantization(quantize, settings.double_quantize, _compute_dtype(settings, dtype, device), device)
-    hub.look_before(base)
     try:
         with quantizing(wanted):
-            family = kind.load(base, dtype)
+            family = kind.load(hub.resolve(base), dtype)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         words = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{base} could not be opened as {kind.name()}: {type(error).__name__}: {words}",
-            "Check that the folder is a whole checkpoint of that family.",
+            "Check that the folder is a whole checkpoint of that family."
+            if Path(base).is_dir()
+            else "Check the name and the connection.",
         ) from error
     family.origin = str(Path(base).resolve()) if Path(base).is_dir() else base
     if base != checkpoint:

@@ -26,6 +26,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from cutline.core import hub
 from cutline.core.config import Section, parse
 from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch, Family, Generation
@@ -310,8 +311,9 @@ def _small_llama(sizes: New, tokenizer: PreTrainedTokenizerFast) -> Any:
 
 def _open_text(checkpoint: str) -> tuple[Any, Any]:
     try:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint)
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        source = hub.resolve(checkpoint)
+        model = AutoModelForCausalLM.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"[model.new] text = {checkpoint!r} could not be opened: {str(error).splitlines()[0]}",

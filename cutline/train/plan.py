@@ -99,9 +99,8 @@ def config_of(checkpoint: str) -> Any:
     if checkpoint in _built_in():
         entries = dict(_built_in()[checkpoint])
     else:
-        hub.look_before(checkpoint)
         try:
-            entries, _ = PretrainedConfig.get_config_dict(checkpoint)
+            entries, _ = PretrainedConfig.get_config_dict(hub.resolve(checkpoint))
         except (OSError, ValueError) as error:
             known = ", ".join(sorted(_built_in()))
             raise CheckpointError(

@@ -62,7 +62,6 @@ def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
 
 
 def _load(name: str) -> dict[str, Any]:
-    hub.look_before(name)  # before the import: datasets reads only then whether it is offline
     import datasets
 
     try:
@@ -72,7 +71,8 @@ def _load(name: str) -> dict[str, Any]:
             parts = name.split("/")
             is_folder = Path(name).exists()
             repository = name if is_folder else "/".join(parts[:2])
-            found = datasets.load_dataset(repository, None if is_folder else "/".join(parts[2:]) or None)
+            source = hub.resolve(repository, "dataset")
+            found = datasets.load_dataset(source, None if is_folder else "/".join(parts[2:]) or None)
     except Exception as error:  # the library raises whatever its parts raise
         raise DataError(
             f"{name} can't be loaded: {' '.join(str(error).split())[:300]}.",

@@ -261,10 +261,10 @@ def counter(name: str) -> Callable[[str], int]:
     """
     from tokenizers import Tokenizer
 
-    hub.look_before(name)
     try:
-        path = Path(name) / "tokenizer.json"
-        found = Tokenizer.from_file(str(path)) if Path(name).is_dir() else Tokenizer.from_pretrained(name)
+        source = Path(hub.resolve(name))
+        is_folder = source.is_dir()
+        found = Tokenizer.from_file(str(source / "tokenizer.json")) if is_folder else Tokenizer.from_pretrained(name)
     except Exception as error:  # of the hub, of the file, of its JSON: the library raises bare Exceptions
         raise RecipeError(
             f"[data.steps.context] tokenizer = {name!r} can't be opened: {' '.join(str(error).split())[:150]}.",

@@ -50,21 +50,21 @@ def open_tower(checkpoint: str) -> tuple[PreTrainedModel, Any]:
     Raises:
         CheckpointError: it can't be opened, or lacks weights of the tower.
     """
-    hub.look_before(checkpoint)
     try:
-        config = AutoConfig.from_pretrained(checkpoint)
+        source = hub.resolve(checkpoint)
+        config = AutoConfig.from_pretrained(source)
         if config.model_type == "vision-encoder-decoder":
             whole = VisionEncoderDecoderModel
-            pretrained, found = whole.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+            pretrained, found = whole.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
             pretrained, config = pretrained.encoder, config.encoder
             missing_keys = {name.removeprefix("encoder.") for name in found["missing_keys"]}
         else:
             config = getattr(config, "vision_config", None) or config
             pretrained, found = AutoModel.from_pretrained(
-                checkpoint, config=config, dtype=torch.float32, output_loading_info=True
+                source, config=config, dtype=torch.float32, output_loading_info=True
             )
             missing_keys = set(found["missing_keys"])
-        image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+        image_processor = AutoImageProcessor.from_pretrained(source, backend="pil")
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"The vision checkpoint {checkpoint!r} could not be opened: {str(error).splitlines()[0]}",

@@ -95,9 +95,8 @@ def open_vgg(depth: int, weights: str) -> VggModel:
     Raises:
         CheckpointError: they can't be read, or are of another VGG.
     """
-    path = Path(weights)
-    hub.look_before(weights)
     try:
+        path = Path(hub.resolve(weights))
         if path.is_dir():
             path = path / "model.safetensors"
         elif not path.exists():

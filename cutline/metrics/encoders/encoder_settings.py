@@ -32,9 +32,8 @@ def check_checkpoint(metric: str, settings: EncoderSettings) -> None:
         return
     from transformers import AutoConfig
 
-    hub.look_before(settings.model)
     try:
-        AutoConfig.from_pretrained(settings.model)
+        AutoConfig.from_pretrained(hub.resolve(settings.model))
     except (OSError, ValueError) as error:
         raise not_opened(metric, settings, error) from error
 

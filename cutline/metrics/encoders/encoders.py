@@ -62,16 +62,16 @@ class Encoder:
 
     def _open(self, kind: str) -> tuple[nn.Module, Any]:
         name = self.settings.model
-        hub.look_before(name)
         try:
-            model, found = AutoModel.from_pretrained(name, dtype=self.dtype, output_loading_info=True)
+            source = hub.resolve(name)
+            model, found = AutoModel.from_pretrained(source, dtype=self.dtype, output_loading_info=True)
             if kind == "clip" and not hasattr(model, "get_image_features"):
                 raise ScoreError(
                     f"{self.metric}: {name} has no common space of images and texts.", "Give a CLIP or SigLIP model."
                 )
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(source)
             if kind == "clip":
-                self.image_processor = AutoImageProcessor.from_pretrained(name, backend="pil")
+                self.image_processor = AutoImageProcessor.from_pretrained(source, backend="pil")
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise not_opened(self.metric, self.settings, error) from error
         missing = sorted(key for key in found["missing_keys"] if not key.startswith(self.unused))
