@@ -1,4 +1,4 @@
-"""Captions that know nothing of the image: what a score has to beat to mean something.
+"""Captions written without the image: what a score has to beat to mean something.
 
 The constant caption and the captions of another image say how much of a score comes from knowing what captions of this
 collection look like; the human one, how far people agree with each other.
@@ -70,12 +70,13 @@ def _mean_cosine(references: References) -> Floats:
 
 
 def derangement(groups: Sequence[Hashable], seed: int) -> list[int] | None:
-    """A permutation that gives each image the place of an image of another group.
+    """A permutation that gives each image the caption of an image of another group.
 
     Images are shuffled, laid out group by group, and shifted by the size of the largest group.
 
     Returns:
-        For each of the n images, whose caption it gets; None when one group holds more than half of the images.
+        For each of the n images, the index of the image whose caption it gets; None when one group has more than half
+        of the images.
     """
     random = np.random.default_rng([seed, 2])
     order = random.permutation(len(groups)).tolist()

@@ -47,11 +47,13 @@ _IMAGES_AT_A_TIME = 512
 
 
 class BertScoreSettings(EncoderSettings):
-    model: str = Field("roberta-large", description="encoder of texts, a folder or a name on the hub")
+    model: str = Field("roberta-large", description="text encoder: a folder or a name on the hub")
     layer: int | None = Field(
-        None, ge=1, description="layer whose vectors are compared; by default the authors' choice for that checkpoint"
+        None,
+        ge=1,
+        description="layer whose vectors are compared; by default the BERTScore authors' choice for the checkpoint",
     )
-    idf: bool = Field(False, description="weigh tokens by how few of the references have them")
+    idf: bool = Field(False, description="weight tokens by inverse document frequency in the references")
 
 
 class BertScore(MeanMetric):
@@ -79,8 +81,8 @@ class BertScore(MeanMetric):
         layer = self._settings.layer or LAYERS.get(PurePath(self._settings.model).name)
         if layer is None:
             raise ScoreError(
-                f"bertscore: nobody has chosen a layer of {self._settings.model}.",
-                "Say which: [score.bertscore] layer = … (--set bertscore.layer=…); two thirds up is usual.",
+                f"bertscore: there is no default layer for {self._settings.model}.",
+                "Choose one: [score.bertscore] layer = … (--set bertscore.layer=…); two thirds of the way up is usual.",
             )
         self._layer = layer
 
@@ -114,12 +116,12 @@ class BertScore(MeanMetric):
     def values(self, candidates: Candidates) -> Floats:
         found = np.zeros((len(candidates.captions), 3))
         for begin in range(0, len(found), _IMAGES_AT_A_TIME):  # token vectors of all captions would fill the memory
-            places = range(begin, min(begin + _IMAGES_AT_A_TIME, len(found)))
-            texts = [[candidates.captions[place], *self.references.captions[place]] for place in places]
+            images = range(begin, min(begin + _IMAGES_AT_A_TIME, len(found)))
+            texts = [[candidates.captions[image], *self.references.captions[image]] for image in images]
             encoded = iter(self._encoder.tokens([text for some in texts for text in some], self.bars))
-            for place, some in zip(places, texts, strict=True):
+            for image, some in zip(images, texts, strict=True):
                 weighed = [(self._weights(ids), vectors) for ids, vectors in (next(encoded) for _ in some)]
-                found[place] = np.max([_match(weighed[0], other) for other in weighed[1:]], axis=0)
+                found[image] = np.max([_match(weighed[0], other) for other in weighed[1:]], axis=0)
         return found
 
     def facts(self) -> dict[str, str]:

@@ -32,7 +32,7 @@ Grams = Counter[tuple[str, ...]]
 
 class Bleu4NltkSettings(Section):
     tokens: Literal["ptb", "split"] = Field(
-        "ptb", description='"ptb": those of the other scores; "split": lower-case words split at white space'
+        "ptb", description='"ptb": the tokens of the other scores; "split": lower-case words split at white space'
     )
 
 

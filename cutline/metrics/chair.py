@@ -1,4 +1,4 @@
-"""CHAIR: objects that captions name and the image doesn't show. Less is better.
+"""CHAIR: objects that captions name and the image doesn't show. Lower is better.
 
 Rohrbach et al. 2018, "Object Hallucination in Image Captioning". An image shows the objects that COCO's annotators
 marked in it and those that its reference captions name. CHAIRi is the share of objects named that it doesn't show,
@@ -7,7 +7,7 @@ over all captions together; CHAIRs the share of captions that name such an objec
 Words become objects by a list of synonyms: one line an object, its name first, then other words for it, with commas
 between; a line that begins with "-" lists phrases that name no object. The list that comes along
 (``coco_objects.txt``) was written for Cutline from COCO's 80 names; another list gives other numbers, so its hash
-stands in the signature. A caption that names nothing is not wrong: read CHAIR beside a score of content.
+is part of the signature. A caption that names nothing is not wrong: read CHAIR beside a score of content.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Vocabulary:
 
     Args:
         objects: phrase, in lower case → object; None for a phrase that names none.
-        name: what the signature says.
+        name: for the signature.
     """
 
     def __init__(self, objects: Mapping[str, str | None], name: str):
@@ -153,23 +153,23 @@ class Vocabulary:
         return list(self._walk(_plain(tokens.lower()).split()))
 
     def _walk(self, words: list[str]) -> Iterator[str]:
-        place = 0
-        while place < len(words):
-            for size in range(min(self._longest, len(words) - place), 0, -1):
-                phrase = tuple(words[place : place + size])
+        position = 0
+        while position < len(words):
+            for size in range(min(self._longest, len(words) - position), 0, -1):
+                phrase = tuple(words[position : position + size])
                 if phrase in self._objects:
                     found = self._objects[phrase]
                     if found is not None:
                         yield found
-                    place += size - 1
+                    position += size - 1
                     break
-            place += 1
+            position += 1
 
 
 def _instances(settings: ChairSettings) -> Path:
     if settings.instances is None:
         raise ScoreError(
-            "chair needs to know which objects the images show.",
+            "chair needs the objects that the images show.",
             "Give COCO's instances: [score.chair] instances = … (--set chair.instances=instances_val2014.json).",
         )
     path = Path(settings.instances)

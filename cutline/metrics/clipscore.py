@@ -58,8 +58,8 @@ class ClipScore(MeanMetric):
         missing = [name for name in references.ids if name not in references.images]
         if missing:
             raise ScoreError(
-                f"clipscore needs the images, and {len(missing)} of {len(references)} are not known: {some(missing)}.",
-                "Score against a prepared dataset, or say in which folder the images are (--images FOLDER).",
+                f"clipscore needs the images, and {len(missing)} of {len(references)} were not found: {some(missing)}.",
+                "Score against a prepared dataset, or give the folder of the images (--images FOLDER).",
             )
 
     @classmethod

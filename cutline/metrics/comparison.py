@@ -1,4 +1,4 @@
-"""Is one run better than another? Paired tests over the same images, and the images that moved most."""
+"""Is one run better than another? Paired tests over the same images, and the images that changed most."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Comparison:
         systems: the names, the first being what the others are compared with.
         differences: score by score, system by system.
         moved: for each later system, the images that gained and lost most, by the first score.
-        warnings: what to mind.
+        warnings: one sentence each.
     """
 
     systems: tuple[str, ...]

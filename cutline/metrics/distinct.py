@@ -1,10 +1,11 @@
-"""How varied the captions are together: distinct-1 and distinct-2, and the number of different words.
+"""How varied the captions are as a set: distinct-1 and distinct-2, and the number of different words.
 
 Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models": different n-grams over all
 n-grams. Both fall as captions are added, so compare equal numbers of captions only.
 
-How often an n-gram is said among all captions stays fixed when images are drawn anew (as CIDEr's document frequencies
-do): an n-gram said k times counts 1/k for each caption that says it, so that the sum is the number of different ones.
+The number of times that an n-gram occurs among all captions stays fixed when images are resampled (as CIDEr's document
+frequencies do): of an n-gram that occurs k times each occurrence counts 1/k, so that the sum is the number of different
+n-grams.
 """
 
 from __future__ import annotations

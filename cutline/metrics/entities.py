@@ -2,9 +2,9 @@
 
 Tran, Mathews and Xie 2020, "Transform and Tell": precision and recall of the entities of the captions against those of
 the references (the first reference of each image), for all labels, and for PERSON, ORG, GPE and DATE by themselves. As
-there, an entity is right when the other caption has it at all, however often each says it. And precision and recall of
-rare names: PERSON entities that no training caption holds (the authors counted single proper nouns, by their part of
-speech).
+there, an entity counts as correct when the other caption has it, however often each repeats it. Rare
+names are PERSON entities that no training caption has (the authors counted single proper nouns, by their part of
+speech); they have a precision and recall of their own.
 
 By default spaCy's ``en_core_web_lg`` finds them (extra ``news``); any pipeline with a component that sets ``doc.ents``
 will do (``model``, a name or a folder). Entities that are already known are read from a file (``given``), or come from
@@ -42,7 +42,7 @@ _KINDS = ("", "PERSON", "ORG", "GPE", "DATE")
 class EntitiesSettings(Section):
     model: str = Field("en_core_web_lg", description="spaCy pipeline that finds entities, a package or a folder")
     given: str | None = Field(
-        None, description="file of entities known before, a JSON line a caption; then no model is asked"
+        None, description="file with the entities of each caption, one JSON line each; no model runs then"
     )
 
 
@@ -127,7 +127,7 @@ class Entities(Metric):
     version = 2  # 1 matched each mention once
     unknown: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("rare_name_precision", "rare_name_recall"),
-        "the training captions, or their entities, are not known, and so not which names are rare",
+        "the training captions or their entities are unknown, and with them which names are rare",
     )
     uses_tokens = False
 
@@ -202,7 +202,7 @@ class _Given:
     """Entities from a file.
 
     Raises:
-        ScoreError: the file can't be read; a caption stands nowhere in it.
+        ScoreError: the file can't be read, or has no line for a caption.
     """
 
     def __init__(self, path: Path):
@@ -231,7 +231,7 @@ class _Given:
 
 @cache
 def _spacy(name: str) -> tuple[Find, str]:
-    """A spaCy pipeline as a function, and its name and version; what it found in a caption is remembered.
+    """A spaCy pipeline as a function, and its name and version; what it found in a caption is cached.
 
     Raises:
         ScoreError: spaCy or the pipeline is not installed, or finds no entities.
@@ -250,11 +250,13 @@ def _spacy(name: str) -> tuple[Find, str]:
             model = spacy.load(name, exclude=["tagger", "parser", "lemmatizer", "attribute_ruler"])
         except OSError as error:
             raise ScoreError(
-                f"spaCy's pipeline {name} is not here.",
-                f"Get it (python -m spacy download {name}), or name another ([score.entities] model).",
+                f"spaCy's pipeline {name} is not installed.",
+                f"Get it (python -m spacy download {name}), or choose another ([score.entities] model).",
             ) from error
     if not {"ner", "entity_ruler", "span_ruler"} & set(model.pipe_names):
-        raise ScoreError(f"spaCy's pipeline {name} has nothing that finds entities.", "Name one with ner.")
+        raise ScoreError(
+            f"spaCy's pipeline {name} has no component that finds entities.", "Choose a pipeline with ner."
+        )
     remembered: dict[str, list[tuple[str, str]]] = {}
 
     def find(captions: Sequence[str]) -> list[list[tuple[str, str]]]:

@@ -1,10 +1,10 @@
-"""FGD, the Fréchet distance between sentence embeddings of captions and of references. Less is better.
+"""FGD, the Fréchet distance between sentence embeddings of captions and of references. Lower is better.
 
 As caption challenges score it (the "Fréchet GTE distance"): embeddings by GTE-small, each cloud of embeddings taken for
 a normal distribution, and the squared Wasserstein distance of the two (Dowson and Landau 1982; Heusel et al. 2017 with
 images): |m1 − m2|² + tr(C1 + C2 − 2 (C1 C2)^½), covariances divided by n − 1, all references in one cloud.
 
-It is blind to which caption belongs to which image: exchanging all captions changes nothing. It only says whether
+It is blind to which caption belongs to which image: swapping all captions changes nothing. It only says whether
 captions *as a whole* look like the references. It falls with the number of captions, so compare equal numbers only.
 
 The distance is no mean over images, but near the data it moves like one: an image's value here is the distance plus
@@ -34,7 +34,7 @@ FEW_IMAGES = 1000
 
 class FgdSettings(EncoderSettings):
     model: str = Field(
-        "thenlper/gte-small", description="encoder of texts whose token vectors are averaged, a folder or a hub name"
+        "thenlper/gte-small", description="text encoder whose token vectors are averaged: a folder or a name on the hub"
     )
 
 
@@ -81,9 +81,11 @@ class Fgd(MeanMetric):
         return {**self._encoder.facts, "pool": "mean", "unit": "yes", "blind_to": "which_image"}
 
     def warnings(self) -> list[str]:
-        found = ["fgd doesn't look at which caption belongs to which image; never judge by it alone."]
+        found = ["fgd ignores which caption belongs to which image; don't judge captions by it alone."]
         if len(self.references) < FEW_IMAGES:
-            found.append(f"fgd of {len(self.references)} images is mostly chance; compare only equal numbers of them.")
+            found.append(
+                f"fgd of {len(self.references)} images is mostly noise; compare it only for equal numbers of them."
+            )
         return found
 
 

@@ -1,4 +1,4 @@
-"""Captions that are visibly wrong: the share that is empty, that loops, and that was cut at the length limit.
+"""Captions that are visibly wrong: the shares that are empty, that loop, and that were cut off at the length limit.
 
 A failed image has no caption and counts as empty. ``unfinished`` is known only where the predictions say whether the
 model ended by itself, and counts images with a caption.
@@ -39,7 +39,7 @@ class Hygiene(Metric):
     )
     compares = False
     unknown: ClassVar[Mapping[str, str]] = {
-        "unfinished": "only predictions.jsonl says whether a caption ended by itself"
+        "unfinished": "only predictions.jsonl records whether a caption ended by itself"
     }
 
     def statistics(self, candidates: Candidates) -> Floats:

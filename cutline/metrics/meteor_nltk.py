@@ -29,7 +29,7 @@ from cutline.metrics.base import Candidates, Floats, MeanMetric, References
 
 class MeteorNltkSettings(Section):
     tokens: Literal["ptb", "split"] = Field(
-        "ptb", description='"ptb": those of the other scores; "split": lower-case words split at white space'
+        "ptb", description='"ptb": the tokens of the other scores; "split": lower-case words split at white space'
     )
 
 
@@ -120,7 +120,7 @@ def _wordnet() -> tuple[str, Any]:
     """nltk's version, and its WordNet, loaded.
 
     Raises:
-        ScoreError: nltk or its WordNet data is not here.
+        ScoreError: nltk or its WordNet data is not installed.
     """
     try:
         nltk = importlib.import_module("nltk")
@@ -137,7 +137,7 @@ def _wordnet() -> tuple[str, Any]:
             wordnet.synsets("dog")
     except (LookupError, OSError) as error:
         raise ScoreError(
-            "meteor_nltk needs WordNet, which nltk keeps apart from its package and doesn't have here.",
-            "Get it once: python -m nltk.downloader wordnet (or unpack it under a folder that NLTK_DATA names).",
+            "meteor_nltk needs nltk's WordNet data, which is not installed.",
+            "Download it once: python -m nltk.downloader wordnet (or unpack it into a folder named in NLTK_DATA).",
         ) from error
     return str(nltk.__version__), wordnet

@@ -1,6 +1,6 @@
-"""The share of images whose caption is no training caption, token by token; no caption is not a new one.
+"""The share of images whose caption is not a training caption, token by token. A missing caption doesn't count as new.
 
-Left out where the training captions are unknown.
+Left out if the training captions are unknown.
 
 Nearly all of people's captions are new; a captioner that repeats its training set can score well and say little.
 """
@@ -21,7 +21,7 @@ class Novelty(MeanMetric):
     version = 2  # 1 counted an empty caption as new
     compares = False
     unknown: ClassVar[Mapping[str, str]] = {
-        "novel": "the training captions are not known (score against a dataset, or a file, that has a train split)"
+        "novel": "the training captions are unknown (score against a dataset or a file with a train split)"
     }
 
     def values(self, candidates: Candidates) -> Floats:

@@ -1,4 +1,4 @@
-"""The share of captions that hold the text that stood in the prompt, token by token. Left out where there is none."""
+"""The share of captions that contain the context in the prompt, token by token. Left out if no image has a context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cutline.metrics.base import Candidates, Floats, Metric, ratio
 
 
 class PromptEcho(Metric):
-    """Statistics an image: whether the caption holds the context, whether there is one."""
+    """Statistics an image: whether the caption contains the context, whether there is one."""
 
     scores = (
         ScoreInfo(
@@ -24,7 +24,7 @@ class PromptEcho(Metric):
         ),
     )
     compares = False
-    unknown: ClassVar[Mapping[str, str]] = {"prompt_echo": "no image has a context that stood in its prompt"}
+    unknown: ClassVar[Mapping[str, str]] = {"prompt_echo": "no image has a context in its prompt"}
 
     def statistics(self, candidates: Candidates) -> Floats:
         rows = np.zeros((len(candidates.captions), 2))

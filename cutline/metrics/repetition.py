@@ -1,4 +1,4 @@
-"""seq-rep-n: the share of a caption's n-grams that it had before, over all captions together.
+"""seq-rep-n: the share of a caption's n-grams that occur earlier in it, over all captions together.
 
 Welleck et al. 2020, "Neural text generation with unlikelihood training". 0 is best; people's captions are close to it.
 """

@@ -61,8 +61,8 @@ def _f1(common: int, mine: int, others: int) -> float:
 def common_subsequence(a: list[str], b: list[str]) -> int:
     """Length of the longest common subsequence (Hyyrö 2004, on Python's integers)."""
     masks: dict[str, int] = {}
-    for place, word in enumerate(a):
-        masks[word] = masks.get(word, 0) | 1 << place
+    for position, word in enumerate(a):
+        masks[word] = masks.get(word, 0) | 1 << position
     every = (1 << len(a)) - 1
     row = every
     for word in b:

@@ -69,12 +69,12 @@ class RougeL(MeanMetric):
         index, ngrams = self.references.ngrams, candidates.ngrams
         order, alive, pairs = self._steps
         image = np.repeat(np.arange(index.images), ngrams.lengths)
-        place = np.arange(len(ngrams.words)) - np.repeat(np.cumsum(ngrams.lengths) - ngrams.lengths, ngrams.lengths)
-        known = np.flatnonzero((ngrams.words < len(index.vocabulary)) & (place < _WORD))
+        position = np.arange(len(ngrams.words)) - np.repeat(np.cumsum(ngrams.lengths) - ngrams.lengths, ngrams.lengths)
+        known = np.flatnonzero((ngrams.words < len(index.vocabulary)) & (position < _WORD))
         first = index.orders[0]
         hit, pair = first.find(ngrams.words[known], image[known])
         masks = np.zeros(len(first.image), np.uint64)  # bit i: the candidate's word i is this word of this image
-        np.bitwise_or.at(masks, pair, np.uint64(1) << place[known[hit]].astype(np.uint64))
+        np.bitwise_or.at(masks, pair, np.uint64(1) << position[known[hit]].astype(np.uint64))
         ones = np.full(len(index.lengths), np.uint64(0xFFFFFFFFFFFFFFFF))
         step = 0
         for many in alive.tolist():
@@ -104,8 +104,8 @@ def _slowly(candidate: str, references: list[str]) -> tuple[float, float]:
     """Best precision and best recall, words separated by single spaces; "" is one empty word, as in the reference."""
     words = candidate.split(" ")
     masks: dict[str, int] = {}
-    for place, word in enumerate(words):
-        masks[word] = masks.get(word, 0) | 1 << place
+    for position, word in enumerate(words):
+        masks[word] = masks.get(word, 0) | 1 << position
     every = (1 << len(words)) - 1
     precision = recall = 0.0
     for reference in references:

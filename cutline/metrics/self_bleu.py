@@ -1,7 +1,7 @@
-"""Self-BLEU: how alike several captions of the same image are. Less means more varied.
+"""Self-BLEU: how alike several captions of the same image are. Lower means more varied.
 
 Zhu et al. 2018, "Texygen": BLEU-4 of each caption with the other captions of its image as references; here COCO's
-BLEU, over all captions of all images together (mBLEU of Shetty et al. 2017). Left out where no image has several
+BLEU, over all captions of all images together (mBLEU of Shetty et al. 2017). Left out if no image has several
 captions. Images with one caption don't count.
 """
 
@@ -36,11 +36,13 @@ class SelfBleu(Metric):
         several = {image: texts for image, texts in enumerate(candidates.several or ()) if len(texts) > 1}
         if not several:
             return rows
-        pairs = [(image, place) for image, texts in several.items() for place in range(len(texts))]
-        others = {f"{image}/{place}": [*several[image][:place], *several[image][place + 1 :]] for image, place in pairs}
+        pairs = [(image, number) for image, texts in several.items() for number in range(len(texts))]
+        others = {
+            f"{image}/{number}": [*several[image][:number], *several[image][number + 1 :]] for image, number in pairs
+        }
         references = References(others, self.references.tokenizer)
-        said = references.candidates([several[image][place] for image, place in pairs])
-        found = Bleu(references).statistics(said)
+        captions = references.candidates([several[image][number] for image, number in pairs])
+        found = Bleu(references).statistics(captions)
         images = [image for image, _ in pairs]
         np.add.at(rows[:, :10], images, found)
         np.add.at(rows[:, 10], images, 1)

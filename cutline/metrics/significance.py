@@ -1,6 +1,6 @@
 """One bootstrap and one paired test for all metrics.
 
-Images are drawn with replacement (groups together: images of one article stand or fall with each other), and since a
+Images are drawn with replacement (groups together: the images of one article are not independent), and since a
 metric's values depend on sums of statistics only, all resamples of all metrics are one matrix product with one shared
 matrix of weights.
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Reduce = Callable[[Floats], Floats]
 
-#: The interval holds this share of the resamples.
+#: The share of the resamples inside the interval.
 LEVEL = 0.95
 _BLOCK = 500_000  # weights held at once; 4 MB
 

@@ -37,12 +37,12 @@ _WITHOUT = "or leave spice out; no other score needs it."
 
 class SpiceSettings(Section):
     folder: str | None = Field(
-        None, description="folder with spice-1.0.jar and lib/; by default that of the installed pycocoevalcap"
+        None, description="folder with spice-1.0.jar and lib/; by default the one in the installed pycocoevalcap"
     )
     java: str = Field("java", description="the Java program to run, version 8 or 11")
-    memory: str = Field("8G", pattern=r"^\d+[kKmMgG]$", description="most memory that Java may take")
-    timeout_s: float = Field(3600, gt=0, description="longest time for one set of captions, in seconds")
-    cache: str | None = Field(None, description="folder in which parsed captions are kept; none: nothing is kept")
+    memory: str = Field("8G", pattern=r"^\d+[kKmMgG]$", description="memory limit of Java")
+    timeout_s: float = Field(3600, gt=0, description="time limit for one set of captions, in seconds")
+    cache: str | None = Field(None, description="folder for a cache of parsed captions; none by default")
 
 
 class Spice(MeanMetric):
@@ -83,12 +83,12 @@ class Spice(MeanMetric):
                 cache = Path(self._settings.cache).absolute()
                 cache.mkdir(parents=True, exist_ok=True)
                 command += ["-cache", str(cache)]
-            self._call([*command, "-out", str(made), "-subset", "-silent"], Path(folder) / "talk.txt")
+            self._call([*command, "-out", str(made), "-subset", "-silent"], Path(folder) / "log.txt")
             return _read(made, len(rows))
 
-    def _call(self, command: list[str], talk: Path) -> None:
+    def _call(self, command: list[str], log: Path) -> None:
         limit = self._settings.timeout_s
-        with talk.open("wb") as output:
+        with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
                 cwd=self._folder,
@@ -101,17 +101,17 @@ class Spice(MeanMetric):
                 code = process.wait(limit)
             except subprocess.TimeoutExpired as error:
                 raise ScoreError(
-                    f"spice was not done after {limit:g} s.", f"Give it more ([score.spice] timeout_s), {_WITHOUT}"
+                    f"spice took longer than {limit:g} s.", f"Allow more time ([score.spice] timeout_s), {_WITHOUT}"
                 ) from error
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
         if code:
-            said = " ".join(talk.read_text(encoding="utf-8", errors="replace").split())[-300:]
+            output = " ".join(log.read_text(encoding="utf-8", errors="replace").split())[-300:]
             raise ScoreError(
-                f"spice's Java program failed (exit code {code}): {said or 'it said nothing'}",
-                f"It needs Java 8 or 11 and {self._settings.memory} of memory. Mend that, {_WITHOUT}",
+                f"spice's Java program failed (exit code {code}): {output or 'it printed nothing'}",
+                f"It needs Java 8 or 11 and {self._settings.memory} of memory. Fix that, {_WITHOUT}",
             )
 
     def facts(self) -> dict[str, str]:
@@ -123,7 +123,7 @@ def _find_program(settings: SpiceSettings) -> tuple[Path, str]:
     folder = _find_jars(settings.folder)
     java = shutil.which(settings.java)
     if java is None:
-        raise ScoreError(f"spice needs Java, and there is no {settings.java}.", f"Install it, {_WITHOUT}")
+        raise ScoreError(f"spice needs Java, and {settings.java} was not found.", f"Install it, {_WITHOUT}")
     return folder, java
 
 
@@ -131,13 +131,13 @@ def _find_jars(folder: str | None) -> Path:
     """The folder with SPICE's jars; nothing is downloaded."""
     if folder is None:
         package = importlib.util.find_spec("pycocoevalcap")
-        places = list(package.submodule_search_locations or ()) if package else []
-        if not places:
+        folders = list(package.submodule_search_locations or ()) if package else []
+        if not folders:
             raise ScoreError(
-                f"spice needs {_JAR}, which is not here.",
-                f"pip install pycocoevalcap, or say where it is ([score.spice] folder), {_WITHOUT}",
+                f"spice needs {_JAR}, which was not found.",
+                f"pip install pycocoevalcap, or give its folder ([score.spice] folder), {_WITHOUT}",
             )
-        folder = f"{places[0]}/spice"
+        folder = f"{folders[0]}/spice"
     found = Path(folder).absolute()
     missing = [name for name in (_JAR, *_CORENLP) if not (found / name).is_file()]
     if missing:
@@ -155,7 +155,7 @@ def _read(path: Path, images: int) -> Floats:
         values = np.array([float(found[image] or 0.0) for image in range(images)])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ScoreError(
-            f"spice's program ended without a score for every image ({type(error).__name__}: {error}).",
+            f"spice's program returned no score for some images ({type(error).__name__}: {error}).",
             f"Run it by hand to see why, {_WITHOUT}",
         ) from error
     values[np.isnan(values)] = 0.0

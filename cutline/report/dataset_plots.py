@@ -37,8 +37,8 @@ def histogram(counts: Mapping[int, int], name: str, unit: str) -> str:
         bars[(min(number, last) - first) // width] += count
     with matplotlib.rc_context(STYLE):
         figure, axes = new_axes()
-        places = [first + width * (bar + 0.5) - 0.5 for bar in bars]
-        axes.bar(places, list(bars.values()), width=0.86 * width, color=ACCENT)
+        centres = [first + width * (bar + 0.5) - 0.5 for bar in bars]
+        axes.bar(centres, list(bars.values()), width=0.86 * width, color=ACCENT)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         if last - first < 3:  # two bars would be as wide as the drawing
             axes.set_xlim(first - 2.5, last + 2.5)
@@ -54,14 +54,14 @@ def sizes(found: Mapping[tuple[int, int], int]) -> str:
     fields: Counter[tuple[int, int]] = Counter()
     for (width, height), count in found.items():
         fields[round(8 * np.log2(width)), round(8 * np.log2(height))] += count
-    places = 2 ** (np.array(list(fields)) / 8)
+    centres = 2 ** (np.array(list(fields)) / 8)
     counts = np.array(list(fields.values()), float)
     with matplotlib.rc_context(STYLE):
         figure, axes = new_axes()
         axes.scatter(
-            places[:, 0], places[:, 1], s=6 + 240 * counts / counts.max(), color=ACCENT, alpha=0.55, linewidths=0
+            centres[:, 0], centres[:, 1], s=6 + 240 * counts / counts.max(), color=ACCENT, alpha=0.55, linewidths=0
         )
-        edge = float(places.max()) * 1.08
+        edge = float(centres.max()) * 1.08
         axes.plot([0, edge], [0, edge], color=MUTED, linewidth=0.8, linestyle=":")
         axes.set_xlim(0, edge)
         axes.set_ylim(0, edge)

@@ -84,15 +84,15 @@ def _cards(run: Gathered, folder: Path) -> Iterator[dict[str, Any]]:
     hits = folder / RETRIEVAL / "hits.jsonl"
     of: dict[str, list[Mapping[str, Any]]] = {}
     for row in jsonl.read(hits) if hits.is_file() else ():
-        owner, mark, place = row["query"].rpartition("#")
-        if mark and place.isdigit() and int(place) < len(run.photographs.references(owner)):
+        owner, mark, number = row["query"].rpartition("#")
+        if mark and number.isdigit() and int(number) < len(run.photographs.references(owner)):
             of.setdefault(row["query"], []).append(row)
     queries = list(of)
     for number in range(min(_TEXTS, len(queries))):
         query = queries[number * len(queries) // min(_TEXTS, len(queries))]
-        owner, _, place = query.rpartition("#")
+        owner, _, number = query.rpartition("#")
         best = sorted(of[query], key=lambda row: row["rank"])[:_HITS]
-        text = run.photographs.references(owner)[int(place)]
+        text = run.photographs.references(owner)[int(number)]
         yield {"text": text, "hits": [_hit(run, row, owner) for row in best]}
 
 

@@ -51,7 +51,7 @@ def test_no_object_named_is_nothing_wrong(instances: str) -> None:
 
 
 def test_what_chair_needs_is_said(instances: str, tmp_path: Path) -> None:
-    with pytest.raises(ScoreError, match=r"which objects the images show.*--set chair\.instances"):
+    with pytest.raises(ScoreError, match=r"needs the objects that the images show.*--set chair\.instances"):
         score(REFERENCES, REFERENCES, ["chair"])
     captions = {"9": ["x"], "11": ["y"]}
     with pytest.raises(ScoreError, match=r"doesn't have 1 of 2 images: 11"):

@@ -102,9 +102,9 @@ def test_entities_found_by_a_spacy_pipeline(tmp_path: Path) -> None:
     assert {name: each.value for name, each in found.items()} == {name: each.value for name, each in given.items()}
     assert "ner:spacy-rules" in found["entity_f1"].signature
     spacy.blank("en").to_disk(tmp_path / "blank")
-    with pytest.raises(ScoreError, match="nothing that finds entities"):
+    with pytest.raises(ScoreError, match="no component that finds entities"):
         score(PREDICTIONS, REFERENCES, ["entities"], options={"entities": {"model": str(tmp_path / "blank")}})
-    with pytest.raises(ScoreError, match=r"pipeline no_such_model is not here.*spacy download"):
+    with pytest.raises(ScoreError, match=r"pipeline no_such_model is not installed.*spacy download"):
         score(PREDICTIONS, REFERENCES, ["entities"], options={"entities": {"model": "no_such_model"}})
     tiny = score(PREDICTIONS, REFERENCES, ["entities"], options={"entities": {"model": "tiny"}})
     assert tiny["entity_precision"].value == 1  # a rule that finds Ann Lee

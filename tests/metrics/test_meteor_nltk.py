@@ -98,7 +98,7 @@ def test_a_synonym_and_a_stem_count_as_the_word(nltk_data):
 def test_without_wordnet_the_error_says_how_to_get_it(nltk_data):
     with pytest.raises(ScoreError, match=r"python -m nltk\.downloader wordnet"):
         score(CAPTIONS, REFERENCES, ["meteor_nltk"], resamples=0)
-    with pytest.raises(ScoreError, match="doesn't have here"):  # known before hours of training
+    with pytest.raises(ScoreError, match="WordNet data, which is not installed"):  # known before hours of training
         parse({"metrics": ["meteor_nltk"]}, ScoreSettings, where="[score]").check()
 
 

@@ -99,7 +99,7 @@ def test_images_and_texts_are_encoded_once(checkpoints, images, monkeypatch) -> 
 
 def test_what_clipscore_lacks_is_said(checkpoints, images, tmp_path) -> None:
     options = {"clipscore": {"model": "tiny"}}
-    with pytest.raises(ScoreError, match=r"10 of 10 are not known: 0, 1.*--images FOLDER"):
+    with pytest.raises(ScoreError, match=r"10 of 10 were not found: 0, 1.*--images FOLDER"):
         score(PREDICTIONS, REFERENCES, ["clipscore"], options=options)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(ScoreError, match=r"1 images can't be opened: .*broken\.png \(not_an_image"):
@@ -148,7 +148,7 @@ def test_bertscore_equals_a_loop_over_tokens(checkpoints, idf: bool, layer: int)
 
 
 def test_the_layer_must_be_known_and_there(checkpoints) -> None:
-    with pytest.raises(ScoreError, match=r"nobody has chosen a layer of .*roberta"):
+    with pytest.raises(ScoreError, match=r"there is no default layer for .*roberta"):
         score(PREDICTIONS, REFERENCES, ["bertscore"], options={"bertscore": {"model": checkpoints["roberta"]}})
     options = {"bertscore": {"model": checkpoints["roberta"], "layer": 9}}
     with pytest.raises(ScoreError, match="has 3 layers, not 9"):

@@ -59,7 +59,7 @@ def test_novelty_and_echo_need_to_know_what_was_there() -> None:
         assert score(predictions, references, ["novelty", "prompt_echo"], resamples=0) == {}
     assert [str(one.message).split(":")[0] for one in said] == ["novel was left out", "prompt_echo was left out"]
     unknown = evaluate(predictions, references, settings=ScoreSettings(metrics=("novelty", "length"), resamples=0))
-    assert [text for text in unknown.warnings if "left out: the training captions are not known" in text]
+    assert [text for text in unknown.warnings if "left out: the training captions are unknown" in text]
     found = evaluate(
         predictions,
         references,

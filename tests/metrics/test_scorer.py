@@ -12,6 +12,7 @@ from cutline.metrics import find
 from cutline.metrics.hygiene import loops
 from cutline.metrics.scorer import Scorer, score
 from cutline.metrics.settings import ScoreSettings
+from tests.metrics import score_table
 
 REFERENCES = {"b": ["a dog runs", "the dog runs"], "a": ["a red bike"], "c": ["two cats", "cats", "some cats sit"]}
 PREDICTIONS = {"a": "a red bike", "b": "a dog runs", "c": "a dog"}
@@ -122,6 +123,12 @@ def test_every_metric_keeps_the_protocol(name: str) -> None:
 def test_every_score_has_its_own_name_and_label() -> None:
     every = [info for name in find.available() for info in find.load(name).scores]
     assert len(every) == len({info.name for info in every}) == len({info.label for info in every}) == 62
+
+
+def test_the_docs_list_every_score() -> None:
+    _, shown, after = score_table.divide(score_table.PAGE.read_text(encoding="utf-8"))
+    assert shown == score_table.table()
+    assert after
 
 
 def test_which_way_is_better() -> None:

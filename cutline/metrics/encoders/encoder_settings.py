@@ -1,4 +1,4 @@
-"""What every metric that looks through a pretrained model can be told. Imports no torch."""
+"""The settings of every metric that uses a pretrained model. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cutline.core.errors import ScoreError
 
 
 class EncoderSettings(Section):
-    """A metric's own settings add ``model`` with its usual checkpoint."""
+    """A metric's own settings add ``model`` with its default checkpoint."""
 
     model: str
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="precision of the model; stands in the signature, because it moves the score"
+        "float32", description="precision of the model; it changes the score slightly and is part of the signature"
     )
     device: str = Field("auto", description='"auto", "cpu", "cuda", "cuda:1", "mps"')
-    batch_size: int = Field(64, ge=1, description="texts or images at a time; changes no score but by rounding")
+    batch_size: int = Field(64, ge=1, description="texts or images at a time; scores differ by rounding only")
 
 
 def check_checkpoint(metric: str, settings: EncoderSettings) -> None:

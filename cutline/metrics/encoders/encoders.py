@@ -1,6 +1,6 @@
-"""Pretrained models that metrics look through: CLIP, sentence encoders, and encoders of single tokens.
+"""Pretrained models that metrics use: CLIP, sentence encoders, and encoders of single tokens.
 
-What was encoded once is remembered, so references and images cost nothing in the next validation or baseline.
+Vectors are cached, so references and images are encoded once for all validations and baselines.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cutline.metrics.encoders.encoder_settings import EncoderSettings, not_opene
 Vectors = NDArray[np.float32]
 Item = TypeVar("Item", bound=Hashable)
 
-#: Longest text in tokens, where neither the tokenizer nor the model says.
+#: Longest text in tokens, where neither the tokenizer nor the model has a limit.
 _LONGEST = 512
 #: Token vectors that are remembered, at most.
 _REMEMBERED_BYTES = 1 << 30
@@ -40,7 +40,7 @@ class Encoder:
 
     Args:
         metric: whose model it is, for messages.
-        kind: which miniature stands in for the checkpoint where the settings say ``model = "tiny"``.
+        kind: which tiny model replaces the checkpoint with ``model = "tiny"``.
 
     Raises:
         ScoreError: the checkpoint can't be opened, or lacks weights.
@@ -67,7 +67,8 @@ class Encoder:
             model, found = AutoModel.from_pretrained(source, dtype=self.dtype, output_loading_info=True)
             if kind == "clip" and not hasattr(model, "get_image_features"):
                 raise ScoreError(
-                    f"{self.metric}: {name} has no common space of images and texts.", "Give a CLIP or SigLIP model."
+                    f"{self.metric}: {name} has no common embedding space of images and texts.",
+                    "Give a CLIP or SigLIP model.",
                 )
             tokenizer = AutoTokenizer.from_pretrained(source)
             if kind == "clip":
@@ -78,7 +79,7 @@ class Encoder:
         if missing:
             raise ScoreError(
                 f"{self.metric}: {name} lacks {len(missing)} weights, such as {missing[0]}.",
-                "Copy the checkpoint anew, or give one of the right kind.",
+                "Download the checkpoint again, or choose one of the right kind.",
             )
         return model, tokenizer
 
@@ -126,7 +127,7 @@ class ClipEncoder(Encoder):
         super().__init__(metric, settings, "clip")
         self._texts: dict[str, Vectors] = {}
         self._images: dict[str, Vectors] = {}
-        # CLIP reads the end token's place, so padding may be trimmed; SigLIP reads the last place
+        # CLIP reads the vector at the end token, so padding may be trimmed; SigLIP reads the last vector
         self._padding: bool | str = "max_length" if "siglip" in self.model.config.model_type else True
 
     def texts(self, texts: Sequence[str], bars: Bars = silent) -> Vectors:
@@ -159,7 +160,7 @@ class ClipEncoder(Encoder):
         if problems:
             raise ScoreError(
                 f"{self.metric}: {len(problems)} images can't be opened: {some(problems, 3)}.",
-                "Mend them, or leave these images out of predictions and references.",
+                "Replace them, or remove these images from predictions and references.",
             )
         return np.stack([self._images[path] for path in paths])
 
@@ -242,7 +243,7 @@ def _unit(vectors: torch.Tensor) -> Vectors:
     return found
 
 
-# a metric is made anew for every scorer; its model is opened once
+# every scorer makes its own metrics; a model is opened once
 
 
 @lru_cache(maxsize=2)

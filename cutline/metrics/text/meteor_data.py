@@ -51,7 +51,7 @@ class Paraphrases:
         hashes: uint64 [P], sorted; see :func:`phrase_hashes`.
         bucket: int32 [2**22 + 1], where the hashes that begin with given 22 bits begin.
         first: int32 [P + 1], where a phrase's paraphrases begin.
-        others: int32 [M], the paraphrases' places in ``hashes``, in the order of METEOR's list (its search follows it).
+        others: int32 [M], the paraphrases' indices in ``hashes``, in METEOR's order (its search follows it).
     """
 
     words: dict[str, int]
@@ -61,18 +61,18 @@ class Paraphrases:
     others: NDArray[np.int32]
 
     def find(self, hashes: Hashes) -> NDArray[np.int64]:
-        """int64, as many as hashes: their places, -1 where there is no such phrase."""
+        """int64, one for each hash: its index, -1 where there is no such phrase."""
         top = (hashes >> np.uint64(_SHIFT)).astype(np.int64)
-        place, last = self.bucket[top].astype(np.int64), self.bucket[top + 1]
+        index, last = self.bucket[top].astype(np.int64), self.bucket[top + 1]
         found = np.full(len(hashes), -1, np.int64)
-        open_ = np.flatnonzero(place < last)
+        open_ = np.flatnonzero(index < last)
         while len(open_):
-            here = place[open_]
+            here = index[open_]
             hit = self.hashes[here] == hashes[open_]
             found[open_[hit]] = here[hit]
             open_ = open_[~hit]
-            place[open_] += 1
-            open_ = open_[place[open_] < last[open_]]
+            index[open_] += 1
+            open_ = open_[index[open_] < last[open_]]
         return found
 
 
@@ -93,13 +93,13 @@ class Synsets:
 
     def get(self, word: str, default: str) -> str:
         key = hash(word)
-        place = bisect_left(self._hashes, key)
-        while place < len(self._hashes) and self._hashes[place] == key:
-            start = self._starts[place]
+        index = bisect_left(self._hashes, key)
+        while index < len(self._hashes) and self._hashes[index] == key:
+            start = self._starts[index]
             if self._text.startswith(f"{word}\n", start):
                 begin = start + len(word) + 1
                 return self._text[begin : self._text.index("\n", begin)]
-            place += 1
+            index += 1
         return default
 
     def __contains__(self, word: str) -> bool:
@@ -247,9 +247,9 @@ def phrase_hashes(numbers: Hashes, start: NDArray[np.int64], lengths: NDArray[np
         start, lengths: int64 [phrases].
     """
     result = np.zeros(len(start), np.uint64)
-    for place in range(int(lengths.max(initial=0))):
-        there = np.flatnonzero(lengths > place)
-        result[there] = mix(result[there], numbers[start[there] + place])
+    for index in range(int(lengths.max(initial=0))):
+        there = np.flatnonzero(lengths > index)
+        result[there] = mix(result[there], numbers[start[there] + index])
     return result
 
 

@@ -64,8 +64,8 @@ def _word_matches(test: Ints, reference: Ints, stems: Ints, synset_first: Ints, 
     """Writes the matches of single words, [5, …], stage by stage; gives how many there are."""
     many = 0
     for stage in range(3):
-        for place in range(len(reference)):
-            word = reference[place]
+        for position in range(len(reference)):
+            word = reference[position]
             if stage == 2 and synset_first[word] == synset_first[word + 1]:
                 continue
             for other in range(len(test)):
@@ -77,7 +77,7 @@ def _word_matches(test: Ints, reference: Ints, stems: Ints, synset_first: Ints, 
                 else:
                     hit = mine != word and _shared(synset_first, synsets, mine, word)
                 if hit:
-                    found[0, many], found[1, many] = place, other
+                    found[0, many], found[1, many] = position, other
                     found[2, many], found[3, many], found[4, many] = 1, 1, stage
                     many += 1
     return many
@@ -311,13 +311,13 @@ def align(
         for word in reference:
             row[3] += function[word]
         same = len(test) == len(reference)
-        for place in range(len(test)):
-            same = same and test[place] == reference[place]
+        for position in range(len(test)):
+            same = same and test[position] == reference[position]
         if same:
             many = len(test)
-            for place in range(many):
-                found[0, place], found[1, place] = place, place
-                found[2, place], found[3, place], found[4, place] = 1, 1, 0
+            for position in range(many):
+                found[0, position], found[1, position] = position, position
+                found[2, position], found[3, position], found[4, position] = 1, 1, 0
             table = found[:, :many].copy()
             chosen = np.arange(many).astype(np.int32)
         else:

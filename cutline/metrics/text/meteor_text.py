@@ -49,12 +49,12 @@ def normalise(tokens: str, prefixes: Set[str]) -> list[str]:
         text = pattern.sub(to, text)
     words = text.split()
     found = []
-    for place, word in enumerate(words):
+    for position, word in enumerate(words):
         if not word.endswith(".") or not word.strip("."):
             found.append(word)
             continue
         stem = word[:-1]
-        after = words[place + 1] if place + 1 < len(words) else ""
+        after = words[position + 1] if position + 1 < len(words) else ""
         if "." in stem and _HAS_LETTER.search(stem):
             found.append(stem.replace(".", ""))
         elif stem in prefixes or "a" <= after[:1] <= "z":

@@ -32,7 +32,7 @@ class Encoded:
         first: int32 [C + 1], where a caption's words begin.
         words: int32 [W].
         phrase_first: int32 [C + 1], where its phrases begin.
-        phrases: int32 [3, phrases]: first word within the caption, words, place in the index of paraphrases; by first
+        phrases: int32 [3, phrases]: first word within the caption, words, number in the index of paraphrases; by first
             word, then by words.
     """
 
@@ -83,9 +83,9 @@ class Lexicon:
         number, add, known = self._number, self._add, self.data.prefixes
         words: list[int] = []
         lengths = np.empty(len(captions), np.int32)
-        for place, caption in enumerate(captions):
+        for index, caption in enumerate(captions):
             tokens = normalise(caption, known)
-            lengths[place] = len(tokens)
+            lengths[index] = len(tokens)
             words.extend([number[token] if token in number else add(token) for token in tokens])
         first = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
         return first, np.array(words, np.int32)
@@ -107,15 +107,15 @@ class Lexicon:
             at, hashes, last = at[keep], hashes[keep], last[keep]
             keep = numbers[last] != 0
             at, hashes = at[keep], mix(hashes[keep], numbers[last[keep]])
-            place = self.data.paraphrases.find(hashes)
-            hit = place >= 0
-            found.append((at[hit], place[hit], length))
+            known = self.data.paraphrases.find(hashes)
+            hit = known >= 0
+            found.append((at[hit], known[hit], length))
         starts = np.concatenate([item[0] for item in found])
-        places = np.concatenate([item[1] for item in found])
+        indices = np.concatenate([item[1] for item in found])
         sizes = np.concatenate([np.full(len(item[0]), item[2]) for item in found])
         order = np.argsort(starts, kind="stable")  # sizes are ascending already
         caption = np.searchsorted(first, starts[order], side="right") - 1
-        phrases = np.stack([starts[order] - first[caption], sizes[order], places[order]]).astype(np.int32)
+        phrases = np.stack([starts[order] - first[caption], sizes[order], indices[order]]).astype(np.int32)
         return np.searchsorted(caption, np.arange(len(first))).astype(np.int32), phrases
 
     @property
@@ -138,7 +138,7 @@ class Lexicon:
         """The paraphrases among the phrases of some captions.
 
         Returns:
-            Both captions' phrases with their numbers counted anew, where a phrase's paraphrases begin, the paraphrases.
+            Both captions' phrases, renumbered; where each phrase's paraphrases begin; the paraphrases.
         """
         index = self.data.paraphrases
         known = np.unique(np.concatenate([mine.phrases[2], theirs.phrases[2]]))

@@ -121,18 +121,18 @@ class ReferenceNgrams:
         left: Small = np.repeat(np.cumsum(sizes, dtype=np.int32), sizes)  # words from here to the caption's end
         left -= np.arange(len(names), dtype=np.int32)
         for k in range(self.ORDERS):
-            key, place = self._sorted(k, names, left)
+            key, position = self._sorted(k, names, left)
             starts = _changes(key)
             keys = key[starts]
             del key
-            order, pair = self._order(keys, starts, caption_of[place])
+            order, pair = self._order(keys, starts, caption_of[position])
             built.append(order)
             if k == 0:
-                self.pair_of_word = np.empty(len(place), np.int32)
-                self.pair_of_word[place] = pair
+                self.pair_of_word = np.empty(len(position), np.int32)
+                self.pair_of_word[position] = pair
             del pair
             names = np.zeros(len(left), np.int32)
-            names[place] = np.cumsum(starts, dtype=np.int32) - np.int32(1)
+            names[position] = np.cumsum(starts, dtype=np.int32) - np.int32(1)
         self._words = np.zeros(0, np.int32)
         return tuple(built)
 
@@ -309,9 +309,9 @@ def _sort_with_positions(key: Ints, at: Small) -> tuple[Ints, Small]:
         key <<= bits
         key |= at
         key.sort()
-        place = np.empty(len(key), np.int32)
-        np.bitwise_and(key, (1 << bits) - 1, out=place, casting="unsafe")  # without another int64 for each
+        position = np.empty(len(key), np.int32)
+        np.bitwise_and(key, (1 << bits) - 1, out=position, casting="unsafe")  # without another int64 for each
         key >>= bits
-        return key, place
+        return key, position
     order = np.argsort(key, kind="stable")
     return key[order], at[order]

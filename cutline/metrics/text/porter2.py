@@ -56,9 +56,9 @@ def stem(word: str) -> str:
 def _mark_consonant_y(word: str) -> str:
     """y at the beginning or after a vowel as Y: a consonant."""
     letters = list(word)
-    for place, letter in enumerate(letters):
-        if letter == "y" and (place == 0 or letters[place - 1] in _VOWELS):
-            letters[place] = "Y"
+    for position, letter in enumerate(letters):
+        if letter == "y" and (position == 0 or letters[position - 1] in _VOWELS):
+            letters[position] = "Y"
     return "".join(letters)
 
 

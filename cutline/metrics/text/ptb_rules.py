@@ -1,4 +1,4 @@
-"""The rules of the PTB tokenizer: at each place the longest match wins, what a rule looks ahead at counted in; among
+"""The rules of the PTB tokenizer: at each position the longest match wins, what a rule looks ahead at counted in; among
 equally long ones the first. Written from what the reference answers, see ``docs/metrics.md`` for what still differs.
 """
 
@@ -219,21 +219,21 @@ def lex(text: str, end: int) -> list[str]:
         end: the line's length.
     """
     found: list[str] = []
-    place = 0
-    while place < end:
-        space = _SPACES.match(text, place)
+    position = 0
+    while position < end:
+        space = _SPACES.match(text, position)
         if space:
-            place = space.end()
+            position = space.end()
             continue
         longest, best = 0, None
-        for pattern, make in _rules_for(text[place]):
-            match = pattern.match(text, place)
-            if match and match.end() - place > longest:
-                longest, best = match.end() - place, (match, make)
+        for pattern, make in _rules_for(text[position]):
+            match = pattern.match(text, position)
+            if match and match.end() - position > longest:
+                longest, best = match.end() - position, (match, make)
         if best is None:
-            place += 1
+            position += 1
             continue
         match, make = best
         found.extend(make(match))
-        place = match.end(match.lastindex)
+        position = match.end(match.lastindex)
     return [token.lower() for token in found]
