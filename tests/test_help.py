@@ -99,6 +99,44 @@ def test_wrong_use_is_exit_code_2(arguments, monkeypatch, capsys):
         assert "Error: " in printed.err
 
 
+def test_a_verb_is_one_file_and_one_line(tmp_path):
+    """What a contributor adds: here in a package of its own, so that the installed one stays as it is."""
+    (tmp_path / "extra").mkdir()
+    (tmp_path / "extra/count.py").write_text(
+        """
+from cutline.cli.options import Json
+
+
+def count(folder: str, as_json: Json = False) -> None:
+    '''Count the files of a folder.'''
+    from pathlib import Path
+
+    from cutline.core.errors import CutlineError
+
+    if not Path(folder).is_dir():
+        raise CutlineError(f"There is no folder {folder}.", "Check the path.")
+    print(len(list(Path(folder).iterdir())))
+""".replace("\\\\", "")
+    )
+    script = """
+from cutline.cli import main, verbs
+verbs.register(main.app, "extra", {"count": "Count files."})
+main.main()
+"""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+
+    assert "Count files." in run("--help").stdout
+    assert all(option in run("count", "--help").stdout for option in ("--json", "--debug", "Count the files"))
+    assert run("count", "extra").stdout.strip() in ("1", "2")  # beside it Python may keep its bytecode
+    wrong = run("count", "absent")
+    assert (wrong.returncode, wrong.stderr) == (2, "error: There is no folder absent.\n       Check the path.\n")
+    assert "Traceback" in run("count", "absent", "--debug").stderr
+
+
 def test_interruption_says_that_the_command_can_go_on(monkeypatch, capsys):
     def interrupted():
         raise KeyboardInterrupt

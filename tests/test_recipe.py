@@ -241,3 +241,10 @@ def test_a_misspelt_place_in_the_prompt_is_an_error(prompt, says):
     with pytest.raises(ValueError, match=re.escape(says)):
         ModelSettings(checkpoint="any", prompt=prompt)
     assert ModelSettings(checkpoint="any", prompt="{context} a photo of").prompt == "{context} a photo of"
+
+
+def test_defaults_read_back_from_toml_are_the_same_numbers():
+    """An int in place of a float would change the fingerprint of a finished training."""
+    made = parse({"data": {"source": "x"}, "model": {"checkpoint": "c"}, "train": {"lora": {}}}, Recipe)
+    again = parse(tomllib.loads(to_toml(made)), Recipe)
+    assert made.model_dump_json() == again.model_dump_json()

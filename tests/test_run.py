@@ -24,6 +24,7 @@ from cutline.metrics.baselines import CONTEXT
 from cutline.metrics.evaluation import Evaluation
 from cutline.run import run
 from cutline.run.recipe import Recipe
+from cutline.run.run import open_run
 
 ROOT = Path(__file__).parent.parent
 RECIPES = [*sorted((ROOT / "recipes").glob("*.toml")), ROOT / "cutline/cli/demo.toml"]
@@ -248,3 +249,61 @@ def test_a_run_for_retrieval_is_passed_over_or_done_again(drawn, tmp_path, messa
     assert "the earlier outputs are now in" in messages()
     assert len(list((tmp_path / "superseded").iterdir())) == 1
     assert json.loads((tmp_path / "run.json").read_text())["looks_at_test"] == 2
+
+
+def test_a_tiny_run_continues_as_tiny(tmp_path, monkeypatch, messages):
+    """Its own recipe.toml names a checkpoint that only a full run would need."""
+    monkeypatch.chdir(tmp_path)
+    Path("r.toml").write_text(
+        '[data]\nsource = "absent"\n[model]\nfamily = "vision_encoder_decoder"\ncheckpoint = "no/such"\n'
+        "[train]\nbatch_size = 8\n[score]\nmetrics = ['cider']\n"
+    )
+    first = open_run("r.toml", Path("T"), tiny=True)()
+    assert json.loads(Path("T/run.json").read_text())["tiny"] is True
+    messages()
+    continued = open_run("T/recipe.toml")
+    assert continued.tiny
+    again = continued()
+    assert first is not None
+    assert again is not None
+    assert first.scores == again.scores
+    said = messages()
+    assert all(f"{stage}: already done" in said for stage in ("train", "caption", "score"))
+    assert not Path("T/superseded").exists()
+
+
+def test_a_tiny_run_and_a_full_one_never_share_a_folder(drawn, tmp_path):
+    full, tiny = tmp_path / "full", tmp_path / "tiny"
+    run.Run(small(drawn), full)(("prepare",))
+    run.Run(small(drawn), tiny, tiny=True)(("prepare",))
+    with pytest.raises(RecipeError, match="holds a full run") as refused:
+        run.Run(small(drawn), full, tiny=True)
+    assert "--out" in refused.value.remedy
+    with pytest.raises(RecipeError, match="holds a tiny run") as refused:
+        run.Run(small(drawn), tiny)
+    assert "--tiny" in refused.value.remedy
+    with pytest.raises(RecipeError, match="holds a full run"):
+        open_run(full / "recipe.toml", tiny=True)
+    assert not open_run(full / "recipe.toml").tiny
+
+
+def test_the_dataset_is_opened_once_while_it_stays_as_it_is(drawn, tmp_path):
+    whole = run.Run(small(drawn), tmp_path)
+    whole(("prepare",))
+    first = whole.dataset()
+    whole(("prepare",))
+    assert whole.dataset() is first
+    marker = tmp_path / "dataset/dataset.json"
+    os.utime(marker, ns=(0, marker.stat().st_mtime_ns + 1))  # as if it were prepared again
+    assert whole.dataset() is not first
+    assert whole.dataset().fingerprint == first.fingerprint
+
+
+def test_default_split(drawn, tmp_path):
+    whole = run.Run(small(drawn), tmp_path)
+    whole(("prepare",))
+    dataset = whole.dataset()
+    assert dataset.default_split() == "test"
+    assert dataset.default_split("train", "val") == "train"
+    assert dataset.default_split("restval", "val") == "val"
+    assert dataset.split("train").default_split() == "train"

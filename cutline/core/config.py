@@ -26,7 +26,8 @@ from cutline.core.suggest import did_you_mean, nearest
 class Section(BaseModel):
     """One section of a recipe. It is frozen; an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # validated defaults: the default of a float is a float, so a recipe read back from TOML has the same fingerprint
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
 
 
 AnySection = TypeVar("AnySection", bound=Section)

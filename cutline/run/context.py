@@ -138,7 +138,7 @@ class RunContext:
     # ---- models
 
     def open_family(self, **model: Any) -> Family:
-        """The model that training starts from, and that a recipe without training uses.
+        """The model that training starts from, or that a recipe without training uses.
 
         Args:
             model: keys of ``[model]`` to change.

@@ -1,4 +1,4 @@
-"""What a recipe's stages need of its data, asked when that is prepared and before hours of training or captioning."""
+"""Checks of the prepared data, before hours of training or captioning: is everything there that the stages need?"""
 
 from __future__ import annotations
 
@@ -16,23 +16,21 @@ _ADD_CONTEXT = "Name its columns in [data.columns] context, or add [data.steps.c
 
 
 def check_data(recipe: Recipe, dataset: Dataset, split: str, stages: Collection[str], tiny: bool = False) -> None:
-    """Stops before the long work where a stage would stop in it.
+    """Checks what the stages need of the data.
 
     Args:
-        dataset: prepared, but without what bootstrapping would add.
-        split: what is captioned; of a recipe for retrieval, what is ranked ("": all).
-        stages: those that the recipe has and that are wanted.
-        tiny: a rehearsal, in which drawn shapes without context may stand in for the data.
+        dataset: the prepared dataset, without what bootstrapping would add.
+        split: the split that is captioned; in a recipe for retrieval, the one that is searched.
+        stages: the names of the stages to come.
+        tiny: a rehearsal, in which drawn shapes without context may replace the data.
 
     Raises:
         CutlineError: a stage can't be done with these data.
     """
     if "train" in stages and recipe.train:
         _training(recipe, dataset, tiny)
-    if "retrieve" in stages:
-        images = dataset.split(split) if split else dataset
-        if not any(images.column("captions")):
-            raise DataError(f"No image of {split or dataset.path} has a caption to be found by.", "Give it captions.")
+    if "retrieve" in stages and not any(dataset.split(split).column("captions")):
+        raise DataError(f"No image of {split} has a caption to search for.", "Give it captions.")
     if {"caption", "score", "ablate"} & set(stages):
         wanted = dataset.split(split)
         if "score" in stages and not any(wanted.column("captions")):
@@ -42,7 +40,7 @@ def check_data(recipe: Recipe, dataset: Dataset, split: str, stages: Collection[
 
 
 def _training(recipe: Recipe, dataset: Dataset, tiny: bool) -> None:
-    if recipe.bootstrap:  # which may bring all that is trained on
+    if recipe.bootstrap:  # the web images may be all that is trained on
         captioned_split(dataset, "val")
         return
     training = captioned_split(dataset, "train")

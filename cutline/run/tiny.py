@@ -1,4 +1,4 @@
-"""A recipe cut down to a rehearsal: what ``--tiny`` runs."""
+"""``--tiny``: a recipe cut down to a rehearsal."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe, cut down to what a CPU does in a minute. Where its data isn't here, drawn shapes stand in."""
+    """The recipe, cut down to what a CPU does in a minute. Drawn shapes replace data that is not here.
+
+    A recipe that is cut down already stays as it is, so that a tiny run continues from its own ``recipe.toml``.
+    """
     fewer = {"max_samples": 12, "dataset": None, "steps": _without_models(recipe.data.steps)}
     data = recipe.data.model_copy(update=fewer)
     ablation = recipe.ablation and recipe.ablation.model_copy(update={"names": ""})
     if data.source is None or not Path(data.source).exists():
         from cutline.images import shapes
 
-        logger.info(f"tiny: {data.source} is not here; drawn shapes stand in for it")
+        logger.info(f"tiny: {data.source} is not here; drawn shapes replace it")
         drawn = folder / "shapes"
         if ranks.is_first() and not (drawn / "captions.csv").exists():
             shapes.draw(drawn, train=12, val=12, test=12)
@@ -49,7 +52,7 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
             "optimizer": recipe.train.optimizer.removeprefix("paged_"),
         }
     )
-    if train:  # the guards are rehearsed, but nothing that a random miniature says can stop it
+    if train:  # the guards run, but no caption of a random miniature can stop the training
         train = train.model_copy(update={"guards": train.guards.model_copy(update={"every": 2, "patience": 1000})})
     if train and train.align:
         short = {"max_steps": 2, "parts": _of_miniature(train.align.parts)}
@@ -62,8 +65,14 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
             "queue": min(4, train.retrieval.queue),
         }
         train = train.model_copy(update={"retrieval": train.retrieval.model_copy(update=short)})
-    generate = recipe.generate.model_copy(update={"max_new_tokens": 12, "num_beams": min(2, recipe.generate.num_beams),
-                                                  "batch_size": 4, "split": "auto"})  # fmt: skip
+    generate = recipe.generate.model_copy(
+        update={
+            "max_new_tokens": 12,
+            "num_beams": min(2, recipe.generate.num_beams),
+            "batch_size": 4,
+            "split": "auto",
+        }
+    )
     score = recipe.score.tiny()
     changed: dict[str, Any] = {"data": data, "train": train, "generate": generate, "score": score, "ablation": ablation}
     changed |= {"bootstrap": _bootstrap(recipe.bootstrap, folder)}
@@ -71,7 +80,7 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _without_models(steps: Steps) -> Steps:
-    """The filter's model stays away: a rehearsal opens no checkpoint, and a miniature's scores would mean nothing."""
+    """Without the filter's model: a rehearsal opens no checkpoint, and a miniature's scores would mean nothing."""
     chosen = steps.chosen().get("filter")
     if chosen is None or not chosen.model:
         return steps
@@ -80,7 +89,7 @@ def _without_models(steps: Steps) -> Steps:
 
 
 def _bootstrap(settings: BootstrapSettings | None, folder: Path) -> BootstrapSettings | None:
-    """A miniature is sure of nothing, so that a half of all is kept, whatever it says."""
+    """Keeps the better half of the captions: no threshold suits the scores of a random miniature."""
     if settings is None or settings.web is None:
         return settings
     web = settings.web.model_copy(update={"max_samples": 12, "dataset": None})
@@ -97,5 +106,5 @@ def _bootstrap(settings: BootstrapSettings | None, folder: Path) -> BootstrapSet
 
 
 def _of_miniature(parts: dict[str, str]) -> dict[str, str]:
-    """Policies for a model of two layers: of "last:8" it has the last one."""
+    """Policies for a model of two layers: "last:8" becomes "last:1"."""
     return {part: "last:1" if policy.startswith("last:") else policy for part, policy in parts.items()}
