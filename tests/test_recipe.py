@@ -232,7 +232,7 @@ def test_wrong_variants_are_explained(tmp_path, text, override, problem, remedy)
 
 @pytest.mark.parametrize(
     ("prompt", "says"),
-    [("Describe it. {contxt}", "did you mean {context}?"), ("{headline} a photo of", "only {context} is filled in")],
+    [("Describe it. {contxt}", "did you mean {context}?"), ("{headline} a photo of", "only {context} is replaced")],
 )
 def test_a_misspelt_place_in_the_prompt_is_an_error(prompt, says):
     """It would stand in every prompt as it is, and the model would never see the context."""

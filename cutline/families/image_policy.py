@@ -1,4 +1,4 @@
-"""Image processors of one fixed input size, set to an image policy."""
+"""Applies an image policy to an image processor with one fixed input size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from cutline.families.settings import ImagePolicy
 
 
 def fixed_size(image_processor: Any, policy: ImagePolicy) -> None:
-    """Sets an image processor of fixed size to a policy.
+    """Applies a policy to an image processor with a fixed input size.
 
     Args:
-        image_processor: a Hugging Face image processor; its sizes are changed in place.
-        policy: ``size`` None keeps the processor's own side; ``fit`` "model" keeps its way of resizing.
+        image_processor: a Hugging Face image processor, changed in place.
+        policy: ``size`` None keeps the processor's own side; ``fit`` "model" keeps its way of resizing and cropping.
     """
     if policy.size is None and policy.fit == "model":
         return
@@ -22,7 +22,7 @@ def fixed_size(image_processor: Any, policy: ImagePolicy) -> None:
     side = policy.size or crop.get("height") or size.get("height") or size.get("shortest_edge")
     if side is None:
         raise CheckpointError(
-            f"{type(image_processor).__name__} doesn't say its input size.", "Give [model.image] size = … in px."
+            f"{type(image_processor).__name__} doesn't state its input size.", "Set [model.image] size = … (px)."
         )
     if policy.fit == "stretch" or (policy.fit == "model" and "height" in size):
         image_processor.size = {"height": side, "width": side}

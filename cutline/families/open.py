@@ -17,7 +17,7 @@ from cutline.core.config import parse
 from cutline.core.errors import CheckpointError
 from cutline.families.base import POLICY_FILE, Family
 from cutline.families.settings import Dtype, ImagePolicy, ModelSettings
-from cutline.families.unsupported import instead_of
+from cutline.families.unsupported import explain_unsupported
 from cutline.families.weights import adapters
 from cutline.families.weights.quantize import Quantization, quantizing
 
@@ -100,7 +100,7 @@ def _model_type(checkpoint: str, refuse: bool = True) -> str:
 
 
 def _refuse(config: Mapping[str, Any], checkpoint: str) -> None:
-    reason = instead_of(config, families.names())
+    reason = explain_unsupported(config, families.names())
     if reason:
         raise CheckpointError(f"{checkpoint} {reason[0]}", reason[1])
 

@@ -22,7 +22,7 @@ from cutline.core.errors import CheckpointError
 from cutline.families.base import Family
 from cutline.families.open import find
 from cutline.families.settings import LoraSettings, ModelSettings
-from cutline.families.unsupported import instead_of
+from cutline.families.unsupported import explain_unsupported
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import PartSummary, open_parts, partition
 
@@ -107,7 +107,7 @@ def config_of(checkpoint: str) -> Any:
                 f"The configuration of {checkpoint} is neither built in nor to be had from the hub.",
                 f"Check the name and the connection. Built in: {known}.",
             ) from error
-        reason = instead_of(entries, families.names())
+        reason = explain_unsupported(entries, families.names())
         if reason and entries.get("auto_map"):
             raise CheckpointError(f"{checkpoint} {reason[0]}", reason[1])
         if not entries.get("model_type"):

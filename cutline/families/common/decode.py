@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from cutline.families.base import Generation
-from cutline.families.common.logits_processors import Start, Words
+from cutline.families.common.logits_processors import ForcePrefix, WordCount
 from cutline.families.settings import GenerateSettings
 
 
@@ -160,11 +160,11 @@ def generate(
     if settings.no_repeat_ngram_size:
         processors.append(_OfCaption(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram_size), prompt_tokens))
     if settings.min_words or settings.max_words:
-        words = Words(tokenizer, ends, settings.min_words, settings.max_words)
+        words = WordCount(tokenizer, ends, settings.min_words, settings.max_words)
         processors.append(_OfCaption(words, prompt_tokens))
     if settings.prefix:
         start = tokenizer(settings.prefix.strip(), add_special_tokens=False)["input_ids"]
-        processors.append(_OfCaption(Start(start), prompt_tokens))
+        processors.append(_OfCaption(ForcePrefix(start), prompt_tokens))
     config = _config(model, settings, ends)
     if forced:
         processors.append(forced)

@@ -1,4 +1,4 @@
-"""What a caption must begin with, and how many words it may have, enforced token by token."""
+"""Logits processors that force a caption's first words and bound its number of words."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from transformers import LogitsProcessor
 NEVER = float("-inf")
 
 
-class Start(LogitsProcessor):
-    """The first tokens are given; what follows is the model's.
+class ForcePrefix(LogitsProcessor):
+    """Forces the first tokens of a caption; the model chooses the rest.
 
     Args:
-        ids: the tokens.
+        ids: the forced tokens.
     """
 
     def __init__(self, ids: Sequence[int]):
         self.ids = list(ids)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        said = input_ids.shape[1]
-        if said >= len(self.ids):
+        step = input_ids.shape[1]
+        if step >= len(self.ids):
             return scores
         forced = torch.full_like(scores, NEVER)
-        forced[:, self.ids[said]] = scores[:, self.ids[said]].clamp_min(torch.finfo(scores.dtype).min / 2)
+        forced[:, self.ids[step]] = scores[:, self.ids[step]].clamp_min(torch.finfo(scores.dtype).min / 2)
         return forced
 
 
-class Words(LogitsProcessor):
-    """No end before ``least`` words, and no word after ``most``; words are what spaces divide.
+class WordCount(LogitsProcessor):
+    """Forbids the end before ``least`` words and a new word after ``most``; words are separated by spaces.
 
-    A caption with ``most`` words may finish its last word and have a full stop. Where the model would rather begin
-    another word, it ends.
+    A caption with ``most`` words may still finish its last word and add punctuation. Where the model prefers to begin
+    another word, the caption ends.
 
     Args:
-        tokenizer: decodes what was said.
+        tokenizer: decodes the tokens so far.
         ends: ids of the tokens that end a caption.
         least, most: bounds; 0 for none.
     """
@@ -61,24 +61,24 @@ class Words(LogitsProcessor):
             done = full & begins[scores.argmax(1)]
             scores[full[:, None] & begins] = NEVER
             scores[done[:, None] & ~ends] = NEVER
-            # an end that was ruled out before (it need not be a finite score) is ruled in
+            # if the end was forbidden before (its score need not be finite), it is allowed again
             unending = done & (scores == NEVER).all(1)
             scores[unending[:, None] & ends] = 0.0
         return scores
 
 
-_known: WeakKeyDictionary[Any, Tensor] = WeakKeyDictionary()
+_cached: WeakKeyDictionary[Any, Tensor] = WeakKeyDictionary()
 
 
 def begins_word(tokenizer: Any, size: int) -> Tensor:
-    """[size] whether each token, said after a word, begins another one; a token without a text counts as beginning."""
-    found = _known.get(tokenizer)
+    """[size] whether each token, after a word, begins another one; a token without text counts as beginning one."""
+    found = _cached.get(tokenizer)
     if found is None:
         count = len(tokenizer)
         anchor = next(id for id in range(count) if tokenizer.decode([id]).strip().isalpha())
         texts = tokenizer.batch_decode([[anchor, id] for id in range(count)])
-        found = torch.tensor([len(f"{text}x".split()) > 1 for text in texts])  # a space at its end lets one begin, too
-        _known[tokenizer] = found
+        found = torch.tensor([len(f"{text}x".split()) > 1 for text in texts])  # a trailing space begins one, too
+        _cached[tokenizer] = found
     padded = torch.ones(size, dtype=torch.bool)
     padded[: min(size, len(found))] = found[:size]
     return padded

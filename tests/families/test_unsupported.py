@@ -16,12 +16,12 @@ from cutline.families.unsupported import _INSTEAD
 
 REMOTE = {"auto_map": {"AutoModel": "modeling.Model"}}
 CASES = {
-    "InternVL's own code": ({"model_type": "internvl_chat", **REMOTE}, "code that comes with it", "InternVL3-8B-hf"),
+    "InternVL's own code": ({"model_type": "internvl_chat", **REMOTE}, "remote code", "InternVL3-8B-hf"),
     "LLaVA's own code": ({"model_type": "llava_qwen"}, "no family", "llava-onevision-qwen2-7b-ov-hf"),
-    "Florence-2's own code": ({"model_type": "florence2", **REMOTE}, "code that comes", "florence-community"),
+    "Florence-2's own code": ({"model_type": "florence2", **REMOTE}, "remote code", "florence-community"),
     "text only": ({"model_type": "llama"}, "no family", "vision_prefix"),
-    "Gemma 3 without eyes": ({"model_type": "gemma3_text"}, "no family", "gemma-3-4b-it"),
-    "something else": ({"model_type": "resnet"}, "type 'resnet'", "Families here: .*paligemma"),
+    "Gemma 3 without a vision tower": ({"model_type": "gemma3_text"}, "no family", "gemma-3-4b-it"),
+    "something else": ({"model_type": "resnet"}, "type 'resnet'", "Available families: .*paligemma"),
 }
 
 
@@ -37,7 +37,7 @@ def test_folders_are_refused_with_what_to_give_instead(case, tmp_path):
 def test_hub_checkpoints_are_refused_without_running_their_code(monkeypatch):
     config = {"model_type": "internvl_chat", **REMOTE}
     monkeypatch.setattr(PretrainedConfig, "get_config_dict", classmethod(lambda cls, name, **how: (config, {})))
-    with pytest.raises(CheckpointError, match="code that comes with it") as refused:
+    with pytest.raises(CheckpointError, match="remote code") as refused:
         family_of(ModelSettings(checkpoint="OpenGVLab/InternVL3-8B"))
     assert "OpenGVLab/InternVL3-8B-hf" in refused.value.remedy
 

@@ -11,7 +11,7 @@ import torch
 from cutline.core.config import parse
 from cutline.core.errors import RecipeError
 from cutline.core.records import Sample
-from cutline.families.common.logits_processors import Words, begins_word
+from cutline.families.common.logits_processors import WordCount, begins_word
 from cutline.families.open import find
 from cutline.families.settings import GenerateSettings
 from tests.conftest import drawing
@@ -69,7 +69,7 @@ def test_a_full_caption_ends_when_it_would_begin_another_word_but_may_finish_one
     new, same = int(table.nonzero()[0]), next(i for i in range(260) if not table[i] and i != end)
     scores = torch.zeros(2, len(tokenizer))
     scores[0, new], scores[1, same] = 5.0, 5.0
-    bounded = Words(tokenizer, [end], 0, 2)(said, scores)
+    bounded = WordCount(tokenizer, [end], 0, 2)(said, scores)
     assert bounded[0].argmax() == end
     assert torch.isinf(bounded[0]).sum() == len(tokenizer) - 1
     assert bounded[1].argmax() == same
@@ -108,7 +108,7 @@ def test_what_a_checkpoint_keeps_is_used_where_a_recipe_says_nothing(tmp_path, m
     assert recipe.generate.batch_size == 2
     Run(parse(table, Recipe), tmp_path / "run")(["prepare", "caption"])
     talk = messages()
-    assert "generating otherwise than the checkpoint keeps: max_new_tokens = 7 (kept: 9)" in talk
+    assert "generation settings differ from those saved with the checkpoint: max_new_tokens = 7 (checkpoint: 9)" in talk
     # the run's own recipe, with everything written out, means the same
     from cutline.core.config import load
 
