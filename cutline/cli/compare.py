@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cutline.cli.options import AllowMissing, ImageFolder, Json, Metrics, ReferenceSplit, ScoreSet, listed
+from cutline.cli.options import (
+    AllowExtra,
+    AllowMissing,
+    ColumnNames,
+    ImageFolder,
+    Json,
+    Metrics,
+    ReferenceSplit,
+    ScoreSet,
+    listed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +36,10 @@ def compare(
     by: Annotated[str, typer.Option(help="Score by which the images with the largest changes are chosen.")] = "cider",
     most: Annotated[int, typer.Option(min=0, help="How many images with the largest gains, and losses, to list.")] = 5,
     allow_missing: AllowMissing = False,
+    allow_extra: AllowExtra = False,
     as_json: Json = False,
     images: ImageFolder = None,
+    column: ColumnNames = [],
     overrides: ScoreSet = [],
 ) -> None:
     """Compare captions of the same images: differences with confidence intervals, paired tests, largest changes."""
@@ -40,15 +52,23 @@ def compare(
     from cutline.metrics.comparison import compare as compare_systems
     from cutline.metrics.evaluation import ORACLE
     from cutline.metrics.files.predictions import read_predictions
-    from cutline.metrics.files.references import read_references
+    from cutline.metrics.files.references import by_ids_of, read_references, without_extra
+    from cutline.metrics.files.tables import chosen_columns
     from cutline.metrics.settings import ScoreSettings
 
     chosen = {"metrics": listed(metrics)} if metrics else {}
     settings = parse({"resamples": resamples} | chosen, ScoreSettings, overrides, where="cutline compare")
-    systems = {name: read_predictions(path) for name, path in zip(_names(predictions), predictions, strict=True)}
+    columns = chosen_columns(column)
+    named = zip(_names(predictions), predictions, strict=True)
+    systems = {name: read_predictions(path, columns) for name, path in named}
     if len(systems) < 2:
         raise ScoreError("There is nothing to compare.", "Give the predictions of two systems or more.")
-    found = read_references(references, next(iter(systems.values())), split or None, images)
+    found = read_references(references, next(iter(systems.values())), split or None, images, columns)
+    systems = {name: by_ids_of(found, captions, references) for name, captions in systems.items()}
+    if allow_extra:
+        for name in systems:
+            systems[name], left_out = without_extra(found, systems[name])
+            say(f"{name}: {left_out:,} predictions have no reference and were left out.")
     if found.note:
         say(found.note)
     comparison = compare_systems(

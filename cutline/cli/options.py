@@ -31,6 +31,17 @@ References = "A prepared dataset, COCO or Karpathy JSON, JSON lines, CSV."
 ReferenceSplit = Annotated[str, typer.Option("--split", help="Split of the references to score against.")]
 Metrics = Annotated[str, typer.Option(help="Metrics, separated by commas; the usual ones by default.")]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Score missing captions as empty.")]
+AllowExtra = Annotated[
+    bool, typer.Option("--allow-extra", help="Leave out predictions for images that the references don't have.")
+]
+ColumnNames = Annotated[
+    list[str],
+    typer.Option(
+        "--column",
+        metavar="KEY=NAME",
+        help="Which column of a table is the image, id, caption, prediction, split or group; can be repeated.",
+    ),
+]
 ScoreSet = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Another key of [score] (clipscore.model=…); can be repeated."),

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from cutline.cli.options import AllowMissing, ImageFolder, Json, Metrics, References, ReferenceSplit, ScoreSet, listed
+from cutline.cli.options import (
+    AllowExtra,
+    AllowMissing,
+    ColumnNames,
+    ImageFolder,
+    Json,
+    Metrics,
+    References,
+    ReferenceSplit,
+    ScoreSet,
+    listed,
+)
 
 
 def score(
@@ -21,11 +32,13 @@ def score(
         int, typer.Option(min=0, help="Bootstrap resamples of the images; 0 computes no intervals.")
     ] = 1000,
     allow_missing: AllowMissing = False,
+    allow_extra: AllowExtra = False,
     as_json: Json = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder that gets scores.json and per_image.jsonl.")
     ] = None,
     images: ImageFolder = None,
+    column: ColumnNames = [],
     overrides: ScoreSet = [],
 ) -> None:
     """Score captions against references, with confidence intervals, metric signatures and baselines."""
@@ -34,13 +47,18 @@ def score(
     from cutline.core.config import parse
     from cutline.metrics.evaluation import evaluate
     from cutline.metrics.files.predictions import read_predictions
-    from cutline.metrics.files.references import read_references
+    from cutline.metrics.files.references import read_references, without_extra
+    from cutline.metrics.files.tables import chosen_columns
     from cutline.metrics.settings import ScoreSettings
 
     chosen = {"metrics": listed(metrics)} if metrics else {}
     settings = parse({"resamples": resamples} | chosen, ScoreSettings, overrides, where="cutline score")
-    captions = read_predictions(predictions)
-    found = read_references(references, captions, split or None, images)
+    columns = chosen_columns(column)
+    captions = read_predictions(predictions, columns)
+    found = read_references(references, captions, split or None, images, columns)
+    if allow_extra:
+        captions, left_out = without_extra(found, captions)
+        say(f"{left_out:,} predictions have no reference and were left out.")
     if found.note:
         say(found.note)
     evaluation = evaluate(

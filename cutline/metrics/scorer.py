@@ -317,7 +317,7 @@ def check_ids(predictions: Mapping[str, object], ids: Sequence[str], allow_missi
     if extra:
         raise ScoreError(
             f"{len(extra)} of {len(predictions)} predictions have no reference: {some(extra)}.",
-            "Score against the references of these predictions, or remove the extra rows.",
+            "Score against the references of these predictions, remove the extra rows, or pass --allow-extra.",
         )
     missing = [name for name in ids if name not in predictions]
     if missing and not allow_missing:

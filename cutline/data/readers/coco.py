@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,37 +54,63 @@ def _read_file(path: Path, settings: DataSettings) -> Iterator[Sample | Problem]
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise DataError(f"{path} has no list of images.", "COCO's layout is {'images': […], 'annotations': […]}.")
+    finder = ImageFinder(_folders(path, _name(path)), settings.images)
+    yield from samples(content, path, finder.find)
+
+
+def samples(
+    content: dict[str, Any], path: Path, find: Callable[[str], str], images_listed: bool = True
+) -> Iterator[Sample | Problem]:
+    """The samples of a parsed file.
+
+    Args:
+        path: of the file, for the split and for messages.
+        find: an image's name → its path.
+        images_listed: a caption whose image isn't in the list of images is a problem; False: it is a sample of its
+            own, whose image has no name.
+    """
     captions: dict[Any, list[str]] = {}
-    strangers: list[Problem] = []
-    for number, image in enumerate(content["images"], 1):
-        if isinstance(image, dict) and "id" in image and isinstance(image.get("file_name"), str):
+    files: dict[Any, dict[str, Any]] = {}
+    for number, image in enumerate(_list(content.get("images")), 1):
+        if isinstance(image, dict) and _is_id(image.get("id")) and isinstance(image.get("file_name"), str):
             captions[image["id"]] = []
-        else:
-            strangers.append(
-                Problem(id=f"{path.name}, image {number}", reason="bad_row", detail="it has no id or file_name")
-            )
-    for number, note in enumerate(content.get("annotations") or [], 1):
+            files[image["id"]] = image
+        elif images_listed:
+            where = f"{path.name}, image {number}"
+            yield Problem(id=where, reason="bad_row", detail="it has no id or file_name")
+    for number, note in enumerate(_list(content.get("annotations")), 1):
         where = f"{path.name}, annotation {number}"
-        if not isinstance(note, dict) or "image_id" not in note or "caption" not in note:
-            strangers.append(Problem(id=where, reason="bad_row", detail="it has no image_id or caption"))
-        elif note["image_id"] not in captions:
+        if not isinstance(note, dict) or not _is_id(note.get("image_id")) or "caption" not in note:
+            yield Problem(id=where, reason="bad_row", detail="it has no image_id or caption")
+        elif not isinstance(note["caption"], str | None):
+            yield Problem(id=where, reason="bad_row", detail=f"its caption is no text: {note['caption']!r:.60}")
+        elif images_listed and note["image_id"] not in captions:
             detail = f"image {note['image_id']} is not in the list of images"
-            strangers.append(Problem(id=where, reason="caption_without_image", detail=detail))
+            yield Problem(id=where, reason="caption_without_image", detail=detail)
         else:
-            captions[note["image_id"]].append(str(note["caption"] if note["caption"] is not None else ""))
-    yield from strangers
-    name = path.stem.removeprefix("captions_")
-    finder = ImageFinder(_folders(path, name), settings.images)
-    split = next((split for split in ("train", "val", "test") if re.search(split, name)), "")
-    for image in content["images"]:
-        if isinstance(image, dict) and image.get("id") in captions and isinstance(image.get("file_name"), str):
-            yield Sample(
-                id=str(image["id"]),
-                image=finder.find(image["file_name"]),
-                captions=tuple(captions[image["id"]]),
-                split=split,
-                extra={key: value for key, value in image.items() if key not in ("id", "file_name")},
-            )
+            captions.setdefault(note["image_id"], []).append(note["caption"] or "")
+    split = next((split for split in ("train", "val", "test") if re.search(split, _name(path))), "")
+    for image_id, texts in captions.items():
+        image = files.get(image_id, {})
+        yield Sample(
+            id=str(image_id),
+            image=find(image["file_name"]) if image else "",
+            captions=tuple(texts),
+            split=split,
+            extra={key: value for key, value in image.items() if key not in ("id", "file_name")},
+        )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (str, int))
+
+
+def _name(path: Path) -> str:
+    return path.stem.removeprefix("captions_")
 
 
 def _folders(path: Path, name: str) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,13 @@ def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
         raise DataError(f"{source} has no list of images.", "Karpathy's layout is {'images': [{'filename': …}]}.")
     folder = source.parent
     finder = ImageFinder([folder, folder / "images"], settings.images)
+    yield from samples(images, source, finder.find)
+
+
+def samples(images: list[Any], path: Path, find: Callable[[str], str]) -> Iterator[Sample | Problem]:
+    """The samples of a parsed list of images; ``find`` turns an image's name into its path."""
     for number, image in enumerate(images, 1):
-        yield _sample(image, finder, f"{source.name}, image {number}")
+        yield _sample(image, find, f"{path.name}, image {number}")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -56,14 +61,14 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("dataset_*.json") if path.stem not in ("dataset_dict", "dataset_info"))
 
 
-def _sample(image: Any, finder: ImageFinder, where: str) -> Sample | Problem:
+def _sample(image: Any, find: Callable[[str], str], where: str) -> Sample | Problem:
     if not isinstance(image, dict) or not isinstance(image.get("filename"), str):
         return Problem(id=where, reason="bad_row", detail="it has no filename")
     name = image["filename"]
     path = f"{image['filepath']}/{name}" if image.get("filepath") else name
     return Sample(
         id=str(image.get("cocoid", name)),
-        image=finder.find(path),
+        image=find(path),
         captions=tuple(texts(image.get("sentences"))),
         split=str(image.get("split") or ""),
         extra={key: value for key, value in image.items() if key not in _USED},

@@ -11,6 +11,7 @@ from cutline.data.problem import Problem
 from cutline.data.readers.nytimes800k import holds_articles
 from cutline.data.settings import DataSettings
 from cutline.data.tables.image_finder import ImageFinder
+from cutline.data.tables.rows import open_bytes, table_kind
 from cutline.data.tables.samples import read_table
 
 DESCRIPTION = "a CSV, TSV, JSON-lines or Parquet file (or a JSON list) with a row per image or per caption"
@@ -21,18 +22,19 @@ _SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 def recognises(source: Path) -> bool:
     if source.is_dir():
         return len(_tables(source)) == 1
-    if source.suffix.lower() in (".jsonl", ".ndjson"):
+    kind = table_kind(source)
+    if kind in (".jsonl", ".ndjson"):
         return not holds_articles(source)
-    if source.suffix.lower() in _SUFFIXES:
+    if kind in _SUFFIXES:
         return True
     if not source.is_file():
         return False
-    with open(source, "rb") as file:
+    with open_bytes(source) as file:
         head = file.read(65536)
-    if source.suffix.lower() == ".json":
+    if kind == ".json":
         return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
     line = head.partition(b"\n")[0].lower()
-    return source.suffix.lower() == ".txt" and b"caption" in line and any(mark in line for mark in (b",", b"\t", b"|"))
+    return kind == ".txt" and b"caption" in line and any(mark in line for mark in (b",", b"\t", b"|"))
 
 
 def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
@@ -47,5 +49,5 @@ def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
 
 def _tables(folder: Path) -> list[Path]:
     """The tables in a folder; none where a metadata table makes it an imagefolder."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    found = sorted(path for path in folder.iterdir() if table_kind(path) in _SUFFIXES)
     return [] if any(path.stem == "metadata" for path in found) else found

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,18 @@ CAPTION = (
     "alttext", "alt", "raw", "title",
 )  # fmt: skip
 ID = ("id", "sampleid", "imageid", "imgid", "cocoid", "uid", "key")
-SPLIT = ("split", "partition")
+#: What a model wrote. In a file of predictions these go before CAPTION; elsewhere they are never captions.
+PREDICTION = (
+    "prediction", "predictions", "predicted", "predictedcaption", "predictedcaptions", "predcaption", "pred",
+    "generated", "generatedcaption", "generatedcaptions", "generatedtext", "generation", "generations",
+    "hypothesis", "hypotheses", "hyp", "modeloutput", "modelcaption", "output", "response",
+)  # fmt: skip
+SPLIT = ("split", "partition", "subset", "fold")
 GROUP = ("group", "groupid", "articleid")
 
 _NUMBERED = re.compile(r"(caption|sentence|text|description|comment|raw)s?\d+")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +55,27 @@ class Meaning:
     extra: tuple[str, ...]
 
 
-def assign(names: Sequence[str], said: Columns, where: Path, captions_required: bool = True) -> Meaning:
+def data_columns(key: str) -> str:
+    """How a recipe names a column."""
+    return f"[data.columns] {key} = …"
+
+
+def assign(
+    names: Sequence[str],
+    said: Columns,
+    where: Path,
+    captions_required: bool = True,
+    id_names_image: bool = False,
+    option: Callable[[str], str] = data_columns,
+) -> Meaning:
     """Gives each column its meaning.
 
     Args:
         names: the table's columns.
         said: what the recipe says.
         where: the table, for messages.
+        id_names_image: where no column is known to name the image's file, the id column does.
+        option: key → how the user can name the column, for messages.
 
     Raises:
         RecipeError: a column that the recipe names is absent, or there is none to take for image or caption.
@@ -59,21 +83,25 @@ def assign(names: Sequence[str], said: Columns, where: Path, captions_required: 
     for key, wanted in said.model_dump().items():
         for name in [wanted] if isinstance(wanted, str) else wanted or []:
             _check(name, key, names, where)
-    image = said.image or _guess(names, IMAGE)
+    image = said.image or guess(names, IMAGE)
+    if image is None and id_names_image:
+        image = said.id or guess(names, ID)
     if image is None:
         raise RecipeError(
             f"{where}: no column is known to hold the image's file name. Columns: {', '.join(names)}.",
-            "Say which it is: [data.columns] image = …",
+            f"Name it: {option('image')}",
         )
     captions = _captions(names, said, image)
     if not captions and captions_required:
         raise RecipeError(
             f"{where}: no column is known to hold captions. Columns: {', '.join(names)}.",
-            "Say which it is: [data.columns] caption = … (or [data] captions_required = false).",
+            f"Name it: {option('caption')}"
+            + (" (or [data] captions_required = false)." if option is data_columns else ""),
         )
-    identity = said.id or _guess(names, ID)
-    split = said.split or _guess(names, SPLIT)
-    group = said.group or _guess(names, GROUP)
+    _log_choice(names, captions, said, where, option)
+    identity = said.id or guess(names, ID)
+    split = said.split or guess(names, SPLIT)
+    group = said.group or guess(names, GROUP)
     context = tuple(said.context)
     if clash := set(context) & set(captions):
         raise RecipeError(
@@ -87,12 +115,12 @@ def assign(names: Sequence[str], said: Columns, where: Path, captions_required: 
 
 def texts(cell: Any) -> list[str]:
     """The captions in a cell: a text, a list of texts, or such a list written out as text (JSON or Python)."""
-    if cell is None:
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)) or cell in ("NaN", "nan"):  # as pandas writes it
         return []
     if isinstance(cell, list | tuple):
         return [text for item in cell for text in texts(item)]
     if isinstance(cell, dict):
-        return texts(next((cell[key] for key in ("raw", "caption", "text") if key in cell), None))
+        return texts(next((cell[key] for key in ("raw", "caption", "captions", "text") if key in cell), None))
     text = str(cell)
     if text.lstrip().startswith("[") and text.rstrip().endswith("]"):
         for parse in (json.loads, ast.literal_eval):
@@ -105,25 +133,65 @@ def texts(cell: Any) -> list[str]:
     return [text]
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A column's name in lower case, letters and digits only: "imageid" for "Image_ID"."""
     return re.sub(r"[\W_]+", "", name.lower())
 
 
-def _guess(names: Sequence[str], usual: Sequence[str]) -> str | None:
-    plain: dict[str, str] = {}
+def guess(names: Sequence[str], usual: Sequence[str]) -> str | None:
+    """The first of the usual names that is there, as the table writes it."""
+    by_plain: dict[str, str] = {}
     for name in names:
-        plain.setdefault(_plain(name), name)
-    return next((plain[name] for name in usual if name in plain), None)
+        by_plain.setdefault(plain(name), name)
+    return next((by_plain[name] for name in usual if name in by_plain), None)
 
 
 def _captions(names: Sequence[str], said: Columns, image: str) -> tuple[str, ...]:
     if said.caption is not None:
         return (said.caption,) if isinstance(said.caption, str) else tuple(said.caption)
-    if numbered := [name for name in names if _NUMBERED.fullmatch(_plain(name))]:
-        return tuple(sorted(numbered, key=lambda name: int(re.findall(r"\d+", name)[-1])))
+    stems = {match[1] for name in names if (match := _NUMBERED.fullmatch(plain(name)))}
+    if stems:  # caption_1, caption_2 …; and "caption" beside "caption.1", as pandas writes columns of one name
+        stem = min(stems, key=lambda stem: CAPTION.index(stem))
+        numbered = [name for name in names if re.fullmatch(rf"{stem}s?\d*", plain(name))]
+        return tuple(sorted(numbered, key=lambda name: int((re.findall(r"\d+", name) or [-1])[-1])))
     taken = {image, said.id, said.split, said.group}
-    guess = _guess([name for name in names if name not in taken], CAPTION)
-    return (guess,) if guess else ()
+    found = guess([name for name in names if name not in taken], CAPTION)
+    return (found,) if found else ()
+
+
+def prediction_column(names: Sequence[str], where: Path, option: Callable[[str], str]) -> str:
+    """The column with a model's captions.
+
+    Raises:
+        RecipeError: there is none, or several could be it.
+    """
+    found = [name for name in names if plain(name) in PREDICTION]
+    if not found and (usual := guess(names, CAPTION)):
+        found = [usual]
+    if not found:
+        found = [name for name in names if _NUMBERED.fullmatch(plain(name))]
+    if len(found) == 1:
+        others = [name for name in names if plain(name) in CAPTION and name not in found]
+        if others:
+            logger.info("%s: predictions are read from the column %s, not from %s.", where, found[0], ", ".join(others))
+        return found[0]
+    if found:
+        problem = f"{where}: the captions could be in any of the columns {', '.join(found)}."
+    else:
+        problem = f"{where}: no column is known to hold captions. Columns: {', '.join(names)}."
+    raise RecipeError(problem, f"Name it: {option('prediction')}")
+
+
+def _log_choice(
+    names: Sequence[str], captions: Sequence[str], said: Columns, where: Path, option: Callable[[str], str]
+) -> None:
+    """Says which columns were taken for captions where others could be meant."""
+    others = [name for name in names if plain(name) in (*CAPTION, *PREDICTION) and name not in captions]
+    known = {said.image, said.id, said.split, said.group, *said.context}
+    others = [name for name in others if name not in known]
+    if captions and others and said.caption is None:
+        taken, left = ", ".join(captions), ", ".join(others)
+        logger.info("%s: captions are read from %s, not from %s (%s).", where, taken, left, option("caption"))
 
 
 def _check(name: str, key: str, names: Sequence[str], where: Path) -> None:

@@ -55,13 +55,13 @@ class ImageFinder:
         for ending in endings:
             for folder in self.folders:
                 path = folder / (name + ending)
-                if _is_file(path):
+                if is_file(path):
                     self._ending = ending
                     return path
         return None
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:  # a name that is too long for the file system, for example

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,16 +45,22 @@ class TableFile:
         DataError: the file isn't a table of its kind, or isn't UTF-8 (or UTF-16 with its mark) text.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, kind: str = "", rows: list[Any] | None = None):
+        """
+        Args:
+            kind: the ending that tells what the file is; by default its own, without ".gz".
+            rows: the rows, where they are parsed already; the kind is ".json".
+        """
         self.path = path
+        self._kind = kind or table_kind(path)
         kinds: dict[str, Callable[[], Iterator[Row | BadRow]]] = {
             ".csv": self._csv, ".tsv": self._csv, ".txt": self._csv, ".jsonl": self._json_lines,
             ".ndjson": self._json_lines, ".json": self._json_list, ".parquet": self._parquet,
         }  # fmt: skip
-        if path.suffix.lower() not in kinds:
-            raise DataError(f"{path} is no table.", f"A table ends in {', '.join(kinds)}.")
-        self._rows = kinds[path.suffix.lower()]
-        self._list: list[Any] | None = None
+        if self._kind not in kinds:
+            raise DataError(f"{path} is not a table.", f"A table ends in {', '.join(kinds)}.")
+        self._rows = kinds[self._kind]
+        self._list = rows
         self.columns = self._find_columns()
 
     def __iter__(self) -> Iterator[Row | BadRow]:
@@ -61,13 +68,13 @@ class TableFile:
 
     def _find_columns(self) -> list[str]:
         """Column names; of JSON rows, all keys of the first thousand."""
-        if self.path.suffix.lower() == ".parquet":
+        if self._kind == ".parquet":
             try:
                 return list(pq.read_schema(self.path).names)
             except (pa.ArrowInvalid, OSError) as error:
                 raise DataError(f"{self.path} is not a Parquet file: {error}.", "Save it again.") from error
-        if self.path.suffix.lower() in (".csv", ".tsv", ".txt"):
-            with self._text() as file:
+        if self._kind in (".csv", ".tsv", ".txt"):
+            with open_text(self.path) as file:
                 return _header(file, self.path)[0]
         names: dict[str, None] = {}
         for row in islice(self._rows(), 1000):
@@ -75,14 +82,8 @@ class TableFile:
                 names.update(dict.fromkeys(row.cells))
         return list(names)
 
-    def _text(self) -> io.TextIOWrapper:
-        with open(self.path, "rb") as file:
-            mark = file.read(3)
-        utf16 = mark.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return open(self.path, encoding="utf-16" if utf16 else "utf-8-sig", newline="")
-
     def _csv(self) -> Iterator[Row | BadRow]:
-        with self._text() as file:
+        with open_text(self.path) as file:
             names, dialect = _header(file, self.path)
             file.seek(0)
             reader = csv.reader(file, delimiter=dialect, strict=True, skipinitialspace=True)
@@ -104,12 +105,12 @@ class TableFile:
                     yield BadRow(start, f"{len(cells)} cells under {len(names)} columns")
 
     def _json_lines(self) -> Iterator[Row | BadRow]:
-        with open(self.path, "rb") as file:
+        with open_bytes(self.path) as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
                 try:
-                    value = json.loads(line.removeprefix(codecs.BOM_UTF8))
+                    value = parse_json(line.removeprefix(codecs.BOM_UTF8).decode())
                 except ValueError as error:
                     yield BadRow(number, f"not JSON: {error}")
                     continue
@@ -130,13 +131,59 @@ class TableFile:
                     yield Row(number, cells)
 
 
+def table_kind(path: Path) -> str:
+    """The ending that tells what a file is, in lower case, without ".gz": ".csv" for "captions.CSV.gz"."""
+    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return name.suffix.lower()
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Opens a file for reading; one that is compressed with gzip as its content."""
+    file = open(path, "rb")  # noqa: SIM115 -- the caller closes it
+    if file.read(2) != b"\x1f\x8b":
+        file.seek(0)
+        return file
+    file.close()
+    return gzip.open(path, "rb")  # type: ignore[return-value]
+
+
+def open_text(path: Path) -> io.TextIOWrapper:
+    """Opens a text file in UTF-8, or in UTF-16 where it begins with that encoding's mark; perhaps compressed."""
+    file = open_bytes(path)
+    mark = file.read(3)
+    file.seek(0)
+    utf16 = mark.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return io.TextIOWrapper(file, encoding="utf-16" if utf16 else "utf-8-sig", newline="")
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value. NaN and the infinities, which JSON doesn't have, become None.
+
+    Raises:
+        ValueError: it isn't JSON, is nested too deeply, or an object has a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=lambda name: None)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
+    return found
+
+
 def read_json(path: Path) -> Any:
     """
     Raises:
         DataError: the file isn't JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        with open_text(path) as file:
+            return parse_json(file.read())
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}.", "Fetch or save the file again.") from error
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cutline.core.records import Sample
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
 from cutline.data.tables import columns
 from cutline.data.tables.columns import Meaning
-from cutline.data.tables.image_finder import ImageFinder
 from cutline.data.tables.rows import BadRow, Row, TableFile
 
 
-def read_table(path: Path, settings: DataSettings, finder: ImageFinder, split: str = "") -> Iterator[Sample | Problem]:
+class Finder(Protocol):
+    """Turns an image's name into a path, as :class:`cutline.data.tables.image_finder.ImageFinder` does."""
+
+    def find(self, name: str) -> str: ...
+
+
+def read_table(path: Path, settings: DataSettings, finder: Finder, split: str = "") -> Iterator[Sample | Problem]:
     """The samples of a table file.
 
     A first pass counts the rows of each image, so that the second can let go of a sample when its last row is read:
@@ -30,6 +35,12 @@ def read_table(path: Path, settings: DataSettings, finder: ImageFinder, split: s
     """
     table = TableFile(path)
     meaning = columns.assign(table.columns, settings.columns, path, settings.captions_required)
+    return samples_of(table, meaning, finder, split)
+
+
+def samples_of(table: TableFile, meaning: Meaning, finder: Finder, split: str = "") -> Iterator[Sample | Problem]:
+    """The samples of a table whose columns are known; see :func:`read_table`."""
+    path = table.path
     counts, meaning = _count(table, meaning)
     pending: dict[Any, list[Row]] = {}
     for row in table:
@@ -75,9 +86,7 @@ def _key(row: Row, name: str, meaning: Meaning) -> Any:
     return name
 
 
-def _sample(
-    rows: Sequence[Row], name: str, meaning: Meaning, finder: ImageFinder, split: str
-) -> Iterator[Sample | Problem]:
+def _sample(rows: Sequence[Row], name: str, meaning: Meaning, finder: Finder, split: str) -> Iterator[Sample | Problem]:
     first = rows[0].cells
     identity = (_text(first.get(meaning.id)) if meaning.id else "") or name
     splits = dict.fromkeys(found for row in rows if meaning.split and (found := _text(row.cells.get(meaning.split))))

@@ -1,28 +1,28 @@
-"""Reading references: a prepared dataset, COCO captions or Karpathy JSON, a JSON object or lines, CSV or TSV.
+"""Reading references: a prepared dataset, or any file of captions; tables, COCO and Karpathy files as ``prepare`` does.
 
-An image may go by several names (an id, a file name, a file name without its ending): the one that the predictions use
-is taken.
+An image may go by several names (an id, a file name): the one that the predictions use is taken.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from cutline.core.errors import ScoreError
-from cutline.metrics.files.tables import (
-    CAPTION_KEYS,
-    ID_KEYS,
-    SPLIT_KEYS,
-    find_key,
-    looks_like_json,
-    parse_json,
-    read_text,
-    table_rows,
-)
+from cutline.core.records import Sample
+from cutline.data.problem import Problem
+from cutline.data.readers import coco, karpathy
+from cutline.data.tables import columns as table_columns
+from cutline.data.tables.columns import texts
+from cutline.data.tables.image_finder import ImageFinder, is_file
+from cutline.data.tables.rows import TableFile
+from cutline.data.tables.samples import samples_of
+from cutline.metrics.files.matching import longest, match
+from cutline.metrics.files.tables import columns_for, local_file, option, read_any
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,8 @@ class ReferenceSet:
         contexts: image id → the texts that stood in the prompt.
         training: captions of the images of the "train" split, for the constant-caption baseline.
         images: image id → its file, of those whose file was found.
+        extra: predictions that no image of the references has the name of.
+        names: image id → all names that it goes by.
         oracle: some of the contexts were made from the captions.
         note: what was decided on the way, for people; "" when nothing was.
     """
@@ -59,81 +61,113 @@ class ReferenceSet:
     images: dict[str, Path]
     oracle: bool
     note: str
+    extra: tuple[str, ...] = ()
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_references(
-    path: str | Path, predictions: Mapping[str, object], split: str | None = None, images: Path | None = None
+    path: str | Path,
+    predictions: Mapping[str, object],
+    split: str | None = None,
+    images: Path | None = None,
+    columns: Mapping[str, Sequence[str]] | None = None,
 ) -> ReferenceSet:
     """The references that belong to some predictions.
 
     Args:
         path: a prepared dataset's folder or a file.
-        predictions: id → anything; decides which of an image's names is its id.
+        predictions: id → anything; their names become the images' ids.
         split: only the images of this split. None: the only split that the predictions are from, or all.
         images: the folder in which the image files are; by default where the file of references is, and its images/.
+        columns: key → names of columns, as :func:`cutline.metrics.files.tables.chosen_columns` gives them.
 
     Raises:
-        ScoreError: the file is absent, of no known format, or has no captions (in that split); or no such folder.
+        ScoreError: the file is absent, of no known format, has a broken row or no captions (in that split); no such
+            folder of images; or a name in the predictions could mean several images.
     """
     if images is not None and not images.is_dir():
         raise ScoreError(f"There is no folder {images}.", "Give the folder with the images as --images.")
-    all_images = list(_images(path))
+    all_images = list(_images(path, columns or {}))
     training = [image.captions for image in all_images if image.split == "train"]
-    column = _best_name(all_images, predictions)
-    usable, note = _chosen(path, all_images, column, predictions, split)
-    captions: dict[str, tuple[str, ...]] = {}
-    for image in usable:
-        name = _name(image, column)
-        captions[name] = captions.get(name, ()) + image.captions
-    named = [(_name(image, column), image) for image in usable]
+    chosen, indices, note = _of_split(path, all_images, predictions, split)
+    ids = {index: name for name, index in indices.items()}
+    named = [(ids.get(index, image.names[0]), image) for index, image in enumerate(chosen)]
+    _refuse_twins(path, named)
+    usable = [(name, image) for name, image in named if image.captions]
+    if len(usable) < len(named):
+        note = f"{note} {len(named) - len(usable)} images without a reference caption were left out.".strip()
+    if not usable:
+        raise ScoreError(f"{path} holds no reference captions.", "Give a file with at least one caption an image.")
     return ReferenceSet(
-        captions=captions,
-        groups={name: image.group for name, image in named if image.group},
-        contexts={name: " ".join(image.context.values()) for name, image in named if image.context},
-        training=training if usable[0].split != "train" else [],
-        images=_files(named, [images] if images else [Path(path).parent, Path(path).parent / "images"]),
-        oracle=any(image.oracle for image in usable),
+        captions={name: image.captions for name, image in usable},
+        groups={name: image.group for name, image in usable if image.group},
+        contexts={name: " ".join(image.context.values()) for name, image in usable if image.context},
+        training=training if usable[0][1].split != "train" else [],
+        images=_files(usable, Path(path), images),
+        oracle=any(image.oracle for _, image in usable),
         note=note,
+        extra=tuple(name for name in predictions if name not in indices),
+        names={name: image.names for name, image in usable},
     )
 
 
-def _chosen(
-    path: str | Path,
-    images: list[ReferenceImage],
-    column: int,
-    predictions: Mapping[str, object],
-    split: str | None,
-) -> tuple[list[ReferenceImage], str]:
-    """The images to score against, and what was decided on the way."""
+def by_ids_of(references: ReferenceSet, predictions: Mapping[str, Value], path: str | Path) -> dict[str, Value]:
+    """Predictions by the references' ids, where those were read for predictions that name the images otherwise.
+
+    Raises:
+        ScoreError: a name could mean several images.
+    """
+    ids = tuple(references.names)
+    indices = match(predictions, [(name, *references.names[name]) for name in ids], str(path))
+    return {ids[indices[name]] if name in indices else name: value for name, value in predictions.items()}
+
+
+def without_extra(references: ReferenceSet, predictions: Mapping[str, Value]) -> tuple[dict[str, Value], int]:
+    """The predictions that have a reference, and how many were left out."""
+    kept = {name: value for name, value in predictions.items() if name in references.captions}
+    return kept, len(predictions) - len(kept)
+
+
+def _of_split(
+    path: str | Path, images: list[ReferenceImage], predictions: Mapping[str, object], split: str | None
+) -> tuple[list[ReferenceImage], dict[str, int], str]:
+    """The images to score against, which of them each prediction is for, and what was decided on the way."""
     splits = list(dict.fromkeys(image.split for image in images))
-    note = ""
     if split is not None:
         images = [image for image in images if image.split == split]
         if not images:
             known = ", ".join(name or "(none)" for name in splits)
             raise ScoreError(f"{path} has no images in split {split}.", f"Splits there: {known}.")
-    elif len(splits) > 1:
-        met = {image.split for image in images if _name(image, column) in predictions}
-        if len(met) == 1:
-            (only,) = met
-            images = [image for image in images if image.split == only]
-            note = f"All predictions are of split {only}: scored against its {len(images)} images."
-    usable = [image for image in images if any(text.strip() for text in image.captions)]
-    if len(usable) < len(images):
-        note = f"{note} {len(images) - len(usable)} images without a reference caption were left out.".strip()
-    if not usable:
-        raise ScoreError(f"{path} holds no reference captions.", "Give a file with at least one caption an image.")
-    return usable, note
+    indices = match(predictions, [image.names for image in images], str(path))
+    used = {images[index].split for index in indices.values()}
+    if split is not None or len(splits) < 2 or len(used) != 1:
+        return images, indices, ""
+    (only,) = used
+    kept = {index: number for number, index in enumerate(i for i, one in enumerate(images) if one.split == only)}
+    note = f"All predictions are of split {only}: scored against its {len(kept)} images."
+    return [images[index] for index in kept], {name: kept[index] for name, index in indices.items()}, note
 
 
-def _files(named: Sequence[tuple[str, ReferenceImage]], folders: Sequence[Path]) -> dict[str, Path]:
-    """Image id → file, of the images that lie in one of the folders, by their whole path or by their name alone."""
-    found = {}
+def _refuse_twins(path: str | Path, named: Sequence[tuple[str, ReferenceImage]]) -> None:
+    """Raises a ScoreError where two images go by one name, so that nothing would tell them apart."""
+    first: dict[str, ReferenceImage] = {}
+    for name, image in named:
+        other = first.setdefault(name, image)
+        if other is not image:
+            raise ScoreError(
+                f"{path} has two images {name}: {longest(other.names)} and {longest(image.names)}.",
+                "Choose a split with --split, or give each image a name of its own.",
+            )
+
+
+def _files(named: Sequence[tuple[str, ReferenceImage]], path: Path, images: Path | None) -> dict[str, Path]:
+    """Image id → file, of the images that lie in the folder, or beside the file of references."""
+    finder = ImageFinder([path.parent, path.parent / "images"], str(images) if images else None)
+    found: dict[str, Path] = {}
     for number, (name, image) in enumerate(named):
-        inside = (image.file, PurePath(image.file).name)
-        tried = [Path(image.file), *(folder / some for folder in folders for some in inside)]
-        for file in tried if image.file else ():
-            if os.path.isfile(file):  # False, too, for what can't be a file's name
+        for candidate in (image.file, *image.names):
+            file = Path(finder.find(candidate)) if candidate else None
+            if file and is_file(file):
                 found[name] = file
                 break
         if number == 100 and not found:  # they are elsewhere; most scores don't need them
@@ -141,35 +175,60 @@ def _files(named: Sequence[tuple[str, ReferenceImage]], folders: Sequence[Path])
     return found
 
 
-def _name(image: ReferenceImage, column: int) -> str:
-    return image.names[min(column, len(image.names) - 1)]
-
-
-def _best_name(images: Sequence[ReferenceImage], predictions: Mapping[str, object]) -> int:
-    """Which of the names most predictions use; the first where none does."""
-    most = max((len(image.names) for image in images), default=1)
-    hits = [sum(_name(image, column) in predictions for image in images) for column in range(most)]
-    return hits.index(max(hits)) if hits else 0
-
-
-def _images(path: str | Path) -> Iterator[ReferenceImage]:
+def _images(path: str | Path, columns: Mapping[str, Sequence[str]]) -> Iterator[ReferenceImage]:
     if str(path) != "-" and Path(path).is_dir():
         yield from _dataset(Path(path))
         return
-    text = read_text(path)
-    if not looks_like_json(text):
-        yield from _rows(table_rows(text, path), path)
-        return
-    parsed = parse_json(text, path)
-    if isinstance(parsed, dict) and "annotations" in parsed:
-        yield from _coco(parsed)
-    elif isinstance(parsed, dict) and isinstance(parsed.get("images"), list):
-        yield from _karpathy(parsed, path)
-    elif isinstance(parsed, dict) and not find_key(parsed, ID_KEYS):
-        for name, texts in parsed.items():
-            yield ReferenceImage(names=(str(name),), captions=_texts(texts), file=str(name))
-    else:
-        yield from _rows([parsed] if isinstance(parsed, dict) else parsed, path)
+    with local_file(path) as file:
+        content = read_any(file)
+        if isinstance(content, TableFile):
+            yield from _of_samples(_table(content, columns), path)
+        elif isinstance(content.get("images"), list) and "annotations" not in content:
+            if not any(isinstance(image, dict) and "sentences" in image for image in content["images"]):
+                raise ScoreError(
+                    f"{path} lists images but no sentences or annotations.", "Give COCO captions or Karpathy JSON."
+                )
+            yield from _of_samples(karpathy.samples(content["images"], file, str), path)
+        elif isinstance(content.get("annotations"), list):
+            yield from _of_samples(coco.samples(content, file, str, images_listed=False), path)
+        else:
+            for name, value in content.items():
+                split = str(value.get("split") or "") if isinstance(value, dict) else ""
+                yield ReferenceImage(
+                    names=(str(name),), captions=_usable(texts(_text_only(value, path, name))), split=split, file=name
+                )
+
+
+def _table(table: TableFile, chosen: Mapping[str, Sequence[str]]) -> Iterable[Sample | Problem]:
+    if not table.columns:
+        return ()
+    said = columns_for(table.columns, chosen, ("caption",))
+    meaning = table_columns.assign(table.columns, said, table.path, id_names_image=True, option=option)
+    return samples_of(table, meaning, _Names())
+
+
+class _Names:
+    """A finder that keeps names as they are: images are looked for only when a metric wants them."""
+
+    def find(self, name: str) -> str:
+        return name
+
+
+def _of_samples(samples: Iterable[Sample | Problem], path: str | Path) -> Iterator[ReferenceImage]:
+    """
+    Raises:
+        ScoreError: a row can't be understood. A score of the others would look like that of all.
+    """
+    for sample in samples:
+        if isinstance(sample, Problem):
+            if sample.loses_row:
+                raise ScoreError(f"{path}: {sample.id}: {sample.detail}.", "Fix the row, or remove it.")
+            continue
+        numbers = (str(sample.extra[key]) for key in ("imgid", "img_id") if key in sample.extra)
+        names = tuple(dict.fromkeys(name for name in (sample.id, sample.image, *numbers) if name))
+        yield ReferenceImage(
+            names=names, captions=_usable(sample.captions), split=sample.split, group=sample.group, file=sample.image
+        )
 
 
 def _dataset(path: Path) -> Iterator[ReferenceImage]:
@@ -177,9 +236,10 @@ def _dataset(path: Path) -> Iterator[ReferenceImage]:
     from cutline.data.steps.context import is_oracle
 
     for sample in Dataset.open(path):
+        names = (sample.id, str(sample.extra.get("source") or ""), sample.image)
         yield ReferenceImage(
-            names=(sample.id, *_file_names(sample.image)),
-            captions=sample.captions,
+            names=tuple(dict.fromkeys(name for name in names if name)),
+            captions=_usable(sample.captions),
             split=sample.split,
             group=sample.group if sample.group != sample.id else "",
             context=sample.context,
@@ -188,70 +248,13 @@ def _dataset(path: Path) -> Iterator[ReferenceImage]:
         )
 
 
-def _coco(parsed: Mapping[str, Any]) -> Iterator[ReferenceImage]:
-    captions: dict[str, list[str]] = {}
-    for row in parsed["annotations"]:
-        captions.setdefault(str(row["image_id"]), []).append(str(row["caption"]))
-    files = {str(row["id"]): str(row.get("file_name", "")) for row in parsed.get("images", ())}
-    for name, texts in captions.items():
-        file = files.get(name, "")
-        yield ReferenceImage(names=(name, *_file_names(file)), captions=tuple(texts), file=file)
+def _text_only(value: Any, path: str | Path, name: object) -> Any:
+    items = value if isinstance(value, list) else [value]
+    wrong = next((item for item in items if not isinstance(item, str | dict | None)), None)
+    if wrong is not None:
+        raise ScoreError(f"{path}: a caption of {name} is not text: {wrong!r:.60}.", "Give captions as texts.")
+    return value
 
 
-def _karpathy(parsed: Mapping[str, Any], path: str | Path) -> Iterator[ReferenceImage]:
-    for row in parsed["images"]:
-        if "sentences" not in row:
-            raise ScoreError(
-                f"{path} lists images but no sentences or annotations.", "Give COCO captions or Karpathy JSON."
-            )
-        file = str(row.get("filename") or row.get("file_name") or "")
-        ids = [str(row[key]) for key in ("cocoid", "imgid") if key in row]
-        folder = str(row.get("filepath") or "")
-        whole = (str(PurePath(folder) / file),) if folder and file else ()
-        yield ReferenceImage(
-            names=(*_file_names(file), *whole, *ids) or ("",),
-            captions=tuple(str(sentence["raw"]) for sentence in row["sentences"]),
-            split=str(row.get("split", "")),
-            file=whole[0] if whole else file,
-        )
-
-
-def _rows(rows: Iterable[Mapping[str, Any]], path: str | Path) -> Iterator[ReferenceImage]:
-    """Rows with an image and captions in one or several columns; rows of one image are put together."""
-    found: dict[str, list[str]] = {}
-    splits: dict[str, str] = {}
-    for row in rows:
-        id_key = find_key(row, ID_KEYS)
-        keys = [key for key in row if key and _is_caption_key(key)]
-        if not id_key or not keys:
-            raise ScoreError(
-                f"{path}: no column for the image or the captions among {', '.join(map(str, row))}.",
-                f"Name one of them {' or '.join(ID_KEYS[:3])}, and the captions caption or caption_1, caption_2, …",
-            )
-        name = str(row[id_key])
-        texts = found.setdefault(name, [])
-        for key in keys:
-            texts.extend(text for text in _texts(row[key]) if text.strip())
-        split_key = find_key(row, SPLIT_KEYS)
-        splits[name] = str(row[split_key] or "") if split_key else ""
-    for name, texts in found.items():
-        yield ReferenceImage(names=_file_names(name), captions=tuple(texts), split=splits[name], file=name)
-
-
-def _is_caption_key(key: str) -> bool:
-    plain = key.lower().rstrip("0123456789").rstrip("_ -")
-    return plain in CAPTION_KEYS or plain.removesuffix("s") in CAPTION_KEYS or plain in ("reference", "references")
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return tuple(str(item) for item in value) if isinstance(value, (list, tuple)) else (str(value),)
-
-
-def _file_names(file: str) -> tuple[str, ...]:
-    """The names that an image file may go by: as given, without folders, without its ending."""
-    if not file:
-        return ()
-    path = PurePath(file)
-    return tuple(dict.fromkeys((file, path.name, path.stem)))
+def _usable(captions: Sequence[str]) -> tuple[str, ...]:
+    return tuple(text for text in captions if text.strip())
