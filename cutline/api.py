@@ -12,6 +12,7 @@ from cutline.core.config import parse
 from cutline.core.progress import Progress
 from cutline.core.records import Prediction, Sample
 from cutline.data.prepare import prepare as preparing
+from cutline.data.prepare.work import Engine
 from cutline.data.settings import DataSettings
 from cutline.families.settings import Dtype, GenerateSettings
 from cutline.retrieve import caption_scores
@@ -86,7 +87,7 @@ def prepare(
     progress: Progress | None = None,
     workers: int | None = None,
     retry_failed: bool = False,
-    engine: preparing.Engine = "threads",
+    engine: Engine = "threads",
 ) -> preparing.Report:
     """Makes a dataset of the source that the settings name, or resumes it; returns at once when nothing has changed.
 

@@ -141,6 +141,12 @@ def test_nothing_is_no_caption(tmp_path: Path, content: str) -> None:
     assert "1 images without a reference caption" in found.note
 
 
+def test_a_missing_prediction_is_none_and_an_empty_one_is_empty(tmp_path: Path) -> None:
+    text = '[{"id": 1, "caption": null}, {"id": 2, "caption": NaN}, {"id": 3, "caption": ""}, {"id": 4, "caption": []}]'
+    assert read_predictions(write(tmp_path / "p.json", text)) == {"1": None, "2": None, "3": "", "4": None}
+    assert read_predictions(write(tmp_path / "p.csv", "id,caption\n1,NaN\n2,None\n")) == {"1": None, "2": "None"}
+
+
 def test_several_captions_of_one_image_are_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     predictions = write(tmp_path / "p.json", {"a.jpg": ["a dog", "a hound"], "b.jpg": ["two cats"]})
     assert read_predictions(predictions) == {"a.jpg": ["a dog", "a hound"], "b.jpg": "two cats"}

@@ -115,7 +115,7 @@ def assign(
 
 def texts(cell: Any) -> list[str]:
     """The captions in a cell: a text, a list of texts, or such a list written out as text (JSON or Python)."""
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)) or cell in ("NaN", "nan"):  # as pandas writes it
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return []
     if isinstance(cell, list | tuple):
         return [text for item in cell for text in texts(item)]

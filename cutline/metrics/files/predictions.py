@@ -87,6 +87,8 @@ def _captions(value: Any, name: object, path: str | Path) -> Read:
     if value is None or value == "":
         return None if value is None else ""
     items = value if isinstance(value, list | tuple) else [value]
+    if items in (["NaN"], ["nan"]):  # as pandas writes a caption that is missing
+        return None
     missing = all(item is None or item != item for item in items)  # NaN is no caption
     if not missing and not all(isinstance(item, str | dict | None) for item in items):
         raise ScoreError(f"{path}: the caption of {name} is not text: {value!r:.60}.", "Give captions as texts.")

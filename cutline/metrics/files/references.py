@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from cutline.core.errors import ScoreError
 from cutline.core.records import Sample
+from cutline.data.captions import tidy
 from cutline.data.problem import Problem
 from cutline.data.readers import coco, karpathy
 from cutline.data.tables import columns as table_columns
@@ -257,4 +258,5 @@ def _text_only(value: Any, path: str | Path, name: object) -> Any:
 
 
 def _usable(captions: Sequence[str]) -> tuple[str, ...]:
-    return tuple(text for text in captions if text.strip())
+    """The captions as they are written, without those that preparing takes for none ("", "NaN", "null")."""
+    return tuple(text for text in captions if tidy(text))

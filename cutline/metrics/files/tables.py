@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from cutline.core.errors import DataError, RecipeError, ScoreError
 from cutline.core.suggest import did_you_mean
@@ -158,4 +158,4 @@ def _json(text: str, path: Path) -> Any:
                 if number == 1:
                     raise ScoreError(f"{path.name} is not JSON: {whole}.", "Fix the file.") from whole
                 raise ScoreError(f"{path.name}, line {number} is not JSON: {error}.", "Fix that line.") from error
-        return cast("list[Any]", rows)
+        return rows
