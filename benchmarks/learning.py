@@ -113,7 +113,7 @@ def learn(name: str, drawn: Path, folder: Path, steps: int, lr: float, own_sprea
     start = folder / "start"
     items = read(DataSettings(source=str(drawn)))
     captions = [text for item in items if isinstance(item, Sample) and item.split == "train" for text in item.captions]
-    family: Any = find(name).tiny_for("caption", captions, seed=0)
+    family: Any = find(name).tiny(captions, task="caption")
     if not (start / "cutline.json").exists():
         if not own_spread:
             draw_for_width(family.model)

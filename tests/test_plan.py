@@ -112,8 +112,8 @@ def test_unknown_checkpoints_say_which_are_built_in():
     assert "google/paligemma-3b-pt-224" in refused.value.remedy
 
 
-def test_models_that_hang_on_captions_say_so():
-    with pytest.raises(CheckpointError, match="when its captions are"):
+def test_a_size_that_depends_on_the_captions_is_an_error():
+    with pytest.raises(CheckpointError, match="depends on its training captions"):
         plan(ModelSettings(family="cnn_rnn", new={"vgg": 11}), None)
 
 

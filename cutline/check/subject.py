@@ -17,8 +17,8 @@ from cutline.check.watch import CrossEntropies
 from cutline.core.errors import DataError
 from cutline.core.records import Sample
 from cutline.families.base import Batch, Family, Generation
-from cutline.families.common import decode
 from cutline.families.common.loss import IGNORED
+from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.settings import GenerateSettings
 from cutline.images.open import ImageProblem, open_image
 from cutline.train.settings import TrainSettings
@@ -181,8 +181,10 @@ class Subject:
     ) -> list[Said] | None:
         """Makes generation say given tokens; None for a family whose generation can't be made to."""
         batch = self.batch(samples, pictures, targets=False)
-        with decode.forcing(tokens) as forced, self.arithmetic():
-            made = self.family.generate(batch, GenerateSettings(max_new_tokens=max(map(len, tokens))))
+        forced = ForcedDecoding(tokens)
+        with self.arithmetic():
+            settings = GenerateSettings(max_new_tokens=max(map(len, tokens)))
+            made = self.family.generate(batch, settings, forced=forced)
         if len(forced.scores) < max(map(len, tokens)):
             return None
         steps = torch.stack(forced.scores, 1)

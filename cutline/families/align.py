@@ -41,7 +41,7 @@ class Align(TwoTowerFamily):
         return 64  # as it was trained and is evaluated
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         torch.manual_seed(seed)
         tokenizer = BertTokenizer(vocab=wordpiece(captions), do_lower_case=True)
         text = {

@@ -12,22 +12,24 @@ import inspect
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import torch
 import transformers
 from PIL.Image import Image
 from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText
 
 from cutline.core.errors import CheckpointError
 from cutline.core.files import write_atomically
 from cutline.core.records import Sample
+from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.image_policy import fixed_size
 from cutline.families.settings import GenerateSettings, ImagePolicy, ModelSettings
 from cutline.families.weights import adapters, quantize
-from cutline.families.weights.outline import Outlined
+from cutline.families.weights.quantize import Quantization
 from cutline.images.open import open_sample
 
 #: Opaque outside its family, but for "labels" ([R, L], IGNORED where nothing is predicted) and, optionally, "weights"
@@ -62,7 +64,7 @@ class Generation(NamedTuple):
     finished: bool
 
 
-class Family(Outlined, nn.Module, ABC):
+class Family(nn.Module, ABC):
     """A model, its processor, and how images and captions go in and out.
 
     An ``nn.Module`` whose forward is the training loss, so that the trainer's wrappers (DDP, FSDP, autocast) see one
@@ -85,6 +87,8 @@ class Family(Outlined, nn.Module, ABC):
     can: ClassVar[frozenset[str]]
     #: What of it a new model (``[model.new]``) begins without having learnt, where that may be told apart.
     new_to: ClassVar[frozenset[str]] = frozenset()
+    #: The model's class, of transformers or ours; None: what ``AutoModelForImageTextToText`` takes.
+    architecture: ClassVar[Any] = None
     #: Parameters that no forward pass here uses; they are never trained.
     unused: str = r"(?!)"
     #: Parameters that only embedding and matching use; a training for captions leaves them.
@@ -109,38 +113,65 @@ class Family(Outlined, nn.Module, ABC):
         self.trained: set[str] = set()
         self.config: Any = self.model.config
 
-    # ---- opening and saving
+    # ---- three ways to come into being: open a checkpoint, build a new model, draw a tiny one
 
     @classmethod
     @abstractmethod
-    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
-        """Opens a checkpoint (folder or hub name) on the CPU."""
+    def open(
+        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
+    ) -> Self:
+        """Opens a checkpoint (folder or hub name), on the CPU unless it is quantised elsewhere."""
 
     @classmethod
-    def load_whole(cls, kind: Any, checkpoint: str, dtype: torch.dtype, **how: Any) -> Any:
-        """``kind.from_pretrained``; a weight that the checkpoint lacks is an error instead of drawn by chance.
+    def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+        """Builds a model from scratch, or from parts, as ``[model.new]`` says.
 
-        Within ``quantize.quantizing`` the text part is quantised on the way.
+        Args:
+            settings: the section.
+            captions: training captions, which a vocabulary is built from.
+            seed: seed of the weights.
+
+        Raises:
+            CheckpointError: this family opens checkpoints only, or the section is wrong.
         """
-        how |= quantize.options(cls, kind, checkpoint, how.get("config"))
-        model, found = kind.from_pretrained(checkpoint, dtype=dtype, output_loading_info=True, **how)
-        missing = sorted(name for name in found["missing_keys"] if not re.match(cls.unused, name))
-        if missing:
-            raise CheckpointError(
-                f"{checkpoint} lacks {len(missing):,} weights that {cls.name()} needs: {', '.join(missing[:3])} ….",
-                "Copy the checkpoint anew, or check that it is one of this family.",
-            )
-        return model
+        raise CheckpointError(
+            f"{cls.name()} models can't be built from scratch.", "Give [model] checkpoint = … instead of [model.new]."
+        )
 
     @classmethod
-    @abstractmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
-        """A random two-layer instance of the real classes with its real processor, built offline.
+    def tiny(
+        cls,
+        captions: Sequence[str] = (),
+        seed: int = 0,
+        *,
+        task: str = "",
+        new: Mapping[str, Any] | None = None,
+        checkpoint: str = "",
+    ) -> Self:
+        """A random two-layer model of the real classes with its real processor, built offline.
 
         Args:
             captions: what a vocabulary is built from, for families that build theirs.
-            seed: of the weights.
+            seed: seed of the weights.
+            task: "caption", "embed" or "match", where a family's checkpoints differ by task.
+            new: a ``[model.new]`` section whose kind (its cell, its projector) the model takes, in small.
+            checkpoint: a checkpoint's name, where a family's checkpoints differ in kind.
         """
+        if new is not None:
+            return cls._tiny_new(new, captions, seed)
+        return cast(Self, cls._class_for(task, checkpoint)._tiny(captions, seed))
+
+    # ---- what families give for it
+
+    @classmethod
+    @abstractmethod
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
+        """``tiny`` of this very class."""
+
+    @classmethod
+    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int) -> Self:
+        """``tiny`` of the kind that ``[model.new]`` describes, for families with kinds."""
+        return cls._tiny(captions, seed)
 
     @classmethod
     def variants(cls) -> tuple[type[Family], ...]:
@@ -148,22 +179,58 @@ class Family(Outlined, nn.Module, ABC):
         return (cls,)
 
     @classmethod
-    def tiny_for(cls, task: str, captions: Sequence[str] = (), seed: int = 0, checkpoint: str = "") -> Family:
-        """``tiny`` with what a task needs ("caption", "embed" or "match") and the kind that a checkpoint names,
-        where a family's checkpoints differ."""
-        return cls.tiny(captions, seed)
+    def _class_for(cls, task: str, checkpoint: str) -> type[Family]:
+        """The variant for a task, and of the kind that a checkpoint's name says."""
+        return cls
 
     @classmethod
-    def rehearse(cls, new: Mapping[str, Any], captions: Sequence[str] = (), seed: int = 0) -> Self:
-        """``tiny`` of the kind that ``[model.new]`` describes (its cell, its projector), for families with kinds."""
-        return cls.tiny(captions, seed)
+    def class_of(cls, config: Any) -> type[Family]:
+        """The variant that a checkpoint with this configuration opens as."""
+        return cls
 
     @classmethod
-    def create(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
-        """Builds a model from scratch, or from parts, as ``[model.new]`` says; families that can't say so."""
+    def build(cls, config: Any) -> nn.Module:
+        """The model of a configuration, with new weights."""
+        return cls.architecture(config) if cls.architecture else AutoModelForImageTextToText.from_config(config)  # type: ignore[no-any-return]
+
+    @classmethod
+    def config_of_new(cls, new: Mapping[str, Any], config_of: Callable[[str], Any]) -> Any:
+        """The configuration of what ``[model.new]`` describes, for families whose size doesn't depend on the captions.
+
+        Args:
+            new: the section.
+            config_of: a checkpoint's name → its configuration.
+        """
         raise CheckpointError(
-            f"{cls.name()} models can't be built from scratch.", "Give [model] checkpoint = … instead of [model.new]."
+            f"The size of a new {cls.name()} model depends on its training captions.",
+            "Training prints the table of parameters when it starts.",
         )
+
+    @classmethod
+    def from_pretrained(
+        cls, architecture: Any, checkpoint: str, dtype: torch.dtype, quantization: Quantization | None, **options: Any
+    ) -> Any:
+        """``architecture.from_pretrained``; a weight that the checkpoint lacks is an error instead of a random draw.
+
+        Args:
+            architecture: the model's class.
+            checkpoint: folder or hub name.
+            dtype: dtype of the weights that aren't quantised.
+            quantization: how the text part is quantised; None: not at all.
+            options: more arguments of ``from_pretrained``.
+        """
+        if quantization is not None:
+            options |= quantize.options(cls, architecture, checkpoint, quantization, options.get("config"))
+        model, loading = architecture.from_pretrained(checkpoint, dtype=dtype, output_loading_info=True, **options)
+        missing = sorted(name for name in loading["missing_keys"] if not re.match(cls.unused, name))
+        if missing:
+            raise CheckpointError(
+                f"{checkpoint} lacks {len(missing):,} weights that {cls.name()} needs: {', '.join(missing[:3])} ….",
+                "Download the checkpoint again, or check that it belongs to this family.",
+            )
+        return model
+
+    # ---- names, tasks, saving
 
     #: The name of the entry point, for a family of another package.
     registered_name: ClassVar[str] = ""
@@ -367,8 +434,22 @@ class Family(Outlined, nn.Module, ABC):
         """See ``forward``."""
         return self.forward(batch)
 
-    def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:
-        """Captions for a batch made without targets, one an image, in order."""
+    def generate(
+        self,
+        batch: Batch,
+        settings: GenerateSettings,
+        *,
+        forced: ForcedDecoding | None = None,
+        num_return_sequences: int = 1,
+    ) -> list[Generation]:
+        """Captions for a batch made without targets, in the order of its images.
+
+        Args:
+            batch: from ``encode`` with ``with_targets=False``.
+            settings: how to generate.
+            forced: makes the model produce given tokens, and records its scores.
+            num_return_sequences: captions sampled for each image, those of an image next to each other.
+        """
         raise self._unable("caption")
 
     # ---- state

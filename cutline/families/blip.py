@@ -29,6 +29,7 @@ from cutline.families.base import POLICY_FILE, Batch, Family
 from cutline.families.common.blip_roles import BlipReader, BlipWriter
 from cutline.families.common.tiny import wordpiece
 from cutline.families.models.blip_mixture import BlipMixture
+from cutline.families.weights.quantize import Quantization
 
 
 class New(Section):
@@ -38,11 +39,9 @@ class New(Section):
 
 
 class Blip(Family):
-    """What all three have; ``load``, ``tiny_for`` and ``create`` give the one that is meant."""
+    """What all three variants share; ``open``, ``new`` and ``tiny`` return the right one."""
 
     can = frozenset({"caption", "embed", "match"})
-    #: The class of transformers, or ours.
-    architecture: Any
 
     @property
     def parts(self) -> Mapping[str, str]:
@@ -55,7 +54,9 @@ class Blip(Family):
         }
 
     @classmethod
-    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
+    def open(
+        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
+    ) -> Self:
         config = AutoConfig.from_pretrained(checkpoint)
         names = config.architectures or []
         kind = next((kind for kind in _KINDS if kind.architecture.__name__ in names), None)
@@ -66,48 +67,46 @@ class Blip(Family):
                 "Salesforce/blip-itm-base-flickr.",
             )
         _mend(config, checkpoint)
-        model = kind.load_whole(kind.architecture, checkpoint, dtype, config=config)
+        model = kind.from_pretrained(kind.architecture, checkpoint, dtype, quantization, config=config)
         processor = BlipImageProcessorPil.from_pretrained(checkpoint)
         return cast(Self, kind(model, processor, AutoTokenizer.from_pretrained(checkpoint)))
 
     @classmethod
-    def outline(cls, config: Any) -> Family:
+    def class_of(cls, config: Any) -> type[Family]:
         names = config.architectures or []
-        kind = next((kind for kind in _KINDS if kind.architecture.__name__ in names), BlipCaptioner)
-        with torch.device("meta"):
-            return kind.bare(kind.architecture(config))
+        return next((kind for kind in _KINDS if kind.architecture.__name__ in names), BlipCaptioner)
 
     @classmethod
     def variants(cls) -> tuple[type[Family], ...]:
         return _KINDS
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
-        return cast(Self, _tiny(cls if cls in _KINDS else BlipCaptioner, captions, seed))
+    def _class_for(cls, task: str, checkpoint: str) -> type[Family]:
+        if cls in _KINDS:
+            return cls
+        return BlipMatcher if task in BlipMatcher.can else BlipCaptioner
 
     @classmethod
-    def tiny_for(cls, task: str, captions: Sequence[str] = (), seed: int = 0, checkpoint: str = "") -> Family:
-        return cast(Family, _tiny(BlipCaptioner if task == "caption" else BlipMatcher, captions, seed))
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
+        return cast(Self, _tiny(cls, captions, seed))
 
     @classmethod
-    def rehearse(cls, new: Mapping[str, Any], captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int) -> Self:
         parse(dict(new), New, where="[model.new]")
         return cast(Self, _tiny(BlipMixtureFamily, captions, seed))
 
     @classmethod
-    def create(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
-        settings = parse(dict(new), New, where="[model.new]")
+    def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+        wanted = parse(dict(settings), New, where="[model.new]")
         try:
-            matcher = cls.load(settings.matcher)
+            matcher = cls.open(wanted.matcher)
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"[model.new] matcher = {settings.matcher!r} could not be opened: {str(error).splitlines()[0]}",
+                f"[model.new] matcher = {wanted.matcher!r} could not be opened: {str(error).splitlines()[0]}",
                 "Give the folder of a BLIP matcher, or its name on the hub.",
             ) from error
         if not isinstance(matcher, BlipMatcher):
-            raise CheckpointError(
-                f"{settings.matcher} is no BLIP matcher.", "Give one, for instance blip-itm-base-coco."
-            )
+            raise CheckpointError(f"{wanted.matcher} is no BLIP matcher.", "Give one, for instance blip-itm-base-coco.")
         torch.manual_seed(seed)
         model = BlipMixture(matcher.model.config)
         model.load_state_dict(matcher.model.state_dict(), strict=False)

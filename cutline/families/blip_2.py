@@ -34,15 +34,18 @@ from cutline.families.common.matching import WholeMatching
 from cutline.families.common.retrieval import RetrievalFamily, unit
 from cutline.families.common.seq2seq import Seq2SeqFamily, place
 from cutline.families.common.tiny import byte_level_bpe, unigram, wordpiece
+from cutline.families.weights.quantize import Quantization
 
 
 class Blip2(Family):
-    """What all three have; ``load`` and ``tiny_for`` give the one that is meant."""
+    """What all three variants share; ``open`` and ``tiny`` return the right one."""
 
     can = frozenset({"caption", "embed", "match"})
 
     @classmethod
-    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
+    def open(
+        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
+    ) -> Self:
         config = AutoConfig.from_pretrained(checkpoint)
         names = config.architectures or []
         kind: Any
@@ -61,33 +64,38 @@ class Blip2(Family):
                 f"{checkpoint} is no BLIP-2 captioner or matcher: {', '.join(names) or 'config.json names no class'}.",
                 "Use a captioner such as Salesforce/blip2-opt-2.7b, or a matcher such as Salesforce/blip2-itm-vit-g.",
             )
-        model = kind.load_whole(architecture, checkpoint, dtype)
+        model = kind.from_pretrained(architecture, checkpoint, dtype, quantization)
         image_processor = BlipImageProcessorPil.from_pretrained(checkpoint)
         return cast(Self, kind(model, image_processor, AutoTokenizer.from_pretrained(checkpoint)))
 
     @classmethod
-    def outline(cls, config: Any) -> Family:
-        with torch.device("meta"):
-            model = Blip2ForConditionalGeneration(config)
+    def class_of(cls, config: Any) -> type[Family]:
+        return Blip2Causal if config.use_decoder_only_language_model else Blip2Seq2Seq
+
+    @classmethod
+    def build(cls, config: Any) -> torch.nn.Module:
+        model: torch.nn.Module = Blip2ForConditionalGeneration(config)
         if not config.use_decoder_only_language_model and not config.tie_word_embeddings:
             # T5's configuration says tied whatever it is told; where a checkpoint has two matrices, loading keeps both
             head = model.language_model.lm_head
             head.weight = torch.nn.Parameter(torch.empty_like(head.weight))
-        return (Blip2Causal if config.use_decoder_only_language_model else Blip2Seq2Seq).bare(model)
+        return model
 
     @classmethod
     def variants(cls) -> tuple[type[Family], ...]:
         return tuple(_TOKENIZERS)
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
-        return cast(Self, _tiny(cls if cls is not Blip2 else Blip2Causal, captions, seed))
+    def _class_for(cls, task: str, checkpoint: str) -> type[Family]:
+        if cls is not Blip2:
+            return cls
+        if task in Blip2Matcher.can:
+            return Blip2Matcher
+        return Blip2Seq2Seq if "t5" in checkpoint.lower() else Blip2Causal
 
     @classmethod
-    def tiny_for(cls, task: str, captions: Sequence[str] = (), seed: int = 0, checkpoint: str = "") -> Family:
-        if task != "caption":
-            return Blip2Matcher.tiny(captions, seed)
-        return (Blip2Seq2Seq if "t5" in checkpoint.lower() else Blip2Causal).tiny(captions, seed)
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
+        return cast(Self, _tiny(cls, captions, seed))
 
     def save(self, folder: str | Path) -> None:
         queries = self.model.config.num_query_tokens if "caption" in self.can else None

@@ -31,7 +31,7 @@ class Clip(TwoTowerFamily):
         }
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         torch.manual_seed(seed)
         vocab, merges = clip_bpe(captions)
         tokenizer = CLIPTokenizer(vocab=vocab, merges=merges)

@@ -27,6 +27,7 @@ from cutline.families.models.cnn_rnn import CnnRnnForConditionalGeneration
 from cutline.families.models.divide import divide
 from cutline.families.models.tower import build_tower, open_tower
 from cutline.families.models.vgg import VggConfig, open_vgg
+from cutline.families.weights.quantize import Quantization
 
 
 class New(Section):
@@ -69,6 +70,7 @@ class New(Section):
 
 
 class CnnRnn(EncoderDecoderFamily):
+    architecture = CnnRnnForConditionalGeneration
     # poolers of towers that have one; nothing reads them
     unused = r"encoder\.(?:.*\.)?pooler\."
     serial = True
@@ -83,14 +85,16 @@ class CnnRnn(EncoderDecoderFamily):
         }
 
     @classmethod
-    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
-        model = cls.load_whole(CnnRnnForConditionalGeneration, checkpoint, dtype)
+    def open(
+        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
+    ) -> Self:
+        model = cls.from_pretrained(CnnRnnForConditionalGeneration, checkpoint, dtype, quantization)
         image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         return cls(model, image_processor, AutoTokenizer.from_pretrained(checkpoint))
 
     @classmethod
-    def create(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
-        sizes = parse(dict(new), New, where="[model.new]")
+    def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+        sizes = parse(dict(settings), New, where="[model.new]")
         if not captions:
             raise CheckpointError("A new cnn_rnn takes its vocabulary from captions, and there are none.",
                                   "Train it on a dataset with a train split.")  # fmt: skip
@@ -135,11 +139,11 @@ class CnnRnn(EncoderDecoderFamily):
         return cls(model, image_processor, tokenizer)
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
-        return cls.rehearse({"encoder": "a ResNet", "min_count": 1}, captions, seed)
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
+        return cls._tiny_new({"encoder": "a ResNet", "min_count": 1}, captions, seed)
 
     @classmethod
-    def rehearse(cls, new: Mapping[str, Any], captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int) -> Self:
         asked = parse(dict(new), New, where="[model.new]")
         torch.manual_seed(seed)
         small = {"embedding": 32, "hidden": 48, "memory": 32, "attention_size": 16}

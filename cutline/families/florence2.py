@@ -26,6 +26,7 @@ from cutline.families.base import Batch
 from cutline.families.common.seq2seq import Seq2SeqFamily, place
 from cutline.families.common.tiny import byte_level_bpe
 from cutline.families.settings import ImagePolicy
+from cutline.families.weights.quantize import Quantization
 
 
 class Florence2(Seq2SeqFamily):
@@ -45,12 +46,14 @@ class Florence2(Seq2SeqFamily):
         }
 
     @classmethod
-    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
-        model = cls.load_whole(Florence2ForConditionalGeneration, checkpoint, dtype)
+    def open(
+        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
+    ) -> Self:
+        model = cls.from_pretrained(Florence2ForConditionalGeneration, checkpoint, dtype, quantization)
         return cls(model, Florence2Processor.from_pretrained(checkpoint, backend="pil"))
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         torch.manual_seed(seed)
         vocab, merges = byte_level_bpe(captions)
         vocab = dict(vocab)

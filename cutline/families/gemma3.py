@@ -40,7 +40,7 @@ class Gemma3(TiledFamily):
     unused = r"model\.vision_tower\.(?:vision_model\.)?head\."
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         torch.manual_seed(seed)
         vocab, merges = sentencepiece_bpe(captions)
         tokenizer = GemmaTokenizer(

@@ -10,16 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import (
     GotOcr2ImageProcessorPil,
     InternVLConfig,
     InternVLForConditionalGeneration,
-    InternVLProcessor,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutline.families.base import Batch
+from cutline.families.common.image_only import ImageOnly, without_video
 from cutline.families.common.tiles import TiledFamily
 from cutline.families.common.tiny import qwen2_tokenizer, tiny_text, tiny_vision, with_ends
 
@@ -31,17 +32,34 @@ _TEMPLATE = (
 )
 
 
+class InternVLProcessor(ImageOnly, transformers.InternVLProcessor):
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        image_seq_length: int = 256,
+        chat_template: str | None = None,
+        **options: Any,
+    ):
+        super().__init__(
+            image_processor,
+            tokenizer,
+            image_seq_length=image_seq_length,
+            chat_template=chat_template,
+            **without_video(options),
+        )
+
+
 class InternVL(TiledFamily):
     model_class = InternVLForConditionalGeneration
     processor_class = InternVLProcessor
-    has_video = True
 
     @property
     def parts(self) -> Mapping[str, str]:
         return {**super().parts, "vision": r"model\.vision_tower\.(?:encoder\.layer\.(?P<layer>\d+)\.)?"}
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         torch.manual_seed(seed)
         tokenizer = qwen2_tokenizer(
             captions,
@@ -59,7 +77,7 @@ class InternVL(TiledFamily):
             downsample_ratio=0.5,
         )
         image_processor = GotOcr2ImageProcessorPil(size={"height": 32, "width": 32}, max_patches=4)
-        processor = cls.processor_kind()(image_processor, tokenizer, image_seq_length=4, chat_template=_TEMPLATE)
+        processor = cls.processor_class(image_processor, tokenizer, image_seq_length=4, chat_template=_TEMPLATE)
         return cls(with_ends(InternVLForConditionalGeneration(config), tokenizer), processor)
 
     def image_texts(self, visual: Batch) -> list[str]:

@@ -43,7 +43,7 @@ class Llava(SplicedFamily):
         self.unused = unused_after(self.config.vision_config, self.config.vision_feature_layer)
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         torch.manual_seed(seed)
         vocab, merges = sentencepiece_bpe(captions, markers=("<pad>", "</s>", "<s>", "<unk>"))
         tokenizer = LlamaTokenizer(

@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import (
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionImageProcessorPil,
-    LlavaOnevisionProcessor,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutline.families.base import Batch
+from cutline.families.common.image_only import ImageOnly, without_video
 from cutline.families.common.tiles import TiledFamily, padded
 from cutline.families.common.tiny import qwen2_tokenizer, tiny_text, tiny_vision, with_ends
 from cutline.families.common.tower import hidden_at, unused_after
@@ -31,10 +32,35 @@ _TEMPLATE = (
 )
 
 
+class LlavaOnevisionProcessor(ImageOnly, transformers.LlavaOnevisionProcessor):
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        num_image_tokens: int | None = None,
+        vision_feature_select_strategy: str | None = None,
+        chat_template: str | None = None,
+        image_token: str = "<image>",
+        video_token: str = "<video>",
+        vision_aspect_ratio: str = "anyres_max_9",
+        **options: Any,
+    ):
+        super().__init__(
+            image_processor,
+            tokenizer,
+            num_image_tokens=num_image_tokens,
+            vision_feature_select_strategy=vision_feature_select_strategy,
+            chat_template=chat_template,
+            image_token=image_token,
+            video_token=video_token,
+            vision_aspect_ratio=vision_aspect_ratio,
+            **without_video(options),
+        )
+
+
 class LlavaOnevision(TiledFamily):
     model_class = LlavaOnevisionForConditionalGeneration
     processor_class = LlavaOnevisionProcessor
-    has_video = True
     unused = r"model\.vision_tower\.(?:vision_model\.)?(?:post_layernorm|head)\."
 
     def __init__(self, model: Any, processor: Any, prompt: str | None = None):
@@ -46,7 +72,7 @@ class LlavaOnevision(TiledFamily):
         return {**super().parts, "bridge": r"model\.(?:multi_modal_projector\.|image_newline$)"}
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         torch.manual_seed(seed)
         tokenizer = qwen2_tokenizer(captions, image_token="<image>", video_token="<video>")
         token = tokenizer.convert_tokens_to_ids
@@ -59,7 +85,7 @@ class LlavaOnevision(TiledFamily):
             video_token_index=token("<video>"),
             image_grid_pinpoints=grid,
         )
-        processor = cls.processor_kind()(
+        processor = cls.processor_class(
             LlavaOnevisionImageProcessorPil(size={"height": 28, "width": 28}, image_grid_pinpoints=grid),
             tokenizer,
             num_image_tokens=16,

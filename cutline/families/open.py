@@ -19,7 +19,7 @@ from cutline.families.base import POLICY_FILE, Family
 from cutline.families.settings import Dtype, ImagePolicy, ModelSettings
 from cutline.families.unsupported import explain_unsupported
 from cutline.families.weights import adapters
-from cutline.families.weights.quantize import Quantization, quantizing
+from cutline.families.weights.quantize import Quantization
 
 logger = logging.getLogger(__name__)
 
@@ -143,14 +143,14 @@ def open_family(
     dtype = choose_dtype(settings.dtype, device)
     if tiny:
         if settings.new:
-            family: Family = kind.rehearse(settings.new, captions, seed)
+            family: Family = kind.tiny(captions, seed, new=settings.new)
         else:
-            family = kind.tiny_for(task, captions, seed, settings.checkpoint or "")
+            family = kind.tiny(captions, seed, task=task, checkpoint=settings.checkpoint or "")
         if place is not None and settings.new is None:
             family.save(place)
             family = _load(kind, str(place), dtype, settings, device)
     elif settings.new is not None:
-        family = kind.create(settings.new, captions, seed)
+        family = kind.new(settings.new, captions, seed)
     else:
         family = _load(kind, str(settings.checkpoint), dtype, settings, device)
     family.needs(task, learnt=False)
@@ -194,8 +194,7 @@ def _load(kind: type[Family], checkpoint: str, dtype: torch.dtype, settings: Mod
     if quantize != "none":
         wanted = Quantization(quantize, settings.double_quantize, _compute_dtype(settings, dtype, device), device)
     try:
-        with quantizing(wanted):
-            family = kind.load(hub.resolve(base), dtype)
+        family = kind.open(hub.resolve(base), dtype, wanted)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         words = " ".join(str(error).split())[:200]
         raise CheckpointError(

@@ -37,7 +37,7 @@ class PaliGemma(SplicedFamily):
     unused = r"model\.vision_tower\.(?:vision_model\.)?head\."
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         torch.manual_seed(seed)
         vocab, merges = sentencepiece_bpe(captions)
         tokenizer = GemmaTokenizer(vocab=vocab, merges=merges, padding_side="right")

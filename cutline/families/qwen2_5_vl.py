@@ -7,21 +7,29 @@ window order; its merger, the bridge, joins 2 × 2 patches into one token of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
-    Qwen2_5_VLProcessor,
     Qwen2VLImageProcessorPil,
 )
 from transformers.vision_utils import get_vision_window_index
 
 from cutline.families.base import Batch
 from cutline.families.common import qwen_vl
+from cutline.families.common.image_only import ImageOnly, without_video
 from cutline.families.common.tiny import with_ends
+
+
+class Qwen2_5_VLProcessor(ImageOnly, transformers.Qwen2_5_VLProcessor):
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **options: Any
+    ):
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **without_video(options))
 
 
 class Qwen25VL(qwen_vl.QwenVLFamily):
@@ -30,7 +38,7 @@ class Qwen25VL(qwen_vl.QwenVLFamily):
     title = "Qwen2.5-VL"
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         torch.manual_seed(seed)
         tokenizer = qwen_vl.tiny_tokenizer(captions)
         vision = {
@@ -47,7 +55,7 @@ class Qwen25VL(qwen_vl.QwenVLFamily):
             text_config=qwen_vl.tiny_text(tokenizer), vision_config=vision, **qwen_vl.tiny_tokens(tokenizer)
         )
         image_processor = Qwen2VLImageProcessorPil(patch_size=8, min_pixels=48 * 48, max_pixels=64 * 64)
-        processor = cls.processor_kind()(image_processor, tokenizer, chat_template=qwen_vl.TEMPLATE)
+        processor = cls.processor_class(image_processor, tokenizer, chat_template=qwen_vl.TEMPLATE)
         return cls(with_ends(Qwen2_5_VLForConditionalGeneration(config), tokenizer), processor)
 
     def merge(self, features: Batch) -> list[Tensor]:

@@ -7,13 +7,22 @@ patches into one token of the text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil, Qwen2VLProcessor
+import transformers
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
 from cutline.families.common import qwen_vl
+from cutline.families.common.image_only import ImageOnly, without_video
 from cutline.families.common.tiny import with_ends
+
+
+class Qwen2VLProcessor(ImageOnly, transformers.Qwen2VLProcessor):
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **options: Any
+    ):
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **without_video(options))
 
 
 class Qwen2VL(qwen_vl.QwenVLFamily):
@@ -22,7 +31,7 @@ class Qwen2VL(qwen_vl.QwenVLFamily):
     title = "Qwen2-VL"
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         torch.manual_seed(seed)
         tokenizer = qwen_vl.tiny_tokenizer(captions)
         vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2, "patch_size": 8}
@@ -30,5 +39,5 @@ class Qwen2VL(qwen_vl.QwenVLFamily):
             text_config=qwen_vl.tiny_text(tokenizer), vision_config=vision, **qwen_vl.tiny_tokens(tokenizer)
         )
         image_processor = Qwen2VLImageProcessorPil(patch_size=8, min_pixels=48 * 48, max_pixels=64 * 64)
-        processor = cls.processor_kind()(image_processor, tokenizer, chat_template=qwen_vl.TEMPLATE)
+        processor = cls.processor_class(image_processor, tokenizer, chat_template=qwen_vl.TEMPLATE)
         return cls(with_ends(Qwen2VLForConditionalGeneration(config), tokenizer), processor)

@@ -11,13 +11,22 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import Qwen2VLImageProcessorPil, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
+from transformers import Qwen2VLImageProcessorPil, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from cutline.families.base import Batch
 from cutline.families.common import qwen_vl
+from cutline.families.common.image_only import ImageOnly, without_video
 from cutline.families.common.tiny import with_ends
+
+
+class Qwen3VLProcessor(ImageOnly, transformers.Qwen3VLProcessor):
+    def __init__(
+        self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **options: Any
+    ):
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **without_video(options))
 
 
 class Qwen3VL(qwen_vl.QwenVLFamily):
@@ -26,7 +35,7 @@ class Qwen3VL(qwen_vl.QwenVLFamily):
     title = "Qwen3-VL"
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         torch.manual_seed(seed)
         tokenizer = qwen_vl.tiny_tokenizer(captions)
         text = qwen_vl.tiny_text(tokenizer) | {"head_dim": 16}
@@ -43,7 +52,7 @@ class Qwen3VL(qwen_vl.QwenVLFamily):
         }
         config = Qwen3VLConfig(text_config=text, vision_config=vision, **qwen_vl.tiny_tokens(tokenizer))
         image_processor = Qwen2VLImageProcessorPil(patch_size=8, min_pixels=48 * 48, max_pixels=64 * 64)
-        processor = cls.processor_kind()(image_processor, tokenizer, chat_template=qwen_vl.TEMPLATE)
+        processor = cls.processor_class(image_processor, tokenizer, chat_template=qwen_vl.TEMPLATE)
         return cls(with_ends(Qwen3VLForConditionalGeneration(config), tokenizer), processor)
 
     def see(self, batch: Batch) -> Batch:

@@ -20,7 +20,7 @@ class Siglip(SiglipFamily):
     processor_class = SiglipProcessor
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         torch.manual_seed(seed)
         tokenizer = tiny_tokenizer(captions)
         vision = {"image_size": 48, "patch_size": 8}

@@ -24,7 +24,7 @@ class Siglip2(SiglipFamily):
     processor_class = Siglip2Processor
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         torch.manual_seed(seed)
         tokenizer = tiny_tokenizer(captions)
         vision = {"num_patches": 16, "patch_size": 8}

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
@@ -18,15 +19,16 @@ from transformers import (
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
     SmolVLMImageProcessorPil,
-    SmolVLMProcessor,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
+from cutline.families.common.image_only import ImageOnly, without_video
 from cutline.families.common.tiles import TiledFamily, padded
 from cutline.families.common.tiny import byte_level_bpe, tiny_text, tiny_vision, with_ends
 from cutline.families.settings import ImagePolicy
+from cutline.families.weights.quantize import Quantization
 
 _TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
@@ -43,10 +45,27 @@ _NAMED = {
 }
 
 
+class SmolVLMProcessor(ImageOnly, transformers.SmolVLMProcessor):
+    def __init__(
+        self,
+        image_processor: Any,
+        tokenizer: Any,
+        image_seq_len: int = 169,
+        chat_template: str | None = None,
+        **options: Any,
+    ):
+        super().__init__(
+            image_processor,
+            tokenizer,
+            image_seq_len=image_seq_len,
+            chat_template=chat_template,
+            **without_video(options),
+        )
+
+
 class SmolVLM(TiledFamily):
     model_class = SmolVLMForConditionalGeneration
     processor_class = SmolVLMProcessor
-    has_video = True
 
     @property
     def parts(self) -> Mapping[str, str]:
@@ -58,15 +77,15 @@ class SmolVLM(TiledFamily):
         }
 
     @classmethod
-    def processor_kind(cls) -> Any:
-        if importlib.util.find_spec("num2words") is None:
-            raise CheckpointError(
-                "SmolVLM's processor needs the package num2words.", 'Install it: pip install "cutline[smolvlm]".'
-            )
-        return super().processor_kind()
+    def open(
+        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
+    ) -> Self:
+        _require_num2words()
+        return super().open(checkpoint, dtype, quantization)
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
+        _require_num2words()
         torch.manual_seed(seed)
         tokenizer = _tiny_tokenizer(captions)
         token = tokenizer.convert_tokens_to_ids
@@ -78,7 +97,7 @@ class SmolVLM(TiledFamily):
             pad_token_id=tokenizer.pad_token_id,
         )
         image_processor = SmolVLMImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
-        processor = cls.processor_kind()(image_processor, tokenizer, image_seq_len=4, chat_template=_TEMPLATE)
+        processor = cls.processor_class(image_processor, tokenizer, image_seq_len=4, chat_template=_TEMPLATE)
         return cls(with_ends(SmolVLMForConditionalGeneration(config), tokenizer), processor)
 
     def set_policy(self, policy: ImagePolicy) -> None:
@@ -146,3 +165,10 @@ def _tiny_tokenizer(captions: Sequence[str]) -> PreTrainedTokenizerFast:
     places = [f"<row_{row}_col_{column}>" for row in range(1, 3) for column in range(1, 3)]
     tokenizer.add_special_tokens({"additional_special_tokens": places}, replace_extra_special_tokens=False)
     return tokenizer
+
+
+def _require_num2words() -> None:
+    if importlib.util.find_spec("num2words") is None:
+        raise CheckpointError(
+            "SmolVLM's processor needs the package num2words.", 'Install it: pip install "cutline[smolvlm]".'
+        )

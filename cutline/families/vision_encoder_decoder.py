@@ -28,6 +28,7 @@ from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.encoder_decoder import EncoderDecoderFamily
 from cutline.families.common.tiny import byte_level_bpe
+from cutline.families.weights.quantize import Quantization
 
 
 class New(Section):
@@ -59,8 +60,10 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
         }
 
     @classmethod
-    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
-        model = cls.load_whole(VisionEncoderDecoderModel, checkpoint, dtype)
+    def open(
+        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
+    ) -> Self:
+        model = cls.from_pretrained(VisionEncoderDecoderModel, checkpoint, dtype, quantization)
         image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
         config, generation = model.config, model.generation_config
@@ -78,8 +81,8 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
         return cls(model, image_processor, tokenizer)
 
     @classmethod
-    def create(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
-        sizes = parse(dict(new), New, where="[model.new]")
+    def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+        sizes = parse(dict(settings), New, where="[model.new]")
         torch.manual_seed(seed)
         vocab, merges = byte_level_bpe(captions, sizes.vocabulary)
         # pad and end must be different tokens, or an end that is masked as padding would never be learnt
@@ -124,9 +127,9 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
         return cls(model, ViTImageProcessorPil(size=side), tokenizer)
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         sizes = {"vision_layers": 2, "vision_width": 32, "text_layers": 2, "text_width": 64}
-        return cls.create(sizes, captions, seed)
+        return cls.new(sizes, captions, seed)
 
     def see(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)

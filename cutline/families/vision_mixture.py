@@ -31,6 +31,7 @@ from cutline.families.common.tiny import example_texts
 from cutline.families.common.vocabulary import word_pieces
 from cutline.families.models.tower import build_tower, open_tower
 from cutline.families.models.vision_mixture import VisionMixture, VisionMixtureConfig
+from cutline.families.weights.quantize import Quantization
 
 
 class New(Section):
@@ -79,14 +80,16 @@ class VisionMixtureFamily(BlipWriter, BlipReader):
         }
 
     @classmethod
-    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
-        model = cls.load_whole(VisionMixture, checkpoint, dtype)
+    def open(
+        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
+    ) -> Self:
+        model = cls.from_pretrained(VisionMixture, checkpoint, dtype, quantization)
         image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         return cls(model, image_processor, AutoTokenizer.from_pretrained(checkpoint))
 
     @classmethod
-    def create(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
-        sizes = parse(dict(new), New, where="[model.new]")
+    def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+        sizes = parse(dict(settings), New, where="[model.new]")
         if not captions:
             raise CheckpointError("A new vision_mixture takes its vocabulary from captions, and there are none.",
                                   "Train it on a dataset with a train split.")  # fmt: skip
@@ -123,11 +126,11 @@ class VisionMixtureFamily(BlipWriter, BlipReader):
         return cls(VisionMixture(config, tower), image_processor, tokenizer)
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
-        return cls.rehearse({"encoder": "a ResNet"}, captions, seed)
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
+        return cls._tiny_new({"encoder": "a ResNet"}, captions, seed)
 
     @classmethod
-    def rehearse(cls, new: Mapping[str, Any], captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int) -> Self:
         asked = parse(dict(new), New, where="[model.new]")
         torch.manual_seed(seed)
         small = {"width": 64, "heads": 4, "layers": 2, "embedding": 16, "vocabulary_size": 300}

@@ -29,15 +29,17 @@ from transformers import (
 from cutline.core import hub
 from cutline.core.config import Section, parse
 from cutline.core.errors import CheckpointError
-from cutline.families.base import Batch, Family, Generation
+from cutline.families.base import Batch, Generation
 from cutline.families.common import decode
 from cutline.families.common.chat import ChatFamily, around_answer
 from cutline.families.common.small_gpt2 import ends, small_gpt2
 from cutline.families.common.tiny import example_texts
 from cutline.families.common.vocabulary import byte_bpe, word_level
+from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.models.tower import build_tower, cells_of, open_tower
 from cutline.families.models.vision_prefix import VisionPrefixConfig, VisionPrefixForConditionalGeneration
 from cutline.families.settings import GenerateSettings
+from cutline.families.weights.quantize import Quantization
 
 #: Stands in the text where the image's tokens go.
 IMAGE = "<image>"
@@ -83,6 +85,7 @@ class New(Section):
 
 
 class VisionPrefix(ChatFamily):
+    architecture = VisionPrefixForConditionalGeneration
     unused = r"vision_tower\..*(?:pooler\.|mask_token)"
 
     def __init__(self, model: Any, image_processor: Any, tokenizer: Any, prompt: str | None = None):
@@ -102,14 +105,16 @@ class VisionPrefix(ChatFamily):
         return self._parts
 
     @classmethod
-    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
-        model = cls.load_whole(VisionPrefixForConditionalGeneration, checkpoint, dtype)
+    def open(
+        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
+    ) -> Self:
+        model = cls.from_pretrained(VisionPrefixForConditionalGeneration, checkpoint, dtype, quantization)
         image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         return cls(model, image_processor, AutoTokenizer.from_pretrained(checkpoint))
 
     @classmethod
-    def create(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
-        sizes = parse(dict(new), New, where="[model.new]")
+    def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+        sizes = parse(dict(settings), New, where="[model.new]")
         torch.manual_seed(seed)
         if sizes.vision is not None:
             tower, image_processor = open_tower(sizes.vision)
@@ -127,19 +132,17 @@ class VisionPrefix(ChatFamily):
         return cls.join(tower, image_processor, language_model, tokenizer, sizes, None if sizes.text else "")
 
     @classmethod
-    def outline_new(cls, new: Mapping[str, Any], config_of: Callable[[str], Any]) -> Family:
+    def config_of_new(cls, new: Mapping[str, Any], config_of: Callable[[str], Any]) -> Any:
         sizes = parse(dict(new), New, where="[model.new]")
         if sizes.vision is None or sizes.text is None:
-            return super().outline_new(new, config_of)
-        config = VisionPrefixConfig(
+            return super().config_of_new(new, config_of)
+        return VisionPrefixConfig(
             vision_config=config_of(sizes.vision),
             text_config=config_of(sizes.text),
             projector=sizes.projector,
             projector_size=sizes.projector_size,
             merge=sizes.merge,
         )
-        with torch.device("meta"):
-            return cls.bare(VisionPrefixForConditionalGeneration(config))
 
     @classmethod
     def join(
@@ -165,11 +168,11 @@ class VisionPrefix(ChatFamily):
         return cls(model, image_processor, tokenizer, prompt)
 
     @classmethod
-    def tiny(cls, captions: Sequence[str] = (), seed: int = 0) -> Self:
-        return cls.rehearse({"vision": "a ViT", "text": "a Llama"}, captions, seed)
+    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
+        return cls._tiny_new({"vision": "a ViT", "text": "a Llama"}, captions, seed)
 
     @classmethod
-    def rehearse(cls, new: Mapping[str, Any], captions: Sequence[str] = (), seed: int = 0) -> Self:
+    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int) -> Self:
         asked = parse(dict(new), New, where="[model.new]")
         torch.manual_seed(seed)
         small = {"image_size": 64, "patch_size": 16, "vision_layers": 2, "vision_width": 32, "text_layers": 2,
@@ -255,11 +258,27 @@ class VisionPrefix(ChatFamily):
         embeds = self.model.embed(batch["input_ids"], features, batch["rows"])
         return {"inputs_embeds": embeds, "attention_mask": batch["attention_mask"]}
 
-    def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:
+    def generate(
+        self,
+        batch: Batch,
+        settings: GenerateSettings,
+        *,
+        forced: ForcedDecoding | None = None,
+        num_return_sequences: int = 1,
+    ) -> list[Generation]:
         with torch.no_grad():
             inputs = self.generation_inputs(batch)
         # from embeddings, only new tokens come back
-        return decode.generate(self.model, self.tokenizer, settings, inputs, ends=self.end_ids, prompt_tokens=0)
+        return decode.generate(
+            self.model,
+            self.tokenizer,
+            settings,
+            inputs,
+            ends=self.end_ids,
+            prompt_tokens=0,
+            forced=forced,
+            num_return_sequences=num_return_sequences,
+        )
 
 
 def _turn(prompt: str) -> dict[str, str]:

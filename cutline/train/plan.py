@@ -20,6 +20,7 @@ from cutline import families
 from cutline.core import hub
 from cutline.core.errors import CheckpointError
 from cutline.families.base import Family
+from cutline.families.meta import on_meta
 from cutline.families.open import find
 from cutline.families.settings import LoraSettings, ModelSettings
 from cutline.families.unsupported import explain_unsupported
@@ -89,9 +90,10 @@ def plan(model: ModelSettings, train: TrainSettings | None) -> list[Plan]:
 def outline(model: ModelSettings) -> Family:
     """The model of a ``[model]`` section without weights."""
     if model.new is not None:
-        return find(str(model.family)).outline_new(model.new, config_of)
+        kind = find(str(model.family))
+        return on_meta(kind, kind.config_of_new(model.new, config_of))
     config = config_of(str(model.checkpoint))
-    return find(model.family or config.model_type).outline(config)
+    return on_meta(find(model.family or config.model_type), config)
 
 
 def config_of(checkpoint: str) -> Any:

@@ -16,7 +16,6 @@ import torch
 
 from cutline.core.records import Sample
 from cutline.families.base import Batch, Family
-from cutline.families.common.decode import drawing
 from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.settings import GenerateSettings
 from cutline.metrics.text.tokenize import default
@@ -120,10 +119,8 @@ class SelfCritic:
         self.family.eval()
         features = self.cache.get(samples) if self.cache else None
         batch = self.family.encode(samples, with_targets=False, features=features)
-        with drawing(self.draws):
-            made = self.family.generate(
-                {name: tensor.to(self.family.device) for name, tensor in batch.items()}, self.settings
-            )
+        batch = {name: tensor.to(self.family.device) for name, tensor in batch.items()}
+        made = self.family.generate(batch, self.settings, num_return_sequences=self.draws)
         self.family.train(was_training)
         captions = [generation.text for generation in made]
         rewards = torch.tensor(self.reward(repeated, captions)).view(len(samples), self.draws)

@@ -29,7 +29,7 @@ CAPTIONS = ["two dogs run along the water", "a red square on white", "three cats
 def checkpoints(tmp_path_factory) -> dict[str, str]:
     folder: Path = tmp_path_factory.mktemp("models")
     for name in ("clip", "blip"):
-        find(name).tiny_for("embed", CAPTIONS).save(folder / name)
+        find(name).tiny(CAPTIONS, task="embed").save(folder / name)
     find("vision_encoder_decoder").tiny(CAPTIONS).save(folder / "captioner")
     return {path.name: str(path) for path in folder.iterdir()}
 
@@ -100,7 +100,7 @@ def test_captions_below_the_bound_go_and_scores_are_remembered(checkpoints, tmp_
         raise CheckpointError("another model", "")
 
     monkeypatch.setattr(caption_scores, "scorer", asked)
-    find("clip").tiny_for("embed", CAPTIONS, seed=1).save(checkpoint)  # trained further, say
+    find("clip").tiny(CAPTIONS, task="embed", seed=1).save(checkpoint)  # trained further, say
     with pytest.raises(CheckpointError, match="another model"):
         run(source, tmp_path / "out", steps=changed, max_lost_share=1)
 

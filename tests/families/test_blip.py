@@ -31,7 +31,7 @@ def matcher():
 def mixture(matcher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("matcher")
     matcher.save(folder)
-    made = Blip.create({"matcher": str(folder)}, ()).eval()
+    made = Blip.new({"matcher": str(folder)}, ()).eval()
     assert isinstance(made, BlipMixtureFamily)
     return made
 
@@ -43,8 +43,8 @@ def pictures():
 def test_the_file_is_one_family():
     assert find("blip") is Blip
     assert type(find("blip").tiny()) is BlipCaptioner
-    assert type(find("blip").tiny_for("match")) is BlipMatcher
-    assert type(find("blip").rehearse({"matcher": "hub/matcher"})) is BlipMixtureFamily
+    assert type(find("blip").tiny(task="match")) is BlipMatcher
+    assert type(find("blip").tiny(new={"matcher": "hub/matcher"})) is BlipMixtureFamily
     assert BlipMatcher.name() == BlipCaptioner.name() == "blip"
 
 
@@ -136,14 +136,14 @@ def test_a_configuration_without_heads_gets_the_published_ones(tmp_path):
     assert model.config.text_config.num_attention_heads == 8
     for place in (model, tiny.image_processor, tiny.tokenizer):
         place.save_pretrained(tmp_path)
-    opened = Blip.load(str(tmp_path))
+    opened = Blip.open(str(tmp_path))
     assert opened.model.text_encoder.encoder.layer[0].attention.self.num_attention_heads == 12
 
 
 def test_a_blip_for_questions_is_refused(tmp_path):
     BlipConfig(architectures=["BlipForQuestionAnswering"]).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="no BLIP captioner or matcher: BlipForQuestionAnswering"):
-        Blip.load(str(tmp_path))
+        Blip.open(str(tmp_path))
 
 
 # ---- the mixture
@@ -184,7 +184,7 @@ def test_the_mixture_captions_and_all_its_heads_learn(mixture):
 
 def test_a_saved_mixture_opens_again_and_as_a_plain_matcher(mixture, tmp_path):
     mixture.save(tmp_path)
-    opened = Blip.load(str(tmp_path)).eval()
+    opened = Blip.open(str(tmp_path)).eval()
     assert isinstance(opened, BlipMixtureFamily)
     assert type(opened.model) is BlipMixture
     samples = [Sample(id=str(n), image="") for n in range(2)]

@@ -123,16 +123,16 @@ def test_each_checkpoint_opens_as_what_it_is(tmp_path):
     for kind in Blip2.variants():
         folder = tmp_path / kind.__name__
         kind.tiny().save(folder)
-        assert type(Blip2.load(str(folder))) is kind
+        assert type(Blip2.open(str(folder))) is kind
         AutoProcessor.from_pretrained(folder, backend="pil")
     Blip2Config(architectures=["Blip2Model"]).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="no BLIP-2 captioner or matcher: Blip2Model"):
-        Blip2.load(str(tmp_path))
+        Blip2.open(str(tmp_path))
 
 
 def test_a_rehearsal_has_the_language_model_of_the_checkpoint():
-    assert type(Blip2.tiny_for("caption", checkpoint="Salesforce/blip2-flan-t5-xl")) is Blip2Seq2Seq
-    assert type(Blip2.tiny_for("caption", checkpoint="Salesforce/blip2-opt-2.7b")) is Blip2Causal
+    assert type(Blip2.tiny(task="caption", checkpoint="Salesforce/blip2-flan-t5-xl")) is Blip2Seq2Seq
+    assert type(Blip2.tiny(task="caption", checkpoint="Salesforce/blip2-opt-2.7b")) is Blip2Causal
 
 
 def test_the_q_former_stays_in_float32_where_it_would_overflow(captioner, matcher):

@@ -30,7 +30,7 @@ def test_pretrained_tower_is_taken_over_and_the_rest_learns(tower, cell, tmp_pat
     original = TOWERS[tower]().eval()
     original.save_pretrained(tmp_path)
     ViTImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
-    family = CnnRnn.create({"encoder": str(tmp_path), "cell": cell} | SIZES, CAPTIONS).eval()
+    family = CnnRnn.new({"encoder": str(tmp_path), "cell": cell} | SIZES, CAPTIONS).eval()
     samples = [Sample(id=str(n), image="", captions=(text,)) for n, text in enumerate(CAPTIONS)]
     batch = family.encode(samples, with_targets=True, images=[drawing(n) for n in range(2)])
     with torch.no_grad():
@@ -53,26 +53,26 @@ def test_vgg_takes_convolutions_that_were_trained_elsewhere(tmp_path):
     save_file(weights, tmp_path / "model.safetensors")
     torch.save(weights, tmp_path / "vgg11_bn.pth")
     for given in (tmp_path, tmp_path / "model.safetensors", tmp_path / "vgg11_bn.pth"):
-        family = CnnRnn.create({"vgg": 11, "vgg_weights": str(given)} | SIZES, CAPTIONS)
+        family = CnnRnn.new({"vgg": 11, "vgg_weights": str(given)} | SIZES, CAPTIONS)
         taken = family.model.encoder.state_dict()
         assert all(torch.equal(taken[name], tensor) for name, tensor in trained.state_dict().items())
         # 14 × 14 cells at 224 px, as in Show, Attend and Tell
         assert family.model.see(torch.zeros(1, 3, 64, 64)).shape == (1, 16, 512)
     with pytest.raises(CheckpointError, match="holds no VGG13"):
-        CnnRnn.create({"vgg": 13, "vgg_weights": str(tmp_path)} | SIZES, CAPTIONS)
+        CnnRnn.new({"vgg": 13, "vgg_weights": str(tmp_path)} | SIZES, CAPTIONS)
     (tmp_path / "torn.pth").write_bytes(b"PK\x03\x04")
     for wrong in ("torn.pth", "absent.pth"):
         with pytest.raises(CheckpointError, match="could not be opened"):
-            CnnRnn.create({"vgg": 11, "vgg_weights": str(tmp_path / wrong)} | SIZES, CAPTIONS)
+            CnnRnn.new({"vgg": 11, "vgg_weights": str(tmp_path / wrong)} | SIZES, CAPTIONS)
     with pytest.raises(RecipeError, match="no vgg"):
-        CnnRnn.create({"encoder": "a", "vgg_weights": "b"}, CAPTIONS)
+        CnnRnn.new({"encoder": "a", "vgg_weights": "b"}, CAPTIONS)
 
 
 def test_rehearsal_is_of_the_kind_that_the_recipe_asks_for():
-    family = CnnRnn.rehearse({"vgg": 19, "cell": "gru", "attention": "dot", "hidden": 512, "min_count": 9}, CAPTIONS)
+    family = CnnRnn.tiny(CAPTIONS, new={"vgg": 19, "cell": "gru", "attention": "dot", "hidden": 512, "min_count": 9})
     assert family.model.encoder.config.depth == 19
     assert (family.model.config.cell, family.model.config.attention) == ("gru", "dot")
     assert sum(p.numel() for p in family.parameters()) < 200_000
     assert "triangle" in family.tokenizer.get_vocab()
     with pytest.raises(RecipeError, match="either encoder"):
-        CnnRnn.rehearse({"cell": "gru"}, CAPTIONS)
+        CnnRnn.tiny(CAPTIONS, new={"cell": "gru"})

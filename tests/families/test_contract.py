@@ -10,8 +10,8 @@ import torch
 from cutline import families
 from cutline.core.records import Sample
 from cutline.families.base import Family
-from cutline.families.common.decode import forcing
 from cutline.families.common.loss import IGNORED
+from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.open import find
 from cutline.families.settings import GenerateSettings, LoraSettings
 from cutline.families.weights import adapters
@@ -139,10 +139,9 @@ def test_captions_that_end_early_make_no_library_warn(family, monkeypatch):
     for name in ("warning", "warning_once"):
         monkeypatch.setattr("logging.Logger." + name, lambda self, text, *given, **more: said.append(text))
     end = family.end_ids[0]
-    with forcing([[5, end], [5, 6, 7, 5, 6, end], [5, 6, 7, end]]):
-        made = family.generate(
-            family.encode(samples(), with_targets=False, images=pictures()), GenerateSettings(max_new_tokens=8)
-        )
+    forced = ForcedDecoding([[5, end], [5, 6, 7, 5, 6, end], [5, 6, 7, end]])
+    batch = family.encode(samples(), with_targets=False, images=pictures())
+    made = family.generate(batch, GenerateSettings(max_new_tokens=8), forced=forced)
     assert [len(one.text) > 0 for one in made] == [True] * 3
     assert said == []
 
@@ -195,7 +194,7 @@ def test_cached_features_are_what_the_tower_says(family):
 def test_saved_and_opened_again_says_the_same(family, tmp_path):
     family.prompt, family.generation = "What is here?" if family.prompt else "", GenerateSettings(num_beams=2)
     family.save(tmp_path)
-    opened = type(family).load(str(tmp_path)).eval()
+    opened = type(family).open(str(tmp_path)).eval()
     opened.read_policy(tmp_path)
     settings = GenerateSettings(max_new_tokens=8)
     one = family.generate(family.encode(samples(), with_targets=False, images=pictures()), settings)

@@ -122,7 +122,7 @@ def test_a_long_text_is_cut_and_keeps_its_end(family):
 
 def test_saved_and_opened_again_says_the_same(family, tmp_path):
     family.save(tmp_path)
-    opened = find(family.name()).load(str(tmp_path)).eval()
+    opened = find(family.name()).open(str(tmp_path)).eval()
     assert isinstance(opened, RetrievalFamily)
     assert type(opened) is type(family)
     for one, other in zip(vectors(family), vectors(opened), strict=True):
@@ -203,8 +203,8 @@ def test_matching_is_learnt(matcher):
 @pytest.mark.parametrize("task", ["caption", "embed", "match"])
 def test_a_miniature_can_do_what_it_is_wanted_for(kind, task):
     if task in kind.can:
-        kind.tiny_for(task).needs(task)
+        kind.tiny(task=task).needs(task)
         assert kind.can == frozenset().union(*(variant.can for variant in kind.variants()))
     else:
         with pytest.raises(CheckpointError, match="can't"):
-            kind.tiny_for(task).needs(task)
+            kind.tiny(task=task).needs(task)

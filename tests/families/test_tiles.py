@@ -73,7 +73,7 @@ def test_bound_is_kept_with_the_checkpoint_and_changes_the_cache(name, pictures,
     family.set_policy(ImagePolicy(tiles=1))
     assert family.vision_fingerprint() != before
     family.save(tmp_path)
-    again = type(family).load(str(tmp_path)).eval()
+    again = type(family).open(str(tmp_path)).eval()
     again.read_policy(tmp_path)
     assert again.pixels(pictures)["tiles"].tolist() == [1, 1, 1]
 

@@ -99,7 +99,7 @@ def join(tmp_path, tokenizer_folder):
         tokenizer.add_special_tokens({"extra_special_tokens": ["<stop>"]})
         tokenizer.save_pretrained(tmp_path / text)
         sizes = {"vision": str(tmp_path / tower), "text": str(tmp_path / text)} | new
-        return VisionPrefix.create(sizes, (), seed=0).eval()
+        return VisionPrefix.new(sizes, (), seed=0).eval()
 
     return joined
 
@@ -251,7 +251,7 @@ def test_small_language_model_from_scratch_on_a_pretrained_tower(join, tmp_path)
     join()  # leaves a ViT in the folder
     captions = [*CAPTIONS * 3, "one rare word"]
     new = {"vision": str(tmp_path / "vit"), "vocabulary": "words", "min_count": 2, "text_width": 32, "text_layers": 1}
-    family = VisionPrefix.create(new, captions)
+    family = VisionPrefix.new(new, captions)
     assert family.prompt == ""
     assert "rare" not in family.tokenizer.get_vocab()
     made = batch(family, CAPTIONS, with_targets=True)
@@ -266,14 +266,14 @@ def test_small_language_model_from_scratch_on_a_pretrained_tower(join, tmp_path)
 def test_what_can_not_be_joined_says_why(join, tmp_path):
     family = join()
     with pytest.raises(CheckpointError, match="could not be opened"):
-        VisionPrefix.create({"vision": str(tmp_path / "vit"), "text": str(tmp_path / "nothing")}, ())
+        VisionPrefix.new({"vision": str(tmp_path / "vit"), "text": str(tmp_path / "nothing")}, ())
     with pytest.raises(CheckpointError, match="could not be opened"):
-        VisionPrefix.create({"vision": str(tmp_path / "nothing"), "text": str(tmp_path / "llama")}, ())
+        VisionPrefix.new({"vision": str(tmp_path / "nothing"), "text": str(tmp_path / "llama")}, ())
     endless = hf.AutoTokenizer.from_pretrained(tmp_path / "llama")
     endless.eos_token = None
     endless.save_pretrained(tmp_path / "llama")
     with pytest.raises(CheckpointError, match="no end token"):
-        VisionPrefix.create({"vision": str(tmp_path / "vit"), "text": str(tmp_path / "llama")}, ())
+        VisionPrefix.new({"vision": str(tmp_path / "vit"), "text": str(tmp_path / "llama")}, ())
     assert family.can == {"caption"}
 
 
@@ -288,7 +288,7 @@ def test_pretrained_mobilenet_and_a_small_language_model_learn_real_photographs(
         "text_layers": 1,
     }
     captions = ("two dogs run along the water", "a child climbs a red wall")
-    family = VisionPrefix.create(new, captions)
+    family = VisionPrefix.new(new, captions)
     family.configure(ModelSettings(family="vision_prefix", new=new, image=ImagePolicy(size=256)))
     photographs = sorted((shared / "flickr8k/images").glob("*.jpg"))[:2]
     samples = [Sample(id=p.name, image=str(p), captions=(text,)) for p, text in zip(photographs, captions, strict=True)]

@@ -26,7 +26,7 @@ PROMPT = "Describe the image in one sentence."
 
 def vit_gpt2():
     sizes = {"vision_layers": 1, "vision_width": 16, "text_layers": 1, "text_width": 16, "heads": 2}
-    return find("vision_encoder_decoder").create(sizes, [], seed=0)
+    return find("vision_encoder_decoder").new(sizes, [], seed=0)
 
 
 def settings(**changes) -> TrainSettings:

@@ -78,7 +78,7 @@ def test_a_tower_is_joined_to_what_the_command_makes(source, tmp_path):
     assert tokenizer.decode(said, skip_special_tokens=True) == TRAIN[1]
     assert said[-1] == tokenizer.eos_token_id
     assert model.generation_config.suppress_tokens == [tokenizer.unk_token_id]
-    family = find("vision_prefix").create({"text": str(out), "image_size": 32}, [], seed=0)
+    family = find("vision_prefix").new({"text": str(out), "image_size": 32}, [], seed=0)
     family.prompt = ""
     batch = family.encode([Sample(id="a", image="", captions=(TRAIN[0],))], with_targets=True, images=[_grey()])
     assert torch.isfinite(family(batch).nll)

@@ -151,7 +151,7 @@ def test_other_tools_open_the_adapters(dataset, tmp_path):
     family = miniature(tmp_path / "base")
     verb.train(family, dataset, settings(parts=TEXT_ONLY, max_steps=3, lr=3e-2, warmup_steps=0), tmp_path / "train")
     family.save(tmp_path / "light")
-    theirs = find("qwen2_5_vl").load(str(tmp_path / "base"))
+    theirs = find("qwen2_5_vl").open(str(tmp_path / "base"))
     theirs.model = PeftModel.from_pretrained(theirs.model, str(tmp_path / "light")).base_model.model
     batch = family.encode(dataset.split("val"), with_targets=True)
     with torch.no_grad():
@@ -227,12 +227,12 @@ def test_impossible_quantisation_is_said_in_plain_words(tmp_path, monkeypatch):
         patch.setitem(sys.modules, "bitsandbytes", None)
         with pytest.raises(CheckpointError, match=r"cutline\[bnb\]"):
             miniature(tmp_path, quantize="nf4")
-    from cutline.families.weights.quantize import Quantization, quantizing
+    from cutline.families.weights.quantize import Quantization, check
 
     mps = Quantization("nf4", True, torch.float32, torch.device("mps"))
     if "mps" not in sys.modules["bitsandbytes"].supported_torch_devices:
-        with pytest.raises(CheckpointError, match="can't quantise on mps"), quantizing(mps):
-            pass
+        with pytest.raises(CheckpointError, match="can't quantise on mps"):
+            check(mps)
 
 
 def test_merging_into_quantised_matrices_is_refused(tmp_path):

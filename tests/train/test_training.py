@@ -27,7 +27,7 @@ from cutline.train.trainable import open_parts
 
 def vit_gpt2(dropout: float = 0.1):
     sizes = {"vision_layers": 1, "vision_width": 16, "text_layers": 1, "text_width": 16, "heads": 2, "dropout": dropout}
-    return find("vision_encoder_decoder").create(sizes, [], seed=0)
+    return find("vision_encoder_decoder").new(sizes, [], seed=0)
 
 
 def settings(**changes) -> TrainSettings:

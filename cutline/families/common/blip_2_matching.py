@@ -8,7 +8,7 @@ layer only the queries are computed, which are all that is read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,15 +16,13 @@ from torch.nn import functional as F
 
 from cutline.families.base import Batch
 from cutline.families.common.matching import WholeMatching
-
-if TYPE_CHECKING:
-    from cutline.families.blip_2 import Blip2Matcher
+from cutline.families.common.retrieval import RetrievalFamily
 
 
 class Blip2Matching(WholeMatching):
     """Q: queries, L: tokens of a text, D: width, H: heads, T: positions of the image."""
 
-    def __init__(self, family: Blip2Matcher, texts: Sequence[str], tokens_at_once: int = 4096):
+    def __init__(self, family: RetrievalFamily, texts: Sequence[str], tokens_at_once: int = 4096):
         """Prepares M texts.
 
         Args:

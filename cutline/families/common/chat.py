@@ -16,6 +16,7 @@ from cutline.core.records import Sample
 from cutline.families.base import Batch, Family, Generation, Loss
 from cutline.families.common import decode
 from cutline.families.common.loss import IGNORED, token_nll
+from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.settings import GenerateSettings
 
 _MARK = "caption"  # stands for an answer where a chat template is asked what it puts around one
@@ -184,7 +185,14 @@ class ChatFamily(Family):
         nll, tokens = token_nll(hidden[:, :-1], self.head, labels, label_smoothing, weights)
         return Loss(nll, nll.new_zeros(()), tokens)
 
-    def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:
+    def generate(
+        self,
+        batch: Batch,
+        settings: GenerateSettings,
+        *,
+        forced: ForcedDecoding | None = None,
+        num_return_sequences: int = 1,
+    ) -> list[Generation]:
         with torch.no_grad():
             inputs = self.generation_inputs(batch)
         return decode.generate(
@@ -194,4 +202,6 @@ class ChatFamily(Family):
             inputs,
             ends=self.end_ids,
             prompt_tokens=batch["input_ids"].shape[1],
+            forced=forced,
+            num_return_sequences=num_return_sequences,
         )

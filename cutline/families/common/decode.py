@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from transformers import (
 
 from cutline.families.base import Generation
 from cutline.families.common.logits_processors import ForcePrefix, WordCount
+from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.settings import GenerateSettings
 
 
@@ -76,59 +75,6 @@ class _OfCaption(LogitsProcessor):
         return penalised
 
 
-class Forced(LogitsProcessor):
-    """Lets ``generate`` say given tokens and nothing else, and keeps what the model would have said.
-
-    Args:
-        rows: the tokens of each row.
-
-    Attributes:
-        scores: a tensor [R, V] for each step: the model's own scores before the choice was forced.
-    """
-
-    def __init__(self, rows: Sequence[Sequence[int]]):
-        self.rows = rows
-        self.scores: list[Tensor] = []
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        step = len(self.scores)
-        self.scores.append(scores.detach().float().clone())
-        only = torch.full_like(scores, float("-inf"))
-        for row, tokens in enumerate(self.rows):
-            only[row, tokens[min(step, len(tokens) - 1)]] = 0.0
-        return only
-
-
-_forced: ContextVar[Forced | None] = ContextVar("forced", default=None)
-
-
-@contextmanager
-def forcing(rows: Sequence[Sequence[int]]) -> Iterator[Forced]:
-    """Within it, greedy generation says the given tokens: to compare what it computes with what training computes."""
-    forced = Forced(rows)
-    token = _forced.set(forced)
-    try:
-        yield forced
-    finally:
-        _forced.reset(token)
-
-
-_draws: ContextVar[int] = ContextVar("draws", default=1)
-
-
-@contextmanager
-def drawing(count: int) -> Iterator[None]:
-    """While this lasts, ``generate`` draws several captions for each row, whose image is looked at once.
-
-    Only with sampling; the captions of a row stand next to each other.
-    """
-    token = _draws.set(count)
-    try:
-        yield
-    finally:
-        _draws.reset(token)
-
-
 def generate(
     model: Any,
     tokenizer: Any,
@@ -137,8 +83,10 @@ def generate(
     *,
     ends: Sequence[int],
     prompt_tokens: int,
+    forced: ForcedDecoding | None = None,
+    num_return_sequences: int = 1,
 ) -> list[Generation]:
-    """Generates one caption a row.
+    """Generates a caption for each row.
 
     Args:
         model: a Hugging Face model with ``generate``.
@@ -148,12 +96,14 @@ def generate(
         inputs: keyword arguments of ``generate``.
         ends: ids of the tokens that end a caption.
         prompt_tokens: how many leading tokens of the output are prompt (or decoder start).
+        forced: produces given tokens instead of the model's choice; greedy only.
+        num_return_sequences: captions sampled for each row, whose image is encoded once.
 
     Returns:
-        One generation a row (within ``drawing`` several, next to each other). Log-probabilities are of the
+        ``num_return_sequences`` generations per row, those of a row next to each other. Log-probabilities are of the
         distribution before penalties for repetition, temperature, top-k and top-p.
     """
-    logprobs, forced = _SequenceLogprobs(settings.num_beams, prompt_tokens, ends), _forced.get()
+    logprobs = _SequenceLogprobs(settings.num_beams, prompt_tokens, ends)
     processors: list[LogitsProcessor] = [logprobs]
     if settings.repetition_penalty != 1.0:
         processors.append(_OfCaption(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty), prompt_tokens))
@@ -170,7 +120,7 @@ def generate(
         processors.append(forced)
         # nothing forbidden and nothing else forced; None would be filled in from the model's own settings
         config.suppress_tokens = config.begin_suppress_tokens = []
-    config.num_return_sequences = _draws.get()
+    config.num_return_sequences = num_return_sequences
     with torch.no_grad():
         sequences = model.generate(
             **inputs,

@@ -14,6 +14,7 @@ from cutline.core.records import Sample
 from cutline.families.base import Batch, Family, Generation, Loss
 from cutline.families.common import decode
 from cutline.families.common.loss import IGNORED, pad_labels, token_nll
+from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.settings import GenerateSettings
 
 
@@ -100,7 +101,14 @@ class EncoderDecoderFamily(Family):
         """What ``generate`` is told of the decoder's start tokens, one an image."""
         return {}
 
-    def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:
+    def generate(
+        self,
+        batch: Batch,
+        settings: GenerateSettings,
+        *,
+        forced: ForcedDecoding | None = None,
+        num_return_sequences: int = 1,
+    ) -> list[Generation]:
         with torch.no_grad():
             features = self.looked_at(batch)["features"]
         return decode.generate(
@@ -110,4 +118,6 @@ class EncoderDecoderFamily(Family):
             {"encoder_outputs": BaseModelOutput(last_hidden_state=features), **self.begun(len(features))},
             ends=self.end_ids,
             prompt_tokens=1,
+            forced=forced,
+            num_return_sequences=num_return_sequences,
         )

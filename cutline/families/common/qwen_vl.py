@@ -33,7 +33,6 @@ class QwenVLFamily(SplicedFamily):
     """Features of these families: ``features`` [patches of all images, C] or [patches, layers, C], and
     ``image_grid_thw`` [N, 3]."""
 
-    has_video = True
     #: The model as people write it.
     title: ClassVar[str]
 

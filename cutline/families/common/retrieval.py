@@ -6,12 +6,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cutline.families.base import Batch, Family
 from cutline.families.common.loss import widened
-from cutline.families.common.matching import PlainMatching, WholeMatching
+from cutline.families.common.matching import WholeMatching
 
 
 class RetrievalFamily(Family):
@@ -97,3 +98,22 @@ class RetrievalFamily(Family):
 def unit(vectors: Tensor) -> Tensor:
     """Vectors of length 1, in float32 or what is wider: half precision would be felt in a ranking."""
     return F.normalize(widened(vectors), dim=-1)
+
+
+class PlainMatching(WholeMatching):
+    """By ``match_logits``, a batch of padded texts at a time."""
+
+    def __init__(self, family: RetrievalFamily, texts: Sequence[str], batch_size: int = 64):
+        self.family, self.texts, self.batch_size = family, list(texts), batch_size
+
+    @torch.no_grad()
+    def logits(self, features: Batch, texts: Tensor) -> Tensor:
+        found = [
+            self.family.match_logits(
+                features,
+                self.family.encode_texts([self.texts[place] for place in places.tolist()]),
+                torch.zeros(len(places), dtype=torch.int64, device=self.family.device),
+            )
+            for places in torch.split(texts, self.batch_size)
+        ]
+        return torch.cat(found) if found else torch.zeros(0, 2, device=self.family.device)

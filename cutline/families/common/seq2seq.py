@@ -16,6 +16,7 @@ from cutline.families.base import Batch, Generation, Loss
 from cutline.families.common import decode
 from cutline.families.common.chat import ChatFamily
 from cutline.families.common.loss import IGNORED, pad_labels, token_nll
+from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.settings import GenerateSettings
 
 
@@ -96,7 +97,14 @@ class Seq2SeqFamily(ChatFamily):
             "decoder_input_ids": prefix.repeat(len(batch["input_ids"]), 1),
         }
 
-    def generate(self, batch: Batch, settings: GenerateSettings) -> list[Generation]:
+    def generate(
+        self,
+        batch: Batch,
+        settings: GenerateSettings,
+        *,
+        forced: ForcedDecoding | None = None,
+        num_return_sequences: int = 1,
+    ) -> list[Generation]:
         with torch.no_grad():
             inputs = self.generation_inputs(batch)
         return decode.generate(
@@ -106,6 +114,8 @@ class Seq2SeqFamily(ChatFamily):
             inputs,
             ends=self.end_ids,
             prompt_tokens=len(self.decoder_prefix),
+            forced=forced,
+            num_return_sequences=num_return_sequences,
         )
 
 

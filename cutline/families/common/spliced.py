@@ -22,8 +22,8 @@ from cutline.core.errors import CheckpointError
 from cutline.core.records import Sample
 from cutline.families.base import Batch
 from cutline.families.common.chat import ChatFamily, around_answer
-from cutline.families.common.image_only import image_only
 from cutline.families.settings import ImagePolicy
+from cutline.families.weights.quantize import Quantization
 
 
 class SplicedFamily(ChatFamily):
@@ -48,14 +48,11 @@ class SplicedFamily(ChatFamily):
         }
 
     @classmethod
-    def processor_kind(cls) -> Any:
-        """The processor's class, without its video half if it has one."""
-        return image_only(cls.processor_class) if cls.has_video else cls.processor_class
-
-    @classmethod
-    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
-        model = cls.load_whole(cls.model_class, checkpoint, dtype)
-        return cls(model, cls.processor_kind().from_pretrained(checkpoint, backend="pil"))
+    def open(
+        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
+    ) -> Self:
+        model = cls.from_pretrained(cls.model_class, checkpoint, dtype, quantization)
+        return cls(model, cls.processor_class.from_pretrained(checkpoint, backend="pil"))
 
     def save(self, folder: str | Path) -> None:
         self.processor.save_pretrained(folder)

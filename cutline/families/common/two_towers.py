@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from cutline.core.errors import CheckpointError
-from cutline.families.base import Batch, Family
+from cutline.families.base import Batch
 from cutline.families.common.retrieval import RetrievalFamily, unit
+from cutline.families.weights.quantize import Quantization
 
 
 class TwoTowerFamily(RetrievalFamily):
@@ -23,8 +24,10 @@ class TwoTowerFamily(RetrievalFamily):
     processor_class: ClassVar[Any]
 
     @classmethod
-    def load(cls, checkpoint: str, dtype: torch.dtype = torch.float32) -> Self:
-        model = cls.load_whole(cls.architecture, checkpoint, dtype)
+    def open(
+        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
+    ) -> Self:
+        model = cls.from_pretrained(cls.architecture, checkpoint, dtype, quantization)
         image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         try:
             tokenizer = AutoTokenizer.from_pretrained(checkpoint)
@@ -34,11 +37,6 @@ class TwoTowerFamily(RetrievalFamily):
                 "Install it: pip install sentencepiece protobuf",
             ) from error
         return cls(model, image_processor, tokenizer)
-
-    @classmethod
-    def outline(cls, config: Any) -> Family:
-        with torch.device("meta"):
-            return cls.bare(cls.architecture(config))
 
     def save(self, folder: str | Path) -> None:
         self.processor_class(self.image_processor, self.tokenizer).save_pretrained(folder)

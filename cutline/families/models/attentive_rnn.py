@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
-if TYPE_CHECKING:
-    from cutline.families.models.cnn_rnn import CnnRnnConfig
-
-GATES = {"lstm": 4, "gru": 3}
+from cutline.families.models.cnn_rnn_config import GATES, CnnRnnConfig
 
 
 @dataclass

@@ -16,7 +16,7 @@ import re
 import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,10 +24,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from cutline.core.errors import CheckpointError, TrainingError
+from cutline.families.parts import HasParts
 from cutline.families.settings import LoraSettings
-
-if TYPE_CHECKING:
-    from cutline.families.base import Family
 
 #: peft's name of the only adapter.
 NAME = "default"
@@ -36,7 +34,7 @@ WEIGHTS, REST = "adapter_model.safetensors", "rest.safetensors"
 _PREFIX = "base_model.model."
 
 
-def layers(family: Family) -> dict[str, Any]:
+def layers(family: HasParts) -> dict[str, Any]:
     """The modules that have adapters, by name in ``family.model``."""
     if not hasattr(family.model, "peft_config"):
         return {}
@@ -50,7 +48,7 @@ def is_adapter(parameter: str) -> bool:
     return ".lora_" in parameter
 
 
-def adaptable(family: Family, part: str) -> dict[str, nn.Module]:
+def adaptable(family: HasParts, part: str) -> dict[str, nn.Module]:
     """A part's matrices that can have an adapter: linear layers and embeddings that the model calls as modules."""
     found = {}
     inside: set[str] = set()  # attention that reads its projections' weights without calling them
@@ -71,7 +69,7 @@ def adaptable(family: Family, part: str) -> dict[str, nn.Module]:
     return found
 
 
-def add(family: Family, names: Collection[str], lora: LoraSettings) -> None:
+def add(family: HasParts, names: Collection[str], lora: LoraSettings) -> None:
     """Puts fresh adapters, which change nothing yet, into modules.
 
     Args:
@@ -106,7 +104,7 @@ def add(family: Family, names: Collection[str], lora: LoraSettings) -> None:
     assert hit == set(names), sorted(hit ^ set(names))[:3]
 
 
-def _inject(family: Family, config: Any) -> None:
+def _inject(family: HasParts, config: Any) -> None:
     from peft import inject_adapter_in_model
 
     with warnings.catch_warnings():
@@ -114,7 +112,7 @@ def _inject(family: Family, config: Any) -> None:
         inject_adapter_in_model(config, family.model, NAME)
 
 
-def _refuse_shared(family: Family, names: Collection[str]) -> None:
+def _refuse_shared(family: HasParts, names: Collection[str]) -> None:
     holders: dict[int, list[str]] = {}
     for name, module in family.model.named_modules():
         for _, parameter in module.named_parameters(recurse=False):
@@ -132,7 +130,7 @@ def _refuse_shared(family: Family, names: Collection[str]) -> None:
 # ---- files
 
 
-def save(family: Family, folder: Path) -> None:
+def save(family: HasParts, folder: Path) -> None:
     """Writes adapters, what else was trained, and buffers; everything else stands in the family's ``origin``."""
     from peft.utils import get_peft_model_state_dict
 
@@ -150,7 +148,7 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().clone()
 
 
-def _rest(family: Family) -> Iterator[tuple[str, Tensor]]:
+def _rest(family: HasParts) -> Iterator[tuple[str, Tensor]]:
     """What was trained and is no adapter; and buffers, which training moves (BatchNorm's)."""
     yield from (
         (name, parameter)
@@ -166,7 +164,7 @@ def _rest(family: Family) -> Iterator[tuple[str, Tensor]]:
     )
 
 
-def load(family: Family, folder: Path) -> None:
+def load(family: HasParts, folder: Path) -> None:
     """Puts what ``save`` wrote into a family whose base was opened.
 
     Raises:
@@ -193,7 +191,7 @@ def load(family: Family, folder: Path) -> None:
         ) from error
 
 
-def merge(family: Family) -> None:
+def merge(family: HasParts) -> None:
     """Adds each adapter to its matrix and takes it out; the model computes the same as before.
 
     Raises:

@@ -8,11 +8,8 @@ quantised output layer loses words.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -20,9 +17,7 @@ from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from cutline.core.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from cutline.families.base import Family
+from cutline.families.parts import HasParts
 
 
 @dataclass(frozen=True)
@@ -42,26 +37,8 @@ class Quantization:
     device: torch.device
 
 
-_wanted: ContextVar[Quantization | None] = ContextVar("quantization", default=None)
-
-
-@contextmanager
-def quantizing(quantization: Quantization | None) -> Iterator[None]:
-    """Every checkpoint that ``Family.load_whole`` opens in this context is quantised so.
-
-    Raises:
-        CheckpointError: bitsandbytes is missing, or can't do it here.
-    """
-    if quantization is not None:
-        _check(quantization)
-    token = _wanted.set(quantization)
-    try:
-        yield
-    finally:
-        _wanted.reset(token)
-
-
-def _check(quantization: Quantization) -> None:
+def check(quantization: Quantization) -> None:
+    """Raises a CheckpointError where bitsandbytes is missing, or can't quantise on that device."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every call what it casts
     try:
         import bitsandbytes
@@ -79,15 +56,20 @@ def _check(quantization: Quantization) -> None:
         )
 
 
-def options(family: type[Family], kind: Any, checkpoint: str, config: Any = None) -> dict[str, Any]:
-    """What ``from_pretrained`` takes to quantise in this context; nothing outside of one.
+def options(family: type[HasParts], kind: Any, checkpoint: str, wanted: Quantization, config: Any) -> dict[str, Any]:
+    """The arguments of ``from_pretrained`` that quantise the text part of a checkpoint.
+
+    Args:
+        family: the family that opens it.
+        kind: the class of the model.
+        checkpoint: folder or hub name.
+        wanted: how to quantise.
+        config: the checkpoint's configuration; None: it is read.
 
     Raises:
-        CheckpointError: the model's text part has nothing to quantise.
+        CheckpointError: bitsandbytes is missing or can't do it here, or the text part has nothing to quantise.
     """
-    wanted = _wanted.get()
-    if wanted is None:
-        return {}
+    check(wanted)
     quantised, others = _matrices(family, kind, config or kind.config_class.from_pretrained(checkpoint))
     if not quantised:
         raise CheckpointError(
@@ -107,11 +89,11 @@ def options(family: type[Family], kind: Any, checkpoint: str, config: Any = None
     return {"quantization_config": how, "device_map": {"": str(wanted.device)}}
 
 
-def _matrices(family: type[Family], kind: Any, config: Any) -> tuple[list[str], list[str]]:
+def _matrices(family: type[HasParts], kind: Any, config: Any) -> tuple[list[str], list[str]]:
     """Names of the linear layers of the text part, and of all others; from the configuration, without weights."""
     with torch.device("meta"):
         model = kind(config)
-    bare = family.__new__(family)  # a family's parts may depend on the model's architecture, and on nothing else
+    bare: Any = family.__new__(family)  # a family's parts may depend on the model's architecture, and on nothing else
     nn.Module.__init__(bare)
     bare.model, bare.config = model, model.config
     quantised: list[str] = []
