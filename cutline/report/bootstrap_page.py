@@ -1,4 +1,4 @@
-"""What a round of bootstrapping kept and dropped, as a page that needs nothing else."""
+"""What a round of bootstrapping kept and dropped, as a page."""
 
 from __future__ import annotations
 
@@ -69,14 +69,18 @@ def _sections(captions: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterable[t
     left = {id: of for id, of in captions.items() if of}
     worst = {id: min(one["log_odds"] for one in of) for id, of in left.items()}
     first = [id for id in sorted(left, key=worst.__getitem__) if any(not one["kept"] for one in left[id])][:_SHOWN]
-    yield "Dropped with most certainty", "images with the captions that fit least", first
+    yield "Dropped most clearly", "images with the lowest-scoring captions", first
     rest = [id for id in left if id not in set(first)]
     # the border lies between the worst that stays and the best that goes, wherever the rule puts it
     border = {id: min((abs(one["log_odds"] - _border(captions)) for one in left[id]), default=0.0) for id in rest}
     near = sorted(rest, key=border.__getitem__)[:_SHOWN]
-    yield "On the border", "images with a caption that was nearly decided otherwise", near
+    yield "Close to the threshold", "images with a caption that was nearly decided the other way", near
     rest = [id for id in rest if id not in set(near)]
-    yield "Others", "evenly taken from the rest", [rest[n * len(rest) // _SHOWN] for n in range(min(_SHOWN, len(rest)))]
+    yield (
+        "Others",
+        "sampled evenly from the rest",
+        [rest[n * len(rest) // _SHOWN] for n in range(min(_SHOWN, len(rest)))],
+    )
 
 
 def _border(captions: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:
@@ -92,8 +96,8 @@ def _card(id: str, captions: Sequence[Mapping[str, Any]], image: str) -> dict[st
         picture = thumbnail(image, 320)
     except ImageProblem as problem:
         why = f"{problem.reason.replace('_', ' ')}: {problem.detail}"
-    told = [
+    rows = [
         {**one, "probability": f"{100 / (1 + math.exp(-one['log_odds'])):.1f} %"}
         for one in sorted(captions, key=lambda one: -one["log_odds"])
     ]
-    return {"id": id, "captions": told, "picture": picture, "why_none": why}
+    return {"id": id, "captions": rows, "picture": picture, "why_none": why}

@@ -1,4 +1,4 @@
-"""What a dataset is like, drawn: histograms, and the pictures' sizes."""
+"""Drawings of a dataset: histograms, and the sizes of its images."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def sizes(found: Mapping[tuple[int, int], int]) -> str:
     """Width against height in px, larger dots for more pictures; "" where all have one size."""
     if len(found) < 2:
         return ""
-    # eight fields for each doubling: more can't be told apart
+    # eight fields for each doubling: more can't be distinguished
     fields: Counter[tuple[int, int]] = Counter()
     for (width, height), count in found.items():
         fields[round(8 * np.log2(width)), round(8 * np.log2(height))] += count

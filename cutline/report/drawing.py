@@ -1,4 +1,4 @@
-"""Drawing as SVG that stands inside a page and takes its colours, light or dark, from the page's CSS."""
+"""Drawings as SVG inside a page, in the light or dark colours of the page's CSS."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def galleries(run: Gathered, main: str | None) -> list[Gallery]:
 
 
 def aspect(galleries: Sequence[Gallery]) -> float:
-    """Width / height of the box that every photograph stands in."""
+    """Width / height of the frame around every photograph."""
     return frame([card.picture for gallery in galleries for card in gallery.cards if card.picture])
 
 

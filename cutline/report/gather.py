@@ -1,11 +1,11 @@
-"""What a run folder holds, however far the run came; and what it lacks, said in sentences."""
+"""The content of a run folder, however far the run came, and a sentence for each part that is missing."""
 
 from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from cutline.caption import files as caption_files
 from cutline.core import jsonl
 from cutline.core.errors import CutlineError, DataError
 from cutline.core.records import Prediction, Sample
+from cutline.core.run_folder import RETRIEVAL
 from cutline.data.dataset import PROBLEMS, Dataset
 from cutline.images.open import ImageProblem
 from cutline.metrics.evaluation import Evaluation
@@ -22,27 +23,25 @@ from cutline.report.thumbnails import Thumbnail, thumbnail
 #: In the order of a run; stages of other names come after them.
 _STAGES = ("prepare", "train", "caption", "score", "ablate-captions", "ablate")
 
-_NO_CAPTION = "No image has been captioned."
-
 _SIGNS_OF_A_RUN = ("recipe.toml", "run.json", "stages", "predictions.jsonl", "scores.json", "train/log.jsonl")
 
-Found = TypeVar("Found")
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """A run folder, read. What isn't there is empty or None, and ``missing`` says so.
+    """The content of a run folder. What isn't there is empty or None, and ``missing`` lists it.
 
     Attributes:
-        recipe, recipe_text: ``recipe.toml``, as tables and as it stands.
+        recipe, recipe_text: ``recipe.toml``, parsed and as text.
         facts: ``run.json``.
         stages: stage → its marker, in the order of a run.
         split: the split that was captioned; "" when unknown.
         log: rows of ``train/log.jsonl``.
-        panel: rows of ``train/panel.jsonl``: what the model said of a few images as it learnt.
+        panel: rows of ``train/panel.jsonl``: captions of a few images during training.
         stopped: why a guard stopped the training; {} when none did.
-        ablation: what context is worth (``ablation/ablation.json``); {} when it was not asked.
-        missing: what the report can't show, a sentence each.
+        ablation: the effect of context (``ablation/ablation.json``); {} without that stage.
+        missing: what the report can't show, one sentence each.
     """
 
     name: str
@@ -104,51 +103,76 @@ class Photographs:
 
 
 def gather(run: Path, split: str | None) -> Gathered:
-    """Reads a run folder, however far it came.
+    """Reads a run folder, however far the run came.
+
+    Args:
+        split: the split that was captioned; by default what the run recorded.
 
     Raises:
-        DataError: there is no such folder, or nothing of a run in it.
+        DataError: there is no such folder, or it has no files of a run.
     """
     if not any((run / sign).exists() for sign in _SIGNS_OF_A_RUN):
-        what = f"{run} holds nothing of a run." if run.is_dir() else f"There is no run folder {run}."
-        raise DataError(what, "Give the folder that cutline run wrote, such as runs/food.")
-    missing: list[str] = []
-    text = _try(missing, run / "recipe.toml", lambda path: path.read_text(encoding="utf-8")) or ""
-    recipe = _try(missing, run / "recipe.toml", lambda path: tomllib.loads(text)) or {}
-    facts = _try(missing, run / "run.json", _object) or {}
-    stages = _stages(run, missing)
-    if not (run / "recipe.toml").is_file():
-        missing.append("There is no recipe.toml, so the settings of this run are unknown.")
-    photographs = Photographs(_dataset(run, recipe, missing))
-    log = _try(missing, run / "train/log.jsonl", lambda path: tuple(jsonl.read(path))) or ()
-    panel = _try(missing, run / "train/panel.jsonl", lambda path: tuple(jsonl.read(path))) or ()
-    stopped = _try(missing, run / "train/stopped.json", _object) or {}
-    ablation = _try(missing, run / "ablation/ablation.json", _object) or {}
-    found = _try(missing, run / "predictions.jsonl", caption_files.read) or {}
-    evaluation = _try(missing, run / "scores.json", lambda path: Evaluation.load(path.parent))
-    split = split or _split(recipe, stages, found, photographs)
-    missing += _unfinished(recipe, stages, log, found, photographs.ids(split))
-    if (run / "retrieval").is_dir():  # such a run captions nothing
-        missing = [sentence for sentence in missing if sentence != _NO_CAPTION]
-    elif not (run / "scores.json").is_file():
-        missing.append("The captions have not been scored." if found else "There are no scores.")
-    elif evaluation is not None and not evaluation.ids:
-        missing.append("There is no per_image.jsonl, so no examples can be chosen by their scores.")
-    return Gathered(
-        name=run.resolve().name, recipe=recipe, recipe_text=text, facts=facts, stages=stages, split=split, log=log,
-        panel=panel, stopped=stopped, ablation=ablation,
-        predictions=found, evaluation=evaluation, photographs=photographs, missing=tuple(dict.fromkeys(missing)),
-    )  # fmt: skip
+        problem = f"{run} has no files of a run." if run.is_dir() else f"There is no run folder {run}."
+        raise DataError(problem, "Give the folder that cutline run wrote, such as runs/food.")
+    folder = _Folder(run)
+    text = folder.read("recipe.toml", lambda path: path.read_text(encoding="utf-8"), "")
+    nothing: dict[str, Any] = {}
+    recipe = folder.read("recipe.toml", lambda path: tomllib.loads(text), nothing)
+    stages = {name: folder.read(f"stages/{name}.json", _object, nothing) for name in _stage_names(run)}
+    photographs = Photographs(folder.dataset(recipe))
+    no_predictions: dict[str, Prediction] = {}
+    predictions = folder.read("predictions.jsonl", caption_files.read, no_predictions)
+    gathered = Gathered(
+        name=run.resolve().name,
+        recipe=recipe,
+        recipe_text=text,
+        facts=folder.read("run.json", _object, nothing),
+        stages=stages,
+        split=split or _split(recipe, stages, predictions, photographs),
+        log=folder.read("train/log.jsonl", _rows, ()),
+        panel=folder.read("train/panel.jsonl", _rows, ()),
+        stopped=folder.read("train/stopped.json", _object, nothing),
+        ablation=folder.read("ablation/ablation.json", _object, nothing),
+        predictions=predictions,
+        evaluation=folder.read("scores.json", lambda path: Evaluation.load(path.parent), None),
+        photographs=photographs,
+        missing=(),
+    )
+    return replace(gathered, missing=tuple(dict.fromkeys([*folder.problems, *_missing(run, gathered)])))
 
 
-def _try(missing: list[str], path: Path, read: Callable[[Path], Found]) -> Found | None:
-    """Reads a file that may be absent or damaged; the report goes on without it."""
-    if not path.is_file():
-        return None
-    try:
-        return read(path)
-    except (ValueError, KeyError, TypeError, CutlineError) as error:
-        missing.append(f"{path.name} can’t be read: {getattr(error, 'problem', error)}")
+class _Folder:
+    """Reads files that may be absent or damaged.
+
+    Attributes:
+        problems: why a file can't be read, one sentence each.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.problems: list[str] = []
+
+    def read(self, name: str, how: Callable[[Path], Content], default: Content) -> Content:
+        """A file's content; the default where it is absent or damaged."""
+        path = self.path / name
+        if not path.is_file():
+            return default
+        try:
+            return how(path)
+        except (ValueError, KeyError, TypeError, CutlineError) as error:
+            self.problems.append(f"{path.name} can’t be read: {getattr(error, 'problem', error)}")
+            return default
+
+    def dataset(self, recipe: Mapping[str, Any]) -> Dataset | None:
+        """The run's dataset, or the one that its recipe names."""
+        try:
+            dataset = Dataset.open(recipe.get("data", {}).get("dataset") or self.path / "dataset")
+            dataset.splits()  # reads the table's split column: a damaged table shows here
+            return dataset
+        except CutlineError as error:
+            self.problems.append(f"The photographs can’t be shown. {error.problem}")
+        except (OSError, ValueError) as error:
+            self.problems.append(f"The photographs can’t be shown: {error}")
         return None
 
 
@@ -159,54 +183,49 @@ def _object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _stages(run: Path, missing: list[str]) -> dict[str, Mapping[str, Any]]:
+def _rows(path: Path) -> tuple[Mapping[str, Any], ...]:
+    return tuple(jsonl.read(path))
+
+
+def _stage_names(run: Path) -> list[str]:
     names = sorted(path.stem for path in (run / "stages").glob("*.json") if path.stem != "report")
-    names.sort(key=lambda name: _STAGES.index(name) if name in _STAGES else len(_STAGES))
-    return {name: _try(missing, run / f"stages/{name}.json", _object) or {} for name in names}
-
-
-def _dataset(run: Path, recipe: Mapping[str, Any], missing: list[str]) -> Dataset | None:
-    elsewhere = recipe.get("data", {}).get("dataset")
-    try:
-        dataset = Dataset.open(elsewhere or run / "dataset")
-        dataset.splits()  # reads the table's split column: a damaged table shows here
-        return dataset
-    except CutlineError as error:
-        missing.append(f"The photographs can’t be shown. {error.problem}")
-    except (OSError, ValueError) as error:
-        missing.append(f"The photographs can’t be shown: {error}")
-    return None
+    return sorted(names, key=lambda name: _STAGES.index(name) if name in _STAGES else len(_STAGES))
 
 
 def _split(
     recipe: Mapping[str, Any],
     stages: Mapping[str, Mapping[str, Any]],
-    found: Mapping[str, Prediction],
+    predictions: Mapping[str, Prediction],
     photographs: Photographs,
 ) -> str:
-    """The split that was captioned: as the stages say, else as the recipe says, else that of the first caption."""
-    said = [stages.get(stage, {}).get("split") for stage in ("score", "caption")]
-    asked = recipe.get("generate", {}).get("split", "auto")
-    sample = photographs.sample(next(iter(found), ""))
-    known = [*said, None if asked == "auto" else asked, sample.split if sample else None]
-    return next((str(split) for split in known if split), "")
+    """The split that was captioned: from the stages, else from the recipe, else that of the first caption."""
+    for stage in ("score", "caption"):
+        if split := stages.get(stage, {}).get("split"):
+            return str(split)
+    split = recipe.get("generate", {}).get("split", "auto")
+    if split and split != "auto":
+        return str(split)
+    sample = photographs.sample(next(iter(predictions), ""))
+    return sample.split if sample else ""
 
 
-def _unfinished(
-    recipe: Mapping[str, Any],
-    stages: Mapping[str, Mapping[str, Any]],
-    log: tuple[Mapping[str, Any], ...],
-    found: Mapping[str, Prediction],
-    wanted: list[str],
-) -> list[str]:
+def _missing(run: Path, gathered: Gathered) -> Iterator[str]:
     """Which parts of the run were not reached, or not completed."""
-    said = []
-    if "train" in recipe and not stages.get("train", {}).get("finished"):
-        steps = max((row.get("step", 0) for row in log), default=0)
-        said.append(f"Training stopped at step {steps:,}, before its end." if log else "Training has not begun.")
-    if not found:
-        said.append(_NO_CAPTION)
-    elif not stages.get("caption", {"finished": True}).get("finished"):
+    stages, predictions, evaluation = gathered.stages, gathered.predictions, gathered.evaluation
+    if not (run / "recipe.toml").is_file():
+        yield "There is no recipe.toml, so the settings of this run are unknown."
+    if "train" in gathered.recipe and not stages.get("train", {}).get("finished"):
+        steps = max((row.get("step", 0) for row in gathered.log), default=0)
+        yield f"Training stopped at step {steps:,}, before its end." if gathered.log else "Training has not begun."
+    if predictions and not stages.get("caption", {"finished": True}).get("finished"):
+        wanted = gathered.photographs.ids(gathered.split)
         of = f" of {len(wanted):,}" if wanted else ""
-        said.append(f"Captioning is not finished: {len(found):,}{of} images so far.")
-    return said
+        yield f"Captioning is not finished: {len(predictions):,}{of} images so far."
+    if (run / RETRIEVAL).is_dir():
+        return  # such a run captions nothing
+    if not predictions:
+        yield "No image has been captioned."
+    if not (run / "scores.json").is_file():
+        yield "The captions have not been scored." if predictions else "There are no scores."
+    elif evaluation is not None and not evaluation.ids:
+        yield "There is no per_image.jsonl, so no examples can be chosen by their scores."

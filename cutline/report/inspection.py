@@ -1,4 +1,4 @@
-"""What ``cutline inspect`` found, as a page that needs nothing else."""
+"""The findings of ``cutline inspect`` as a page."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def deck(found: Inspection) -> list[str]:
     images, captions = sum(found.captions.images.values()), found.captions.total
     counted = f"{images:,} images, {captions:,} captions."
     if not found.findings:
-        return ["Nothing was found that would spoil a training or flatter a score.", counted]
+        return ["No problems that would spoil training or inflate a score.", counted]
     return [found.findings[0].says, counted]
 
 
@@ -92,7 +92,7 @@ def _counts(found: Inspection) -> list[tuple[str, str]]:
             (f"{lengths['mean']:.1f}", "words a caption"),
             (f"{lengths['min']}–{lengths['max']}", "shortest and longest, in words"),
             (f"{words['words']:,}", "different words"),
-            (f"{words['said_once']:,}", "of them said once"),
+            (f"{words['said_once']:,}", "of them used once"),
             (f"{captions.distinct:,}", "different captions"),
         ]
     return rows

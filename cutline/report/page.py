@@ -130,8 +130,8 @@ def _tables(run: Gathered) -> list[dict[str, Any]]:
     beside = run.evaluation.baselines
     comparing = [name for name in run.evaluation.scores if any(name in found for found in beside.values())]
     others = [name for name in run.evaluation.scores if name not in comparing]
-    tables = [("Agreement with what people wrote", comparing, list(beside))]
-    tables += [("The captions by themselves", others, [])]
+    tables = [("Agreement with the references", comparing, list(beside))]
+    tables += [("The captions alone", others, [])]
     return [
         {"title": title, "rows": [_row(run, name, columns) for name in names], "columns": columns}
         for title, names, columns in tables
@@ -166,7 +166,7 @@ def _ablation(run: Gathered) -> dict[str, Any] | None:
                    f"{row['p_randomisation']:.3f}")}
         for row in ablation["differences"] if row["metric"] == by.name
     ]  # fmt: skip
-    columns = ("these", "those", "difference", "95 % interval", "p")
+    columns = ("first", "second", "difference", "95 % interval", "p")
     return {"says": ablation["says"], "label": by.label, "rows": rows, "columns": columns}
 
 

@@ -10,7 +10,7 @@ import matplotlib
 
 from cutline.report.drawing import ACCENT, INK, MUTED, PAPER, STYLE, new_axes, svg
 
-#: Points of a curve; more can't be told apart at this size.
+#: Points of a curve; more can't be distinguished at this size.
 _MOST_POINTS = 240
 
 Point = tuple[float, float]

@@ -1,4 +1,4 @@
-"""The report of a run that ends with recall: scores, training curves, and what some texts found."""
+"""The report of a run that evaluates retrieval: scores, training curves, and example searches."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def _curves(run: Gathered) -> Iterator[tuple[str, Markup]]:
         yield "Loss by step.", Markup(drawn)
     if drawn := plots.score_curve(run.log, metric, chosen):
         yield (
-            f"{metric.replace('_', ' ').capitalize()} on the validation images; the ring is what was kept.",
+            f"{metric.replace('_', ' ').capitalize()} on the validation images; the ring marks the chosen checkpoint.",
             Markup(drawn),
         )
 
 
 def _cards(run: Gathered, folder: Path) -> Iterator[dict[str, Any]]:
-    """Some texts with the images that they found."""
+    """Some texts with the images found for them."""
     hits = folder / RETRIEVAL / "hits.jsonl"
     of: dict[str, list[Mapping[str, Any]]] = {}
     for row in jsonl.read(hits) if hits.is_file() else ():

@@ -1,4 +1,4 @@
-"""What a search found, as a page with pictures that needs nothing else."""
+"""The results of a search as a page with pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cutline.retrieve.search import Found
 #: Fields that tell people which photograph it is; those of a filter are shown, too. All others are a click away.
 _TELLING = ("headline", "title", "date", "section", "location", "byline", "author", "photographer", "credit")
 
-#: Fields that only programs read, or that are said in another way.
+#: Fields for programs, or that the page shows in another way.
 _INNER = frozenset({"sha256", "width", "height"})
 
 #: Characters of a field beside a picture, and of one that is a click away.
@@ -43,7 +43,7 @@ def render(
     """The page as text.
 
     Args:
-        text, image: what was asked, as in ``search``; so are the others.
+        text, image: the query, as in ``search``; so are the others.
     """
     names = short_names([one.hit.candidate for one in found])
     asked = hashlib.sha256(Path(image).read_bytes()).hexdigest() if image else ""
@@ -69,7 +69,7 @@ def _deck(index: Index, count: int, kind: Kind, conditions: Sequence[Condition],
     among = words.count(len(index.where(kind, conditions)), thing)
     met = f" with {', '.join(str(one) for one in conditions)}" if conditions else ""
     model = Path(index.facts["checkpoint"]).name
-    how = f"; the nearest {rerank:,} ranked anew by cosine and match" if rerank else ""
+    how = f"; the nearest {rerank:,} re-ranked by the matching head" if rerank else ""
     return f"The {count:,} nearest of {among}{met}, by the model {model}{how}."
 
 

@@ -46,6 +46,6 @@ def thumbnail(path: str | Path, side_px: int = 320) -> Thumbnail:
 
 
 def frame(pictures: Sequence[Thumbnail]) -> float:
-    """Width / height of the box that every picture of a page stands in: that of the middle one, within reason."""
+    """Width / height of the frame around every picture of a page: the median, between 0.75 and 1.6."""
     middle = statistics.median([picture.width / picture.height for picture in pictures] or [4 / 3])
     return round(min(max(middle, 0.75), 1.6), 3)

@@ -107,7 +107,7 @@ def test_what_clipscore_lacks_is_said(checkpoints, images, tmp_path) -> None:
     with pytest.raises(ScoreError, match=r"nothing/here could not be opened.*--set clipscore\.model"):
         score(PREDICTIONS, REFERENCES, ["clipscore"], options={"clipscore": {"model": "nothing/here"}}, images=images)
     options = {"clipscore": {"model": checkpoints["bert"]}}
-    with pytest.raises(ScoreError, match="no common space"):
+    with pytest.raises(ScoreError, match="no common embedding space"):
         score(PREDICTIONS, REFERENCES, ["clipscore"], options=options, images=images)
 
 

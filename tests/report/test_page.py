@@ -222,7 +222,7 @@ def test_without_training(run: Path) -> None:
     (run / "stages/train.json").unlink()
     (run / "recipe.toml").write_text('[model]\ncheckpoint = "blip"\n', encoding="utf-8")
     page = read(run)
-    assert "The recipe asks for none: the model captioned as it came." in page.text
+    assert "The recipe has no training: the checkpoint was used as it is." in page.text
     assert "What is missing" not in page.text
     assert not page.all("svg")
 
@@ -257,7 +257,7 @@ def test_an_image_without_prediction_is_named(run: Path) -> None:
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds nothing of a run"):
+    with pytest.raises(DataError, match="has no files of a run"):
         write(tmp_path)
     with pytest.raises(DataError, match="There is no run folder"):
         write(tmp_path / "absent")
