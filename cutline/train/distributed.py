@@ -1,6 +1,6 @@
-"""Several processes that train one model (``torchrun``): meeting, waiting, telling one another.
+"""Several processes that train one model (``torchrun``).
 
-Everything here does nothing in a process that is alone.
+With a single process, everything here does nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from cutline.core import ranks
 PATIENCE = timedelta(days=7)
 
 
-def meet(device: torch.device) -> None:
-    """Joins the other processes. Call it before anything that they do in turn."""
+def init(device: torch.device) -> None:
+    """Joins the other processes. Call it before anything that only one of them does."""
     if ranks.count() == 1 or dist.is_initialized():
         return
     if device.type == "cuda":
@@ -26,14 +26,14 @@ def meet(device: torch.device) -> None:
     dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo", timeout=PATIENCE)
 
 
-def wait() -> None:
-    """Goes on when every process is here."""
+def barrier() -> None:
+    """Waits for all processes."""
     if dist.is_initialized():
-        dist.all_reduce(torch.zeros(1))  # on the CPU, where waiting for long is no fault
+        dist.all_reduce(torch.zeros(1))  # on the CPU, where a long wait is no error
 
 
-def gather(mine: Any) -> list[Any]:
-    """What each process gives, by rank; the same list in all of them."""
+def all_gather_object(mine: Any) -> list[Any]:
+    """Every process's value, by rank; the same list in all of them."""
     if not dist.is_initialized():
         return [mine]
     found: list[Any] = [None] * dist.get_world_size()
@@ -41,8 +41,8 @@ def gather(mine: Any) -> list[Any]:
     return found
 
 
-def part() -> None:
-    """Leaves the others, when each has finished its share."""
+def destroy() -> None:
+    """Waits for the others and leaves them."""
     if dist.is_initialized():
-        wait()
+        barrier()
         dist.destroy_process_group()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -15,11 +15,8 @@ from cutline.families.base import Batch, Family
 from cutline.families.common.feature_cache import FeatureCache
 from cutline.images.open import MIRRORED
 
-#: What an index of an example says besides its place, as bits.
-_MIRROR, _BARE = 1, 2
-
 #: Keys of a training batch that the model does not see: which samples its images are, and how they were changed.
-NOTES = ("places", "mirrored", "bare")
+NOTES = ("indices", "mirrored", "bare")
 
 #: Words that a mirrored image makes untrue.
 _SIDES = re.compile(r"\b(?:left|right)(?:most|-hand)?\b", re.IGNORECASE)
@@ -40,11 +37,22 @@ def without_context(sample: Sample) -> Sample:
     return replace(sample, context={})
 
 
+class Draw(NamedTuple):
+    """What the sampler draws: an example, and how it is changed.
+
+    Attributes:
+        index: of the example.
+        flip: its image is mirrored, unless a caption says what is on the left or on the right.
+        bare: its context is left out.
+    """
+
+    index: int
+    flip: bool = False
+    bare: bool = False
+
+
 class Examples(Dataset[Sample]):
     """One example for each image and ``captions_per_image`` of its captions; an epoch sees every pair once.
-
-    Index ``i + len(examples) · (mirror + 2 · bare)`` is example i, with ``mirror`` its image mirrored (but not where a
-    caption speaks of left or right), with ``bare`` its context left out.
 
     Args:
         samples: images with at least one caption each.
@@ -53,29 +61,39 @@ class Examples(Dataset[Sample]):
 
     def __init__(self, samples: Sequence[Sample], captions_per_image: int | Literal["all"]):
         self.samples = samples
-        self._places: list[tuple[int, int, int]] = []  # sample, first caption, end
+        self._slices: list[tuple[int, int, int]] = []  # sample, first caption, end
         for number, sample in enumerate(samples):
             count = len(sample.captions)
             size = count if captions_per_image == "all" else captions_per_image
-            self._places += [(number, first, min(first + size, count)) for first in range(0, count, size)]
+            self._slices += [(number, first, min(first + size, count)) for first in range(0, count, size)]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._slices)
 
-    def __getitem__(self, index: int) -> Sample:
-        variant, place = divmod(index, len(self))
-        number, first, end = self._places[place]
+    def __getitem__(self, draw: Draw | int) -> Sample:
+        """The example at an index, changed as the draw says. ``extra["index"]`` is the index of its sample."""
+        index, flip, bare = draw if isinstance(draw, Draw) else Draw(draw)
+        number, first, end = self._slices[index]
         sample = self.samples[number]
-        example = replace(sample, captions=sample.captions[first:end], extra={"place": number})
-        if variant & _BARE:
+        example = replace(sample, captions=sample.captions[first:end], extra={"index": number})
+        if bare:
             example = without_context(example)
-        return mirrored(example) if variant & _MIRROR and may_mirror(sample) else example
+        return mirrored(example) if flip and may_mirror(sample) else example
+
+    def of(self, batch: Batch) -> list[Sample]:
+        """The samples of a collated batch: each once, with all its captions, changed as the batch has them."""
+        samples = {}
+        for number, flip, bare in zip(*(batch[name].tolist() for name in NOTES), strict=True):
+            sample = self.samples[number]
+            sample = without_context(sample) if bare else sample
+            samples[number] = mirrored(sample) if flip else sample
+        return list(samples.values())
 
 
 class Collator:
     """Examples → a batch with targets; cached features instead of pixels where there is a cache.
 
-    ``places`` [N] says which samples the images are, ``mirrored`` [N] which of them are mirrored, and ``bare`` [N]
+    ``indices`` [N] are those of the images' samples; ``mirrored`` [N] says which of them are mirrored, and ``bare`` [N]
     which have no context.
     """
 
@@ -87,20 +105,20 @@ class Collator:
         features = self.cache.get(samples) if self.cache else None
         batch = self.family.encode(samples, with_targets=True, features=features)
         return batch | {
-            "places": torch.tensor([sample.extra.get("place", -1) for sample in samples]),
+            "indices": torch.tensor([sample.extra.get("index", -1) for sample in samples]),
             "mirrored": torch.tensor([bool(sample.extra.get(MIRRORED)) for sample in samples]),
             "bare": torch.tensor([not sample.context for sample in samples]),
         }
 
 
-class EpochShuffle(Sampler[int]):
-    """An order that depends on seed and epoch alone, so a resumed epoch goes on in the order that it began with.
+class EpochShuffle(Sampler[Draw]):
+    """An order that depends on seed and epoch alone, so that a resumed epoch continues in the same order.
 
     Args:
         size: number of examples.
-        seed: of the order.
-        flip: mirror a half of them, drawn anew each epoch: their indices are raised by ``size``.
-        drop_context: share of them whose context is left out, drawn anew each epoch: raised by ``2 · size``.
+        seed: seed for the order.
+        flip: mirror a half of them, drawn for each epoch.
+        drop_context: share of them whose context is left out, drawn for each epoch.
     """
 
     def __init__(self, size: int, seed: int, flip: bool = False, drop_context: float = 0.0):
@@ -109,14 +127,15 @@ class EpochShuffle(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Draw]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.size, generator=generator)
+        flip = bare = torch.zeros(self.size, dtype=torch.bool)
         if self.flip:
-            order += _MIRROR * self.size * torch.randint(2, (self.size,), generator=generator)
+            flip = torch.randint(2, (self.size,), generator=generator).bool()
         if self.drop_context:
-            order += _BARE * self.size * (torch.rand(self.size, generator=generator) < self.drop_context)
-        yield from order.tolist()
+            bare = torch.rand(self.size, generator=generator) < self.drop_context
+        yield from map(Draw, order.tolist(), flip.tolist(), bare.tolist())
 
     def __len__(self) -> int:
         return self.size

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from cutline.core.config import Section
 from cutline.families.settings import Dtype, LoraSettings
+from cutline.train import objectives
 
 _POLICY = re.compile(r"frozen|full|lora|last:[1-9]\d*")
 
@@ -54,48 +56,23 @@ class GuardSettings(Section):
     )
 
 
+@objectives.extended("retrieval")
 class RetrievalSettings(Section):
-    """``[train.retrieval]``: training for retrieval instead of captions, for families that embed."""
+    """``[train.retrieval]``: training for retrieval instead of captions, for families that embed images and texts.
 
-    itc: float = Field(1.0, ge=0, description="weight of the contrastive loss (ITC)")
-    itm: float | Literal["auto"] = Field(
-        "auto",
-        description="weight of image-text matching (ITM) with hard negatives; auto: 1 for models that match, else 0",
-    )
-    itm_share: float = Field(
-        1.0, gt=0, le=1, description="share of a batch's captions that ITM learns from, drawn anew each time; 1: all"
-    )
-    itm_warmup: float = Field(
-        0.0,
-        ge=0,
-        description="epochs in which ITM's negatives turn from any into hard ones, which a matching head from scratch "
-        "needs; 0: hard from the beginning, as published",
-    )
-    lm: float = Field(0.0, ge=0, description="weight of the captions' likelihood (LM), for models that write, too")
-    loss: Literal["auto", "softmax", "sigmoid"] = Field(
-        "auto",
-        description="the contrastive loss: over all candidates, or pair by pair; auto: as the family was trained",
-    )
+    The weights of the losses, and what belongs to them, are keys of the objectives.
+    """
+
     mini_batch_size: int | None = Field(
         None,
         ge=1,
-        description="examples whose activations are in memory at a time; the loss is that of the whole batch "
+        description="images whose activations are in memory at a time; the loss is still that of the whole batch "
         "(gradient caching); none: all of them",
     )
-    momentum: float | None = Field(
-        None, gt=0, lt=1, description="of a slow copy of the encoders, which makes the keys of ITC; none: no copy"
-    )
-    queue: int = Field(
-        0, ge=0, description="keys of earlier steps that stay as candidates, of each kind; needs momentum"
-    )
-    alpha: float = Field(
-        0.0, ge=0, lt=1, description="share of the slow copy's distribution in the target of ITC; needs momentum"
-    )
-    alpha_warmup: float = Field(
-        1.0, ge=0, description="epochs in which alpha rises from 0; published: 1 for fine-tuning, 2 for pretraining"
-    )
     rerank: int = Field(
-        0, ge=0, description="validation: nearest candidates of each query that are ranked anew by ITM; 0: ITC alone"
+        0,
+        ge=0,
+        description="validation: candidates of each query that are re-ranked by image–text matching; 0: none",
     )
     metric: Literal[
         "mean_recall",
@@ -108,45 +85,17 @@ class RetrievalSettings(Section):
     ] = Field("mean_recall", description="recall on the validation images that chooses the checkpoint")
 
     @model_validator(mode="after")
-    def _fits(self) -> RetrievalSettings:
-        if self.itm != "auto" and self.itm < 0:
-            raise ValueError("itm is below 0")
-        if self.momentum is None and (self.queue or self.alpha):
-            raise ValueError("queue and alpha need momentum, for example 0.995")
-        if not (self.itc or self.itm or self.lm):
-            raise ValueError("itc, itm and lm are all 0; there is nothing to learn")
+    def _asks_for_something(self) -> RetrievalSettings:
+        here = {name: one for name, one in objectives.find().items() if one.section == "retrieval"}
+        if not any(one.weight_of(self, one.tasks) for one in here.values()):
+            raise ValueError(f"{_listed(here)} are all 0; there is nothing to learn")
         return self
 
-    def weights(self, can: frozenset[str]) -> dict[str, float]:
-        """The weights of the losses for a model that can do these tasks."""
-        itm = float("match" in can) if self.itm == "auto" else self.itm
-        return {"itc": self.itc, "itm": itm, "lm": self.lm}
 
-    def teaches(self, can: frozenset[str]) -> frozenset[str]:
-        """The tasks that a model which can do these learns."""
-        tasks = {"itc": "embed", "itm": "match", "lm": "caption"}
-        return frozenset(tasks[name] for name, weight in self.weights(can).items() if weight)
-
-
-class ScstSettings(Section):
-    """``[train.scst]``: self-critical sequence training, which rewards sampled captions by CIDEr.
-
-    Source: Rennie et al. 2017, arXiv:1612.00563.
-    """
-
-    start_epoch: float = Field(ge=0, description="epochs of the usual training before the first self-critical step")
-    lr: float = Field(1e-4, gt=0, description="learning rate of self-critical steps, falling to 0; keep it low")
-    samples: int = Field(5, ge=2, description="captions sampled for each image of a self-critical step")
-    interpolation: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="weights that are validated and saved: 0 are those before the first self-critical step, 1 the "
-        "current ones, and between them a linear interpolation",
-    )
-
-
+@objectives.extended("")
 class TrainSettings(Section):
+    """``[train]``: what is trained, how, and how it is validated."""
+
     parts: dict[str, str] = Field(
         default_factory=dict,
         description='what is trained of each part (vision, bridge, text, head): "frozen", "full" or "last:N" (its last '
@@ -155,7 +104,6 @@ class TrainSettings(Section):
     lora: LoraSettings = LoraSettings()
     align: AlignSettings | None = Field(None, description="a stage before, which trains the bridge alone")
     retrieval: RetrievalSettings | None = Field(None, description="train for retrieval instead of captions")
-    scst: ScstSettings | None = Field(None, description="finish with self-critical training, which rewards CIDEr")
     epochs: float = Field(10, gt=0, description="times that each image–caption pair is seen")
     max_steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever epochs says")
     batch_size: int = Field(32, ge=1, description="examples a device and step: images with captions_per_image captions")
@@ -187,7 +135,6 @@ class TrainSettings(Section):
     weight_decay: float = Field(0.01, ge=0, description="of matrices; biases and norms have none")
     betas: tuple[float, float] = Field((0.9, 0.999), description="of Adam's moments")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over the vocabulary")
     precision: Dtype = Field("auto", description="of the arithmetic; auto: bfloat16 on a GPU that has it, else float32")
     gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
     eval_steps: int | Literal["epoch"] = Field("epoch", description="steps between validations, each with a checkpoint")
@@ -217,13 +164,61 @@ class TrainSettings(Section):
             raise ValueError("captions_per_image is below 1")
         if self.eval_steps != "epoch" and self.eval_steps < 1:
             raise ValueError("eval_steps is below 1")
-        if self.retrieval and self.scst:
-            raise ValueError("scst rewards captions; leave it out of a training for retrieval")
         if self.retrieval and self.drop_context:
-            raise ValueError("drop_context is of prompts; a training for retrieval has none")
+            raise ValueError("drop_context changes prompts, and a training for retrieval has none")
+        for name, objective in objectives.find().items():
+            if objective.section is None and getattr(self, name) is not None and self.retrieval:
+                raise ValueError(f"{name} and retrieval can't be trained together; leave one out")
         return self
+
+    def rehearsed(self) -> TrainSettings:
+        """What a rehearsal (``--tiny``) trains: a few steps; nothing that a random miniature writes can stop them."""
+        shorter = self.model_copy(
+            update={
+                "max_steps": 4,
+                "eval_steps": 2,
+                "batch_size": 2,
+                "gradient_accumulation_steps": min(2, self.gradient_accumulation_steps),
+                "warmup_steps": 0.5,
+                "patience": 0,
+                "val_images": 4,
+                "val_max_new_tokens": 8,
+                "logging_steps": 1,
+                "report_to": [],
+                "precision": "auto",
+                "fsdp": None,
+                "deepspeed": None,
+                "parts": _of_miniature(self.parts),
+                "optimizer": self.optimizer.removeprefix("paged_"),
+                "guards": self.guards.model_copy(update={"every": 2, "patience": 1000}),
+            }
+        )
+        sections: dict[str, Section] = {}
+        if self.align is not None:
+            parts = _of_miniature(self.align.parts)
+            sections["align"] = self.align.model_copy(update={"max_steps": 2, "parts": parts})
+        if self.retrieval is not None:
+            chunk = 1 if self.retrieval.mini_batch_size else None
+            sections["retrieval"] = self.retrieval.model_copy(update={"mini_batch_size": chunk})
+        for name, objective in objectives.find().items():
+            key = name if objective.section is None else objective.section
+            settings = objectives.settings_of(objective, shorter)
+            if key and settings is not None:
+                changes = objective.rehearsed(settings)
+                sections[key] = sections.get(key, settings).model_copy(update=changes)
+        return shorter.model_copy(update=sections)
 
     @property
     def chosen_by(self) -> str:
         """The score that chooses the checkpoint."""
         return self.retrieval.metric if self.retrieval else self.metric
+
+
+def _of_miniature(parts: dict[str, str]) -> dict[str, str]:
+    """Policies for a model of two layers: of "last:8" it has the last one."""
+    return {part: "last:1" if policy.startswith("last:") else policy for part, policy in parts.items()}
+
+
+def _listed(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last

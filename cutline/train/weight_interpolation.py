@@ -21,7 +21,7 @@ from cutline.families.base import Family
 BEFORE = "before_reward.safetensors"
 
 
-class RewardStage(TrainerCallback):
+class WeightInterpolation(TrainerCallback):
     """Remembers a family's trainable parameters as they were before the first rewarded step.
 
     Args:
