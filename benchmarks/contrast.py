@@ -53,9 +53,10 @@ def step(width: int, layers: int, size: int, count: int, chunk: int | None, *, i
 
     from cutline.core.records import Sample
     from cutline.families.blip import BlipMatcher
-    from cutline.train.positives import Truth
-    from cutline.train.retriever import RetrievalBatch, Retriever
-    from cutline.train.settings import RetrievalSettings
+    from cutline.train.embedding_space import RetrievalBatch
+    from cutline.train.objective import Context, Step
+    from cutline.train.retriever import Retriever
+    from cutline.train.settings import TrainSettings
     from cutline.train.trainable import open_parts
 
     torch.set_num_threads(1)
@@ -74,20 +75,21 @@ def step(width: int, layers: int, size: int, count: int, chunk: int | None, *, i
     model = BlipForImageTextRetrieval(BlipConfig(vision_config=vision, text_config=text, image_text_hidden_size=64))
     family = BlipMatcher(model, tiny.image_processor, tiny.tokenizer)
     open_parts(family, {})
-    truth = Truth(samples)
-    retriever = Retriever(family, RetrievalSettings(mini_batch_size=chunk, itm=float(itm)), truth).train()
+    settings = TrainSettings(retrieval={"mini_batch_size": chunk, "itm": float(itm)})
+    retriever = Retriever(settings, Context(family, samples)).train()
+    positives = retriever.space.positives
     batch = RetrievalBatch(
         visual={"pixel_values": torch.empty(count, 3, size, size).uniform_(-1, 1)},
         captions=captions,
         rows=torch.arange(count),
-        pictures=torch.tensor(truth.pictures),
-        texts=torch.tensor(truth.texts(captions)),
+        images=torch.tensor(positives.images),
+        texts=torch.tensor(positives.texts(captions)),
     )
     before, begun, loss = _peak(), time.process_time(), 0.0
-    for part in retriever.parts(batch):
-        found, said = retriever(part)
-        found.backward()
-        loss += sum(float(one) for one in said.values())
+    for chunk_of_images in retriever.chunks({"batch": batch}, list, Step()):
+        output = retriever(chunk_of_images)
+        output.loss.backward()
+        loss += sum(float(one) for one in output.terms.values())
     return {"loss": loss, "peak": _peak() - before, "seconds": time.process_time() - begun}
 
 

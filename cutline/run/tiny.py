@@ -33,38 +33,7 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
         if ranks.is_first() and not (drawn / "captions.csv").exists():
             shapes.draw(drawn, train=12, val=12, test=12)
         data, ablation = DataSettings(source=str(drawn), max_samples=12), None  # shapes have no context
-    train = recipe.train and recipe.train.model_copy(
-        update={
-            "max_steps": 4,
-            "eval_steps": 2,
-            "batch_size": 2,
-            "gradient_accumulation_steps": min(2, recipe.train.gradient_accumulation_steps),
-            "warmup_steps": 0.5,
-            "patience": 0,
-            "val_images": 4,
-            "val_max_new_tokens": 8,
-            "logging_steps": 1,
-            "report_to": [],
-            "precision": "auto",
-            "fsdp": None,
-            "deepspeed": None,
-            "parts": _of_miniature(recipe.train.parts),
-            "optimizer": recipe.train.optimizer.removeprefix("paged_"),
-        }
-    )
-    if train:  # the guards run, but no caption of a random miniature can stop the training
-        train = train.model_copy(update={"guards": train.guards.model_copy(update={"every": 2, "patience": 1000})})
-    if train and train.align:
-        short = {"max_steps": 2, "parts": _of_miniature(train.align.parts)}
-        train = train.model_copy(update={"align": train.align.model_copy(update=short)})
-    if train and train.scst:
-        train = train.model_copy(update={"scst": train.scst.model_copy(update={"start_epoch": 0.05, "samples": 2})})
-    if train and train.retrieval:
-        short = {
-            "mini_batch_size": 1 if train.retrieval.mini_batch_size else None,
-            "queue": min(4, train.retrieval.queue),
-        }
-        train = train.model_copy(update={"retrieval": train.retrieval.model_copy(update=short)})
+    train = recipe.train and recipe.train.rehearsed()
     generate = recipe.generate.model_copy(
         update={
             "max_new_tokens": 12,
@@ -103,8 +72,3 @@ def _bootstrap(settings: BootstrapSettings | None, folder: Path) -> BootstrapSet
     generate = settings.generate.model_copy(update={"max_new_tokens": 12, "batch_size": 4})
     keep = settings.keep.model_copy(update={"share": 0.5})
     return settings.model_copy(update={"web": web, "generate": generate, "keep": keep})
-
-
-def _of_miniature(parts: dict[str, str]) -> dict[str, str]:
-    """Policies for a model of two layers: "last:8" becomes "last:1"."""
-    return {part: "last:1" if policy.startswith("last:") else policy for part, policy in parts.items()}

@@ -48,6 +48,8 @@ class Captioner(Learner[CaptionObjective]):
     def __init__(self, settings: TrainSettings, context: Context):
         super().__init__(settings, context)
         self.model = context.family
+        #: Callbacks of the Trainer and DeepSpeed read a model's configuration.
+        self.config = context.family.config
 
     @property
     def usual_until(self) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from cutline.core import ranks
 from cutline.core.errors import TrainingError
+from cutline.core.files import replaced
 from cutline.families.base import Family
 from cutline.train import distributed
 
@@ -30,10 +30,8 @@ def trained_state(family: Family) -> dict[str, Tensor]:
 
 def save_trained(family: Family, folder: Path) -> None:
     """Writes what is trained into a folder; the file is there whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{WEIGHTS}.{os.getpid()}.part"  # processes that train together may all write here
-    save_file(trained_state(family), part)
-    os.replace(part, folder / WEIGHTS)
+    with replaced(folder / WEIGHTS) as temporary:  # processes that train together may all write here
+        save_file(trained_state(family), temporary)
 
 
 def load_trained(family: Family, checkpoint: Path) -> None:

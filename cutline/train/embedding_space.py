@@ -1,4 +1,4 @@
-"""The space that image and text vectors share while a family trains for retrieval, and the batches that are put into it.
+"""The space that image and text vectors share while a family trains for retrieval, and the batches put into it.
 
 Shapes: N images, R texts, E width.
 """
@@ -44,6 +44,10 @@ class RetrievalBatch:
 class Vectors(NamedTuple):
     images: Tensor  # [N, E], or [N, Q, E]
     texts: Tensor  # [R, E]
+
+
+#: What cosines are multiplied by, and what is added to them, if anything.
+Scale = tuple[Tensor, Tensor | None]
 
 
 @dataclass
@@ -92,7 +96,7 @@ class EmbeddingSpace(nn.Module):
         self.family = family
         self.positives = positives
 
-    def scale(self) -> tuple[Tensor, Tensor | None]:
+    def scale(self) -> Scale:
         """What cosines are multiplied by, and what is added to them, if anything."""
         if self.temperature is not None:
             return 1 / self.temperature, None
@@ -115,7 +119,8 @@ class EmbeddingSpace(nn.Module):
             family: embeds them; by default the one in training.
         """
         family = family or self.family
-        visual = {name: tensor[chunk.first : chunk.last].to(family.device) for name, tensor in chunk.batch.visual.items()}
+        part = slice(chunk.first, chunk.last)
+        visual = {name: tensor[part].to(family.device) for name, tensor in chunk.batch.visual.items()}
         features = {"features": family.looked_at(visual)["features"]}
         first, last = chunk.texts
         texts = family.encode_texts(chunk.batch.captions[first:last])

@@ -1,7 +1,7 @@
 """Gradient checkpointing: activations are computed again in the backward pass instead of kept.
 
 Source: Chen et al. 2016, arXiv:1604.06174. Always without re-entrance: the re-entrant kind gives no gradient to what
-lies over frozen inputs, adapters for example, and says nothing.
+lies over frozen inputs, adapters for example, silently.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cutline.families.base import Family
 
 
 @contextmanager
-def recomputing(family: Family, wanted: bool) -> Iterator[None]:
+def gradient_checkpointing(family: Family, wanted: bool) -> Iterator[None]:
     """While this lasts, the layers of a model keep only what goes into them.
 
     Hugging Face's layers do so in training mode. Layers without a trainable weight stand in eval mode, so that they

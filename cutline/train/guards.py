@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,10 +123,11 @@ class Guards(TrainerCallback):
         validating: all validation images, for the least loss that is possible on them.
         settings: the ``[train.guards]`` section.
         max_tokens: longest caption of the panel.
-        smoothing: label smoothing of the training loss.
-        likelihood_until: step from which the loss is another one.
+        least_loss: the smallest training loss that is possible, in nats a token.
+        usual_until: step from which the loss means something else; None: it never does.
         folder: of the training.
-        resumed_at: what later panels said before is forgotten.
+        resumed_at: the step that training continues from; later panels are dropped.
+        precision: opens the autocast of the training.
     """
 
     def __init__(
@@ -135,21 +137,23 @@ class Guards(TrainerCallback):
         validating: Sequence[Sample],
         settings: GuardSettings,
         max_tokens: int,
-        smoothing: float,
-        likelihood_until: float,
+        least_loss: float,
+        usual_until: int | None,
         folder: Path,
         resumed_at: int,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ):
         self.family, self.samples, self.settings, self.folder = family, samples, settings, folder
         self.generate = GenerateSettings(max_new_tokens=max_tokens, batch_size=16)
-        self.likelihood_until = likelihood_until
+        self.usual_until = math.inf if usual_until is None else usual_until
+        self.precision = precision
         self.pictures = [open_image(sample.image) for sample in samples]
         self.blank = Image.new("RGB", self.pictures[0].size, (128, 128, 128))
         lengths = sorted(_tokens(family, text) for sample in samples for text in sample.captions)
         self.limit_is_short = lengths[len(lengths) // 2] >= max_tokens
         self.guessing = math.log(max(2, len(family.tokenizer)))
-        self.least_training = _smoothed(smoothing, len(family.tokenizer))
-        self.least_validation = least_loss(family, validating)
+        self.least_training = least_loss
+        self.least_validation = least_validation_loss(family, validating)
         self.high = self.low = 0
         self.fine = resumed_at
         (folder / STOPPED).unlink(missing_ok=True)
@@ -189,7 +193,8 @@ class Guards(TrainerCallback):
         training = self.family.training
         self.family.eval()
         asked = [*self.samples, Sample(id="blank", image="", context=self.samples[0].context)]
-        made = caption_pictures(self.family, asked, [*self.pictures, self.blank], self.generate)
+        with self.precision():
+            made = caption_pictures(self.family, asked, [*self.pictures, self.blank], self.generate)
         self.family.train(training)
         if all(one.status == "failed" for one in made):
             raise TrainingError(f"No image of the panel could be captioned: {made[0].error}", "Look at what it says.")
@@ -212,7 +217,7 @@ class Guards(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **rest: Any) -> None:
         loss = (logs or {}).get("loss")
-        if loss is None or not math.isfinite(loss) or state.global_step > self.likelihood_until:
+        if loss is None or not math.isfinite(loss) or state.global_step > self.usual_until:
             return
         self.high = self.high + 1 if loss > FAR * self.guessing + 1 else 0
         if self.high:
@@ -250,16 +255,7 @@ def _tokens(family: Family, text: str) -> int:
     return len(family.tokenizer(text, add_special_tokens=False)["input_ids"]) + 1  # with the end token
 
 
-def _smoothed(smoothing: float, vocabulary: int) -> float:
-    """Entropy in nats of a smoothed label: the least loss that a training with label smoothing can have."""
-    if not smoothing:
-        return 0.0
-    other = smoothing / vocabulary
-    right = 1 - smoothing + other
-    return -(right * math.log(right) + (vocabulary - 1) * other * math.log(other))
-
-
-def least_loss(family: Family, samples: Sequence[Sample]) -> float:
+def least_validation_loss(family: Family, samples: Sequence[Sample]) -> float:
     """The least mean loss, in nats a token, that any model can have on images with all their captions.
 
     The probabilities of an image's captions add up to 1 at most, so k different ones cost k ln k nats together.

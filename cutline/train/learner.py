@@ -53,8 +53,6 @@ class Learner(nn.Module, Generic[AnyObjective]):
     def __init__(self, settings: TrainSettings, context: Context):
         super().__init__()
         self.context = context
-        #: Callbacks of the Trainer save a model's configuration.
-        self.config = context.family.config
         self.objectives: list[AnyObjective] = []
         for objective in objectives.find().values():
             keys = objectives.settings_of(objective, settings) if issubclass(objective, self.kind) else None
@@ -125,10 +123,12 @@ class Learner(nn.Module, Generic[AnyObjective]):
 def _made(objective: type[Objective], settings: Any, context: Context) -> Any:
     missing = sorted(objective.tasks - context.family.can)
     if missing:
-        own = objective.section is None
-        key = f"[train.{objective.name}]" if own else f"[train.{objective.section}] {objective.name}"
+        keys = {None: f"[train.{objective.name}]", "": "[train]"}
+        key = keys.get(objective.section, f"[train.{objective.section}] {objective.name}")
+        remedies = {None: f"Leave {key} out, or give", "": "Give"}
+        remedy = remedies.get(objective.section, f"Set {objective.name} = 0, or give")
         raise TrainingError(
             f"{key}: this {context.family.name()} model can't {_TASKS[missing[0]]}.",
-            (f"Leave {key} out" if own else f"Set {objective.name} = 0") + ", or give a checkpoint that can.",
+            f"{remedy} a checkpoint that can.",
         )
     return objective(settings, context)

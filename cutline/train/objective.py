@@ -4,8 +4,8 @@ An objective is one file in ``cutline/train/objectives``, or an entry point ``cu
 either has one subclass of ``CaptionObjective`` or of ``RetrievalObjective``. Its name is that of the file or of the
 entry point. Recipes are read with these files, so importing one must be quick: it imports torch inside its methods.
 
-How a step goes (``trainer.py``): the learner cuts the batch into chunks; each chunk's forward pass adds up the losses of
-the objectives that are active; its backward pass follows at once.
+How a step goes (``trainer.py``): the learner cuts the batch into chunks; each chunk's forward pass adds up the losses
+of its objectives; its backward pass follows at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from cutline.families.base import Batch, Family
     from cutline.families.common.feature_cache import FeatureCache
-    from cutline.train.embedding_space import Chunk, EmbeddingSpace, Vectors
+    from cutline.train.embedding_space import Chunk, EmbeddingSpace, Scale, Vectors
 
 
 @dataclass(frozen=True)
@@ -134,13 +134,13 @@ class Objective(ABC):
         """While this lasts, the family has the weights that are validated, where they aren't those being trained."""
         return nullcontext()
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027
         """Gives the family the weights that are validated, for good."""
 
-    def save(self, checkpoint: Path) -> None:
+    def save(self, checkpoint: Path) -> None:  # noqa: B027
         """Writes what the objective needs to resume exactly; only one process calls it."""
 
-    def load(self, checkpoint: Path) -> None:
+    def load(self, checkpoint: Path) -> None:  # noqa: B027
         """Reads what ``save`` wrote."""
 
 
@@ -156,8 +156,7 @@ class CaptionObjective(Objective):
 
         Args:
             batch: the collator's, on the model's device.
-            samples: gives its images, each once, with all its captions, mirrored and without context where the batch has
-                it so.
+            samples: gives its images, each once, with all its captions; mirrored and without context as in the batch.
         """
         return batch
 
@@ -184,9 +183,9 @@ class RetrievalObjective(Objective):
     def begin(self, space: EmbeddingSpace, chunks: Sequence[Chunk], step: Step) -> None:
         """Before the images and texts are embedded. ``chunk.plans[name]`` keeps what it wants to know later."""
 
-    def of_vectors(self, space: EmbeddingSpace, vectors: Vectors, chunk: Chunk) -> Tensor | None:
+    def of_vectors(self, space: EmbeddingSpace, vectors: Vectors, scale: Scale, chunk: Chunk) -> Tensor | None:
         """The loss of all vectors of this process's batch, contrasted with those of all processes; None: it has no
-        such loss. Differentiable by the vectors and by ``space.scale()``. ``chunk`` is the first one."""
+        such loss. Differentiable by the vectors and by the scale. ``chunk`` is the first one."""
         return None
 
     def plan(self, space: EmbeddingSpace, vectors: Vectors, chunks: Sequence[Chunk]) -> None:

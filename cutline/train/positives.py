@@ -18,8 +18,8 @@ from cutline.core.text import split_words
 class PositivePairs:
     """The true pairs of a dataset: its images and texts by number, and which of them belong together.
 
-    Images have the same number when their files are equal, byte for byte; texts when they have the same words, whatever their case
-    and punctuation.
+    Images have the same number when their files are equal, byte for byte; texts when they have the same words, whatever
+    their case and punctuation.
 
     Args:
         samples: images with their captions, all of them.

@@ -20,7 +20,7 @@ from cutline.core.records import Sample
 from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.train import objectives
-from cutline.train.embedding_space import Chunk, EmbeddingSpace, RandomState, RetrievalBatch, Vectors
+from cutline.train.embedding_space import Chunk, EmbeddingSpace, RandomState, RetrievalBatch, Scale, Vectors
 from cutline.train.learner import Learner, Output
 from cutline.train.objective import Context, RetrievalObjective, Step
 from cutline.train.positives import PositivePairs
@@ -99,9 +99,7 @@ class Retriever(Learner[RetrievalObjective]):
 
     def collator(self) -> RetrievalCollator:
         names = [objective.name for objective in self.objectives]
-        return RetrievalCollator(
-            self.space.family, self.context.cache, self.space.positives, self.chunk_size, names
-        )
+        return RetrievalCollator(self.space.family, self.context.cache, self.space.positives, self.chunk_size, names)
 
     def trial(self, batch: Any) -> None:
         """Gradients of one batch, which leaves no other trace."""
@@ -136,11 +134,11 @@ class Retriever(Learner[RetrievalObjective]):
         last = chunks[-1]  # the pass in which processes exchange their gradients
         for objective in self.objectives:
             with torch.enable_grad(), self.space.exact():
-                scale = self._learnt_scale()
-                loss = objective.of_vectors(self.space, vectors, chunks[0])
+                scale = self.space.scale()
+                loss = objective.of_vectors(self.space, vectors, scale, chunks[0])
                 if loss is None:
                     continue
-                wanted = [one for one in (*vectors, *scale) if one.requires_grad]
+                wanted = [*vectors, *_learnt(scale)]
                 images, texts, *rest = torch.autograd.grad(loss, wanted, allow_unused=True)
             for chunk in chunks:
                 first, end = chunk.texts
@@ -157,9 +155,6 @@ class Retriever(Learner[RetrievalObjective]):
         with torch.no_grad(), self.space.exact():
             for objective in self.objectives:
                 objective.plan(self.space, vectors, chunks)
-
-    def _learnt_scale(self) -> list[Tensor]:
-        return [one for one in self.space.scale() if one is not None and one.requires_grad]
 
     def forward(self, chunk: Chunk) -> Output:
         again: AbstractContextManager[None] = chunk.random.again() if chunk.random else nullcontext()
@@ -185,14 +180,13 @@ class Retriever(Learner[RetrievalObjective]):
 
     def _of_vectors(self, vectors: Vectors, chunk: Chunk) -> dict[str, Tensor]:
         with self.space.exact():
-            losses = {one.name: one.of_vectors(self.space, vectors, chunk) for one in self.objectives}
+            scale = self.space.scale()
+            losses = {one.name: one.of_vectors(self.space, vectors, scale, chunk) for one in self.objectives}
         return {name: loss for name, loss in losses.items() if loss is not None}
 
-    def _from_cache(
-        self, vectors: Vectors, cached: dict[str, tuple[Tensor | None, ...]]
-    ) -> dict[str, Tensor]:
+    def _from_cache(self, vectors: Vectors, cached: dict[str, tuple[Tensor | None, ...]]) -> dict[str, Tensor]:
         """Scalars whose gradients for vectors and scale are the cached ones."""
-        own = [*vectors, *self._learnt_scale()]
+        own = [*vectors, *_learnt(self.space.scale())]
         losses = {}
         for name, gradients in cached.items():
             loss = vectors.texts.new_zeros(())
@@ -201,6 +195,10 @@ class Retriever(Learner[RetrievalObjective]):
                     loss = loss + (one * gradient).sum()
             losses[name] = loss
         return losses
+
+
+def _learnt(scale: Scale) -> list[Tensor]:
+    return [one for one in scale if one is not None and one.requires_grad]
 
 
 def ranges(count: int, size: int | None) -> list[range]:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from cutline.core.config import Section
 from cutline.families.settings import Dtype, LoraSettings
 from cutline.train import objectives
+from cutline.train.objective import CaptionObjective
 
 _POLICY = re.compile(r"frozen|full|lora|last:[1-9]\d*")
 
@@ -167,9 +168,14 @@ class TrainSettings(Section):
         if self.retrieval and self.drop_context:
             raise ValueError("drop_context changes prompts, and a training for retrieval has none")
         for name, objective in objectives.find().items():
-            if objective.section is None and getattr(self, name) is not None and self.retrieval:
+            own = objective.section is None and issubclass(objective, CaptionObjective)
+            if self.retrieval and own and getattr(self, name) is not None:
                 raise ValueError(f"{name} and retrieval can't be trained together; leave one out")
         return self
+
+    def without_later_objectives(self) -> dict[str, None]:
+        """Changes that leave out the sections of objectives of their own, which a stage before the main one hasn't."""
+        return {name: None for name, objective in objectives.find().items() if objective.section is None}
 
     def rehearsed(self) -> TrainSettings:
         """What a rehearsal (``--tiny``) trains: a few steps; nothing that a random miniature writes can stop them."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from cutline.core.errors import TrainingError
 from cutline.core.suggest import did_you_mean
+from cutline.core.text_table import text_table
 from cutline.families.base import Family
 from cutline.families.settings import LoraSettings
 from cutline.families.weights import adapters
@@ -206,3 +207,17 @@ def _chosen(family: Family, part: str, policy: str, parameters: list[tuple[str, 
 def _layer(pattern: str, name: str) -> str | None:
     found = re.match(pattern, name)
     return found.groupdict().get("layer") if found else None
+
+
+def parts_table(parts: Sequence[PartSummary]) -> str:
+    """What is trained, a line a part."""
+    rows = [
+        (
+            line.part, line.policy, line.dtype, f"{line.parameters:,}", f"{line.trainable:,}",
+            f"{line.adapters:,}" if line.adapters else "",
+        )
+        for line in parts
+    ]  # fmt: skip
+    total, trainable = sum(line.parameters for line in parts), sum(line.trainable for line in parts)
+    rows.append(("all", f"{trainable / total:.2%}", "", f"{total:,}", f"{trainable:,}", ""))
+    return text_table(("part", "policy", "dtype", "parameters", "trainable", "adapters"), rows, left=3)

@@ -12,8 +12,8 @@ from cutline.families import open as opening
 from cutline.families.open import find
 from cutline.families.settings import LoraSettings
 from cutline.families.weights import adapters
-from cutline.train.loop import CaptionTrainer
 from cutline.train.settings import TrainSettings
+from cutline.train.trainer import LearnerTrainer
 from tests.check.making import CAPTIONS, broken, failures, real_class, subject, verdicts
 
 
@@ -105,12 +105,12 @@ def test_gradients_that_end_at_a_frozen_part(tmp_path):
 
 
 def test_accumulation_by_mean_of_means(tmp_path, monkeypatch):
-    real = CaptionTrainer.compute_loss
+    real = LearnerTrainer.compute_loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         return real(self, model, inputs, return_outputs) / self.args.gradient_accumulation_steps
 
-    monkeypatch.setattr(CaptionTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(LearnerTrainer, "compute_loss", compute_loss)
     assert failures(verdicts(subject(tmp_path, "vision_encoder_decoder"))) == {"accumulation"}
 
 

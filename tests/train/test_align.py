@@ -8,7 +8,7 @@ import torch
 from cutline.core import jsonl
 from cutline.core.config import parse
 from cutline.core.errors import RecipeError
-from cutline.train import loop
+from cutline.train import checkpoints
 from cutline.train import train as verb
 from cutline.train.settings import TrainSettings
 from tests.train.test_training import Killed, kill_at, same, settings, vit_gpt2, weights
@@ -24,13 +24,13 @@ def test_the_bridge_is_trained_alone_and_then_what_the_parts_say(dataset, tmp_pa
     family = vit_gpt2()
     fresh = weights(family)
     seen: dict[int, dict[str, torch.Tensor]] = {}
-    real = verb._stage
+    real = verb._run
 
-    def stage(family, *rest, **named):
-        seen[len(seen)] = weights(family)
-        return real(family, *rest, **named)
+    def run(stage):
+        seen[len(seen)] = weights(stage.family)
+        return real(stage)
 
-    monkeypatch.setattr(verb, "_stage", stage)
+    monkeypatch.setattr(verb, "_run", run)
     facts = verb.train(family, dataset, settings(**ALIGN), tmp_path)
     assert same(seen[0], fresh)
     assert changed(fresh, seen[1], family) == {"bridge"}
@@ -49,7 +49,7 @@ def test_killed_in_either_stage_and_resumed_is_the_same_as_unbroken(dataset, tmp
         kill_at(patch, 3 if stage == "align" else 7)  # the first stage has but 4 steps
         with pytest.raises(Killed):
             verb.train(vit_gpt2(), dataset, settings(**ALIGN), tmp_path / "broken")
-    assert (tmp_path / "broken/align" / loop.WEIGHTS).exists() == (stage == "main")
+    assert (tmp_path / "broken/align" / checkpoints.WEIGHTS).exists() == (stage == "main")
     resumed = vit_gpt2()
     verb.train(resumed, dataset, settings(**ALIGN), tmp_path / "broken")
     assert same(weights(resumed), weights(unbroken))

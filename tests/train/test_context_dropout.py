@@ -12,7 +12,7 @@ from cutline.core.records import Sample
 from cutline.data.dataset import Dataset
 from cutline.families.open import find
 from cutline.train import train as verb
-from cutline.train.examples import Collator, EpochShuffle, Examples
+from cutline.train.examples import Collator, Draw, EpochShuffle, Examples
 from cutline.train.settings import TrainSettings
 
 
@@ -20,10 +20,10 @@ def test_each_epoch_leaves_out_another_share_and_a_resumed_one_the_same():
     def bare(epoch: int) -> set[int]:
         order = EpochShuffle(400, seed=3, flip=True, drop_context=0.25)
         order.set_epoch(epoch)
-        indices = list(order)
-        assert sorted(index % 400 for index in indices) == list(range(400))
-        assert max(indices) < 4 * 400
-        return {index % 400 for index in indices if index >= 2 * 400}
+        draws = list(order)
+        assert sorted(draw.index for draw in draws) == list(range(400))
+        assert {draw.flip for draw in draws} == {True, False}
+        return {draw.index for draw in draws if draw.bare}
 
     assert 60 < len(bare(0)) < 140
     assert bare(0) != bare(1)
@@ -34,10 +34,11 @@ def test_without_dropout_the_order_is_what_it_always_was():
     assert list(EpochShuffle(20, seed=1, flip=True)) == list(EpochShuffle(20, seed=1, flip=True, drop_context=0.0))
 
 
-def test_an_index_says_what_is_changed():
+def test_a_draw_says_what_is_changed():
     sample = Sample(id="a", image="", captions=("a dog", "a cat"), context={"place": "Oslo"})
     examples = Examples([sample], 1)
-    found = [examples[index] for index in range(8)]
+    ways = [(False, False), (True, False), (False, True), (True, True)]
+    found = [examples[Draw(index, *way)] for way in ways for index in range(2)]
     assert [one.captions[0] for one in found] == ["a dog", "a cat"] * 4
     assert [bool(one.extra.get("mirrored")) for one in found] == [False, False, True, True] * 2
     assert [bool(one.context) for one in found] == [True] * 4 + [False] * 4
@@ -48,7 +49,7 @@ def test_the_prompt_holds_the_context_or_nothing_of_it_and_the_labels_never(data
     family.prompt = "News: {context}"
     sample = replace(dataset[0], captions=("a red square",), context={"place": "Oslo"})
     examples = Examples([sample], 1)
-    batch = Collator(family, None)([examples[0], examples[2]])
+    batch = Collator(family, None)([examples[0], examples[Draw(0, bare=True)]])
     assert batch["bare"].tolist() == [False, True]
     texts = [family.tokenizer.decode(ids) for ids in batch["input_ids"]]
     assert "Oslo" in texts[0]

@@ -15,9 +15,9 @@ from cutline.core import jsonl
 from cutline.core.errors import TrainingError
 from cutline.core.records import Prediction, Sample
 from cutline.families.open import find
-from cutline.train import guards, loop
+from cutline.train import checkpoints, guards
 from cutline.train import train as verb
-from cutline.train.guards import Guards, Panel, least_loss
+from cutline.train.guards import Guards, Panel, least_validation_loss
 from cutline.train.settings import GuardSettings, TrainSettings
 
 PEOPLE = [("a red circle above a blue square",), ("a green triangle",), ("a purple square",)]
@@ -93,7 +93,7 @@ def test_captions_that_turn_bad_stop_the_training(dataset, tmp_path, monkeypatch
     with pytest.raises(TrainingError, match=f"Stopped at step 6: {words}") as stop:
         verb.train(vit_gpt2(), dataset, settings(), tmp_path)
     assert "weights of step 4 are kept" in stop.value.problem
-    assert (tmp_path / "last-good" / loop.WEIGHTS).exists()
+    assert (tmp_path / "last-good" / checkpoints.WEIGHTS).exists()
     stopped = json.loads((tmp_path / "stopped.json").read_text())
     assert stopped["step"] == 6
     assert stopped["last_good_step"] == 4
@@ -123,7 +123,7 @@ def test_the_same_command_goes_on_from_the_last_good_step(dataset, tmp_path, mon
 
 
 def find_last(folder):
-    return load_file(folder / "checkpoints/checkpoint-8" / loop.WEIGHTS)
+    return load_file(folder / "checkpoints/checkpoint-8" / checkpoints.WEIGHTS)
 
 
 def test_who_turns_the_guards_off_goes_on_from_the_newest_step(dataset, tmp_path, monkeypatch, messages):
@@ -230,15 +230,15 @@ def test_least_loss_of_several_captions():
     tokens = len(family.tokenizer(words)["input_ids"]) + 1
     one = Sample(id="a", image="", captions=(words, words))
     other = Sample(id="b", image="", captions=(words, "a red square"))
-    assert least_loss(family, [one]) == 0
-    assert least_loss(family, [other]) == pytest.approx(math.log(2) / tokens, rel=0.2)
+    assert least_validation_loss(family, [one]) == 0
+    assert least_validation_loss(family, [other]) == pytest.approx(math.log(2) / tokens, rel=0.2)
 
 
 def test_a_validation_loss_below_what_is_possible(dataset, tmp_path):
     family = vit_gpt2()
     made = Guards(
         family, dataset.split("val")[:2], [Sample(id="b", image="", captions=("a", "b"))], GuardSettings(), 20, 0.0,
-        math.inf, tmp_path, 0,
+        None, tmp_path, 0,
     )  # fmt: skip
     state = type("State", (), {"global_step": 5})
     made.on_evaluate(None, state, None, {"eval_loss": made.least_validation})

@@ -11,7 +11,7 @@ from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.open import find
 from cutline.images.open import open_image, open_sample
 from cutline.train import train as verb
-from cutline.train.examples import Collator, EpochShuffle, Examples, may_mirror, mirrored
+from cutline.train.examples import Collator, Draw, EpochShuffle, Examples, may_mirror, mirrored
 from cutline.train.settings import TrainSettings
 
 
@@ -32,7 +32,8 @@ def test_left_becomes_right(tmp_path):
 def test_a_caption_that_names_a_side_keeps_its_image(caption, may):
     sample = Sample(id="a", image="", captions=("a dog", caption))
     assert may_mirror(sample) is may
-    assert Examples([sample], 1)[2].extra.get("mirrored", False) is may  # the first caption's example, mirrored
+    flipped = Examples([sample], 1)[Draw(0, flip=True)]  # the first caption's example
+    assert flipped.extra.get("mirrored", False) is may
 
 
 def test_each_epoch_sees_every_example_once_and_mirrors_another_half():
@@ -40,9 +41,9 @@ def test_each_epoch_sees_every_example_once_and_mirrors_another_half():
     halves = []
     for epoch in (0, 1):
         order.set_epoch(epoch)
-        indices = list(order)
-        assert sorted(index % 400 for index in indices) == list(range(400))
-        halves.append({index - 400 for index in indices if index >= 400})
+        draws = list(order)
+        assert sorted(draw.index for draw in draws) == list(range(400))
+        halves.append({draw.index for draw in draws if draw.flip})
     assert all(150 < len(half) < 250 for half in halves)
     assert halves[0] != halves[1]
 

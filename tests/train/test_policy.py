@@ -12,9 +12,9 @@ from cutline.core.errors import TrainingError
 from cutline.families.open import find
 from cutline.families.settings import LoraSettings
 from cutline.families.weights import adapters
-from cutline.train import loop
+from cutline.train import log
 from cutline.train import train as verb
-from cutline.train.recompute import recomputing
+from cutline.train.gradient_checkpointing import gradient_checkpointing
 from cutline.train.trainable import open_parts
 from tests.train.test_training import same, settings, vit_gpt2, weights
 
@@ -25,7 +25,7 @@ def rates(folder) -> list[float]:
 
 def test_each_part_has_its_learning_rate(dataset, tmp_path, monkeypatch):
     seen: list[dict[str | None, float]] = []
-    real = loop.Log.on_step_end
+    real = log.Log.on_step_end
 
     def on_step_end(self, args, state, control, optimizer=None, **rest):
         names = {id(p): name for name, p in family.model.named_parameters()}
@@ -37,7 +37,7 @@ def test_each_part_has_its_learning_rate(dataset, tmp_path, monkeypatch):
         )
         real(self, args, state, control, optimizer=optimizer, **rest)
 
-    monkeypatch.setattr(loop.Log, "on_step_end", on_step_end)
+    monkeypatch.setattr(log.Log, "on_step_end", on_step_end)
     family = vit_gpt2()
     changes = {"part_lr": {"bridge": 0.02, "vision": 0.001}, "warmup_steps": 0, "lr": 0.01, "min_lr": 0.005}
     verb.train(family, dataset, settings(**changes), tmp_path)
@@ -79,13 +79,13 @@ def dtypes_in_training(family, dataset, folder, monkeypatch, **changes) -> tuple
     kept: set[torch.dtype] = set()
     layer = family.model.decoder.transformer.h[0].mlp.c_fc
     layer.register_forward_hook(lambda module, given, made: inside.add(made.dtype))
-    real = loop.Log.on_step_end
+    real = log.Log.on_step_end
 
     def on_step_end(self, args, state, control, **rest):
         kept.update(p.dtype for p in family.parameters() if p.requires_grad)
         real(self, args, state, control, **rest)
 
-    monkeypatch.setattr(loop.Log, "on_step_end", on_step_end)
+    monkeypatch.setattr(log.Log, "on_step_end", on_step_end)
     verb.train(family, dataset, settings(max_steps=2, **changes), folder)
     return inside, kept
 
@@ -130,7 +130,7 @@ def gradients(family, dataset, parts, wanted: bool):
         return tensor
 
     batch = family.encode(dataset.split("train")[:4], with_targets=True)
-    with recomputing(family, wanted):
+    with gradient_checkpointing(family, wanted):
         family.train()
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = family(batch).nll

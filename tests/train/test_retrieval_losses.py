@@ -17,10 +17,10 @@ from cutline.families.open import find
 from cutline.train.contrast import Queue, sigmoid_loss, softmax_loss
 from cutline.train.hard_negatives import Pairs, draw
 from cutline.train.lengths import by_length
-from cutline.train.positives import Truth
-from cutline.train.retrieval_loop import RetrievalCollator
+from cutline.train.objective import Context, Step
+from cutline.train.positives import PositivePairs
 from cutline.train.retriever import Retriever
-from cutline.train.settings import RetrievalSettings
+from cutline.train.settings import TrainSettings
 from cutline.train.trainable import open_parts
 
 KINDS = [kind for name in families.names() for kind in find(name).variants() if "embed" in kind.can]
@@ -29,10 +29,10 @@ KINDS = [kind for name in families.names() for kind in find(name).variants() if 
 def samples(dataset):
     """Twelve images, of which two are the same, with one to three captions each."""
     found = []
-    for place, sample in enumerate(list(dataset.split("train"))[:11]):
-        captions = [sample.captions[0], "a picture of shapes", "two things"][: 1 + place % 3]
+    for index, sample in enumerate(list(dataset.split("train"))[:11]):
+        captions = [sample.captions[0], "a picture of shapes", "two things"][: 1 + index % 3]
         found.append(sample.__class__(id=sample.id, image=sample.image, captions=tuple(captions), split="train",
-                                      extra={"place": place}))  # fmt: skip
+                                      extra={"index": index}))  # fmt: skip
     return [*found, found[3]]
 
 
@@ -43,12 +43,16 @@ def made(kind, dtype=torch.float32, **settings):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     open_parts(family.to(dtype), {})
-    return Retriever(family, RetrievalSettings(**settings), Truth([])).to(dtype)
+    return Retriever(TrainSettings(retrieval=settings), Context(family, [])).to(dtype)
 
 
 def batched(retriever, some):
-    retriever.truth = Truth(some)
-    return RetrievalCollator(retriever.family, None, retriever.settings, retriever.truth)(some)["batch"]
+    retriever.space.positives = PositivePairs(some)
+    return retriever.collator()(some)["batch"]
+
+
+def chunks_of(retriever, batch):
+    return retriever.chunks({"batch": batch}, list, Step())
 
 
 def gradients(retriever, batch, train=True):
@@ -56,10 +60,10 @@ def gradients(retriever, batch, train=True):
     retriever.train(train)
     retriever.zero_grad(set_to_none=True)
     said: dict[str, float] = {}
-    for part in retriever.parts(batch):
-        loss, values = retriever(part)
-        loss.backward()
-        for name, value in values.items():
+    for chunk in chunks_of(retriever, batch):
+        made = retriever(chunk)
+        made.loss.backward()
+        for name, value in made.terms.items():
             said[name] = said.get(name, 0.0) + float(value)
     return said, {n: p.grad.clone() for n, p in retriever.named_parameters() if p.grad is not None}
 
@@ -111,15 +115,15 @@ def test_dropout_falls_alike_in_both_passes(dataset):
     batch = batched(retriever, samples(dataset))
     retriever.train()
     torch.manual_seed(3)
-    parts = retriever.parts(batch)
+    chunks = chunks_of(retriever, batch)
     torch.manual_seed(3)  # as the first pass went
-    for part in parts:
-        first = retriever._embed(retriever.family, part)[0].texts
-        with part.random.again():
-            second = retriever._embed(retriever.family, part)[0].texts
+    for chunk in chunks:
+        first = retriever.space.embed(chunk)[0].texts
+        with chunk.random.again():
+            second = retriever.space.embed(chunk)[0].texts
         assert torch.equal(first, second)
         with torch.random.fork_rng():
-            assert not torch.equal(first, retriever._embed(retriever.family, part)[0].texts)
+            assert not torch.equal(first, retriever.space.embed(chunk)[0].texts)
 
 
 def peak(retriever, batch):
@@ -146,8 +150,8 @@ def test_what_is_kept_for_the_gradient_does_not_grow_with_the_batch(dataset):
     few = samples(dataset)[:4]
     # the same images again and again, each time as others
     many = [one.__class__(id=f"{one.id}-{n}", image=one.image, captions=one.captions,
-                          extra={"place": 4 * n + place, "sha256": f"{n}-{place}"})
-            for n in range(6) for place, one in enumerate(few)]  # fmt: skip
+                          extra={"index": 4 * n + index, "sha256": f"{n}-{index}"})
+            for n in range(6) for index, one in enumerate(few)]  # fmt: skip
     kept = {}
     for name, some, chunk in (("few", few, 2), ("many", many, 2), ("many whole", many, None)):
         retriever = made(BlipMatcher, mini_batch_size=chunk, itm=0.0)
@@ -159,12 +163,12 @@ def test_what_is_kept_for_the_gradient_does_not_grow_with_the_batch(dataset):
 def test_an_image_that_every_text_is_taken_for_does_not_fill_the_memory(dataset, monkeypatch):
     """Its chunk has most of the batch's pairs; the loss and the gradient are those of all of them."""
     monkeypatch.setattr(
-        "cutline.train.retriever.draw",
+        "cutline.train.hard_negatives.draw",
         lambda logits, true, rows, *_: Pairs(torch.zeros_like(rows), torch.arange(len(rows)), (rows == 0).long()),
     )
     found, kept = {}, {}
     for most in (2, 100):
-        monkeypatch.setattr("cutline.train.retriever.MOST_PAIRS", most)
+        monkeypatch.setattr("cutline.train.objectives.itm.MOST_PAIRS", most)
         retriever = made(BlipMatcher, torch.float64, mini_batch_size=2)
         batch = batched(retriever, samples(dataset))
         kept[most] = peak(retriever, batch)
@@ -188,11 +192,11 @@ def test_pictures_and_words_decide_what_is_true():
     def sample(id, *captions, picture=""):
         return Sample(id=id, image=f"{id}.png", captions=captions, extra={"sha256": picture or id})
 
-    truth = Truth([
+    truth = PositivePairs([
         sample("a", "A dog runs.", "two dogs"), sample("b", "a cat", "a DOG runs"),
         sample("a again", "in the snow", picture="a"), sample("c", "🙂"), sample("d", "🐈"),
     ])  # fmt: skip
-    assert truth.pictures == [0, 1, 0, 2, 3]
+    assert truth.images == [0, 1, 0, 2, 3]
     words = ["a dog runs!", "two dogs", "A cat", "in the snow", "🙂", "🐈"]
     true = truth(torch.tensor([0, 1, 2, 3, 0]), torch.tensor(truth.texts(words)))
     assert true.int().tolist() == [
@@ -205,19 +209,19 @@ def test_the_same_words_of_another_image_are_no_negative(dataset, momentum, monk
     """Neither in the contrastive loss, nor among the keys, nor among the hard negatives."""
     first, second, third = list(dataset.split("train"))[:3]
     some = [
-        Sample(id=one.id, image=one.image, captions=captions, extra=dict(one.extra) | {"place": place})
-        for place, (one, captions) in enumerate(
+        Sample(id=one.id, image=one.image, captions=captions, extra=dict(one.extra) | {"index": index})
+        for index, (one, captions) in enumerate(
             [(first, ("a drawing", "a shape")), (second, ("A drawing.",)), (third, ("this is another",))]
         )
     ]
     told, drawn = [], []
     plain_loss, plain_draw = softmax_loss, draw
     monkeypatch.setattr(
-        "cutline.train.retriever.softmax_loss",
+        "cutline.train.contrast.softmax_loss",
         lambda logits, true, *rest: (told.append(true), plain_loss(logits, true, *rest))[1],
     )
     monkeypatch.setattr(
-        "cutline.train.retriever.draw",
+        "cutline.train.hard_negatives.draw",
         lambda logits, true, *rest: (drawn.append((true, plain_draw(logits, true, *rest))), drawn[-1][1])[1],
     )
     retriever = made(BlipMatcher, momentum=momentum, queue=4 if momentum else 0)
@@ -340,11 +344,11 @@ def test_momentum_queue_and_soft_targets_are_the_published_ones(dataset):
     retriever = made(BlipMatcher, momentum=0.9, queue=5, alpha=0.4, itm=0.0)
     family, shots = retriever.family, list(dataset.split("train"))[:6]
     known = [
-        Sample(id=one.id, image=one.image, captions=(f"one of {n}", f"two of {n}"), extra={**one.extra, "place": n})
+        Sample(id=one.id, image=one.image, captions=(f"one of {n}", f"two of {n}"), extra={**one.extra, "index": n})
         for n, one in enumerate(shots)
     ]
-    retriever.truth = Truth(known)
-    collate = RetrievalCollator(family, None, retriever.settings, retriever.truth)
+    retriever.space.positives = PositivePairs(known)
+    collate = retriever.collator()
     slow = copy.deepcopy(family).eval()
     image_keys, text_keys, owners = torch.zeros(0, 16), torch.zeros(0, 16), torch.zeros(0, dtype=torch.int64)
     optimizer = torch.optim.SGD([p for p in family.parameters() if p.requires_grad], lr=0.05)
@@ -370,10 +374,10 @@ def test_momentum_queue_and_soft_targets_are_the_published_ones(dataset):
             image_keys, text_keys, owners = image_keys[:5], text_keys[:5], owners[:5]
         optimizer.zero_grad()
         retriever.train()
-        (part,) = retriever.parts(batch)
-        loss, said = retriever(part)
-        torch.testing.assert_close(said["itc"], sum(sums) / 2)
-        loss.backward()
+        (chunk,) = chunks_of(retriever, batch)
+        made_of = retriever(chunk)
+        torch.testing.assert_close(made_of.terms["itc"], sum(sums) / 2)
+        made_of.loss.backward()
         optimizer.step()
 
 

@@ -36,19 +36,19 @@ from safetensors.torch import save_file
 from cutline.core import ranks
 from cutline.data.dataset import Dataset
 from cutline.families.open import find
-from cutline.train import retriever, together
+from cutline.train import distributed, hard_negatives
 from cutline.train import train as verb
 from cutline.train.settings import TrainSettings
 
 dataset, out, kinds = Dataset.open(Path(sys.argv[1])), Path(sys.argv[2]), json.loads(sys.argv[3])
 torch.set_num_threads(1)
-together.meet(torch.device("cpu"))
+distributed.init(torch.device("cpu"))
 drawn = []
-real = retriever.draw
+real = hard_negatives.draw
 def draw(logits, true, *rest):
     drawn.append((real(logits, true, *rest), true))
     return drawn[-1][0]
-retriever.draw = draw
+hard_negatives.draw = draw
 for name, (family, section, captions) in kinds.items():
     variants = find("blip" if family == "mixture" else family).variants()
     kind = variants[{"mixture": 2, "blip": 1}.get(family, 0)]
@@ -63,13 +63,14 @@ for name, (family, section, captions) in kinds.items():
     verb.train(model, dataset, settings, out / name)
     # all that was drawn is what it says, and each process drew alike
     assert all((true[p.images, p.texts] == p.labels.bool()).all() for p, true in drawn)
-    told = together.gather([[part.tolist() for part in p] for p, _ in drawn[-3:]])  # before, DDP's flags are tried
+    # the draws before were a trial for DDP's flags
+    told = distributed.all_gather_object([[part.tolist() for part in p] for p, _ in drawn[-3:]])
     assert all(other == told[0] for other in told)
     if ranks.is_first():
         (out / name / "drawn.json").write_text(json.dumps(told[0]))
         save_file({n: t.clone() for n, t in model.model.state_dict().items()}, out / name / "end.safetensors")
         save_file({n: t for n, t in start.items()}, out / name / "start.safetensors")
-together.part()
+distributed.destroy()
 """
 
 

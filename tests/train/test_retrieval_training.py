@@ -55,7 +55,7 @@ def test_killed_and_resumed_is_the_same_as_unbroken(dataset, tmp_path, monkeypat
 def test_recall_on_validation_chooses_the_checkpoint(dataset, tmp_path, monkeypatch):
     values = iter([0.2, 0.9, 0.3])
     monkeypatch.setattr(
-        "cutline.train.retrieval_loop.recalls", lambda *_: {"mean_recall": 0.0, "ir_recall_at_1": next(values)}
+        "cutline.train.evaluator.recalls", lambda *_: {"mean_recall": 0.0, "ir_recall_at_1": next(values)}
     )
     facts = verb.train(matcher(), dataset, settings({"metric": "ir_recall_at_1"}), tmp_path)
     assert facts["best_step"] == 4

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from cutline.families.open import find
-from cutline.train import loop, self_critical
+from cutline.train import cider_reward, evaluator, log
 from cutline.train import train as verb
 from cutline.train.settings import TrainSettings
-from cutline.train.weight_interpolation import RewardStage
+from cutline.train.weight_interpolation import WeightInterpolation
 
 
 @pytest.fixture(autouse=True)
 def longer_is_better(monkeypatch):
     # CIDEr finds nothing in what an untrained model says, and then no weight moves
     monkeypatch.setattr(
-        self_critical.CiderReward, "__call__", lambda self, samples, captions: [float(len(c)) for c in captions]
+        cider_reward.CiderReward, "__call__", lambda self, samples, captions: [float(len(c)) for c in captions]
     )
 
 
@@ -38,7 +38,7 @@ def state(step):
 
 def test_it_gives_what_lies_between(tmp_path):
     family = make().requires_grad_(True)
-    stage = RewardStage(family, 0.6, begin=2)
+    stage = WeightInterpolation(family, 0.6, begin=2)
     weight = family.model.head.weight
 
     def step(number):
@@ -58,7 +58,7 @@ def test_it_gives_what_lies_between(tmp_path):
         assert torch.allclose(weight, 0.4 * before + 0.6 * now, atol=1e-6)
     assert torch.equal(weight, now)
     stage.save(tmp_path)
-    again = RewardStage(family, 0.6, begin=2)
+    again = WeightInterpolation(family, 0.6, begin=2)
     again.load(tmp_path)
     again.take()
     assert torch.allclose(weight, 0.4 * before + 0.6 * now, atol=1e-6)
@@ -67,11 +67,11 @@ def test_it_gives_what_lies_between(tmp_path):
 def test_what_is_validated_is_what_is_kept_and_differs_from_the_last_step(dataset, tmp_path, monkeypatch):
     seen = []
 
-    def validation(self, family):
+    def validation(self, family, step):
         seen.append(family.model.head.weight.detach().clone())
         return {"cider": float(len(seen)), "bleu4": 0.0}
 
-    monkeypatch.setattr(loop.Validation, "__call__", validation)
+    monkeypatch.setattr(evaluator.CaptionEvaluator, "__call__", validation)
     family = make()
     verb.train(family, dataset, settings(), tmp_path)
     assert torch.equal(family.model.head.weight, seen[-1])
@@ -87,7 +87,7 @@ def test_killed_and_resumed_is_the_same_as_unbroken(at, dataset, tmp_path, monke
 
     unbroken = make()
     verb.train(unbroken, dataset, settings(), tmp_path / "unbroken")
-    real = loop.Log.on_step_end
+    real = log.Log.on_step_end
 
     def on_step_end(self, args, state, control, **rest):
         if state.global_step == at:
@@ -95,7 +95,7 @@ def test_killed_and_resumed_is_the_same_as_unbroken(at, dataset, tmp_path, monke
         real(self, args, state, control, **rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Log, "on_step_end", on_step_end)
+        patch.setattr(log.Log, "on_step_end", on_step_end)
         with pytest.raises(Killed):
             verb.train(make(), dataset, settings(), tmp_path / "broken")
     resumed = make()

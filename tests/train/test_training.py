@@ -18,7 +18,8 @@ from cutline.data.settings import DataSettings
 from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.open import find
 from cutline.images import shapes
-from cutline.train import loop
+from cutline.train import checkpoints as saved
+from cutline.train import evaluator, log
 from cutline.train import train as verb
 from cutline.train.examples import Collator, Examples
 from cutline.train.settings import TrainSettings
@@ -48,14 +49,14 @@ class Killed(BaseException):
 
 
 def kill_at(monkeypatch, step: int):
-    real = loop.Log.on_step_end
+    real = log.Log.on_step_end
 
     def on_step_end(self, args, state, control, **rest):
         if state.global_step == step:
             raise Killed
         real(self, args, state, control, **rest)
 
-    monkeypatch.setattr(loop.Log, "on_step_end", on_step_end)
+    monkeypatch.setattr(log.Log, "on_step_end", on_step_end)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_killed_and_resumed_is_the_same_as_unbroken(dataset, tmp_path, monkeypat
     # the kill may also come while a checkpoint is written
     checkpoints = tmp_path / "broken/checkpoints"
     shutil.copytree(checkpoints / "checkpoint-6", checkpoints / "checkpoint-7")
-    (checkpoints / "checkpoint-7" / loop.WHOLE).unlink()
+    (checkpoints / "checkpoint-7" / saved.WHOLE).unlink()
     (checkpoints / "checkpoint-7" / "optimizer.pt").write_bytes(b"half")
     resumed = make()
     assert verb.train(resumed, dataset, settings(**changes), tmp_path / "broken") == facts
@@ -129,12 +130,12 @@ def test_best_checkpoint_by_generated_captions_is_kept(dataset, tmp_path, monkey
     seen = {}
     scores = iter([0.1, 0.9, 0.5, 0.2])
 
-    def validation(self, family):
+    def validation(self, family, step):
         value = next(scores)
         seen[value] = weights(family)
         return {"cider": value, "bleu4": 0.0}
 
-    monkeypatch.setattr(loop.Validation, "__call__", validation)
+    monkeypatch.setattr(evaluator.CaptionEvaluator, "__call__", validation)
     family = vit_gpt2()
     facts = verb.train(family, dataset, settings(), tmp_path)
     assert facts["best_step"] == 4
@@ -143,7 +144,7 @@ def test_best_checkpoint_by_generated_captions_is_kept(dataset, tmp_path, monkey
 
 
 def test_stops_early_when_captions_get_no_better(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.Validation, "__call__", lambda self, family: {"cider": 0.1, "bleu4": 0.0})
+    monkeypatch.setattr(evaluator.CaptionEvaluator, "__call__", lambda self, family, step: {"cider": 0.1, "bleu4": 0.0})
     facts = verb.train(vit_gpt2(), dataset, settings(max_steps=40, patience=2), tmp_path)
     assert facts["steps"] == 6
 
@@ -160,7 +161,7 @@ def test_other_parts_than_before_is_an_error_and_loses_nothing(dataset, tmp_path
     verb.train(vit_gpt2(), dataset, settings(max_steps=2), tmp_path)
     with pytest.raises(TrainingError, match="other parts open"):
         verb.train(vit_gpt2(), dataset, settings(max_steps=4, parts={"vision": "frozen"}), tmp_path)
-    assert (tmp_path / "checkpoints/checkpoint-2" / loop.WEIGHTS).exists()
+    assert (tmp_path / "checkpoints/checkpoint-2" / saved.WEIGHTS).exists()
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ def test_a_tracker_gets_what_the_log_gets(dataset, tmp_path):
 def test_reward_is_cider_d(dataset):
     """Against the metric itself, which scores one caption for every image at once."""
     from cutline.metrics.scorer import Scorer
-    from cutline.train.self_critical import CiderReward
+    from cutline.train.cider_reward import CiderReward
 
     samples = list(dataset.split("train"))
     captions = [samples[(place + 3) % len(samples)].captions[0] for place in range(len(samples))]
@@ -369,7 +370,7 @@ def test_weights_multiply_each_rows_likelihood(dataset):
 def test_rewarded_captions_become_likelier(dataset, tmp_path):
     """Self-critical steps raise the CIDEr of the captions that the model draws."""
     from cutline.families.settings import GenerateSettings
-    from cutline.train.self_critical import CiderReward
+    from cutline.train.cider_reward import CiderReward
 
     samples = list(dataset.split("train"))
     reward = CiderReward(samples)
@@ -390,6 +391,6 @@ def test_rewarded_captions_become_likelier(dataset, tmp_path):
     found = []
     for step in (60, 120):
         open_parts(family, {})
-        loop.load_trained(family, tmp_path / f"checkpoints/checkpoint-{step}")
+        saved.load_trained(family, tmp_path / f"checkpoints/checkpoint-{step}")
         found.append(drawn(family.eval()))
     assert found[1] > 1.2 * found[0], found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -10,9 +10,11 @@ from transformers import TrainerCallback
 
 from cutline.check.subject import Subject
 from cutline.check.verdict import Finding, failed, not_applicable, passed
+from cutline.train.arguments import arguments
+from cutline.train.captioner import Captioner
 from cutline.train.examples import Collator, Examples
-from cutline.train.loop import CaptionTrainer
-from cutline.train.train import arguments
+from cutline.train.objective import Context
+from cutline.train.trainer import LearnerTrainer
 
 STAGE = "training"
 TITLE = "accumulated batches are one large batch"
@@ -31,6 +33,13 @@ class _Gradients(TrainerCallback):
             if parameter.grad is not None:
                 self.found[name] = parameter.grad.detach().float().cpu().clone()
                 parameter.grad = None
+
+
+class _WithoutDropout(Captioner):
+    """Stays in evaluation mode, so that two ways of computing the same gradient can be compared."""
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)
 
 
 def probe(subject: Subject) -> Finding:
@@ -53,27 +62,33 @@ def _gradients(subject: Subject, batch_size: int, accumulate: int) -> dict[str, 
     """The gradient of one step over all samples, as the training computes it, without dropout."""
     assert subject.train is not None
     family = subject.family
-    settings = subject.train.model_copy(
-        update={"batch_size": batch_size, "gradient_accumulation_steps": accumulate, "max_steps": 1, "optimizer": "sgd",
-                "report_to": [], "dataloader_num_workers": 0, "eval_steps": 1_000_000_000}
-    )  # fmt: skip
-    made = arguments(settings, subject.scratch / "accumulation", family.device, 0, choose=False)
-    made.save_strategy = made.eval_strategy = "no"
-    made.max_grad_norm = made.weight_decay = 0.0
+    changes: dict[str, Any] = {
+        "batch_size": batch_size,
+        "gradient_accumulation_steps": accumulate,
+        "max_steps": 1,
+        "optimizer": "sgd",
+        "report_to": [],
+        "dataloader_num_workers": 0,
+        "eval_steps": 1_000_000_000,
+        "part_lr": {},
+        "horizontal_flip": False,
+        "drop_context": 0.0,
+    }
+    settings = subject.train.model_copy(update=subject.train.without_later_objectives() | changes)
+    args = arguments(settings, subject.scratch / "accumulation", family.device, 0, None)
+    args.save_strategy = args.eval_strategy = "no"
+    args.max_grad_norm = args.weight_decay = 0.0
     seen = _Gradients()
-    trainer = CaptionTrainer(
-        family,
+    trainer = LearnerTrainer(
+        _WithoutDropout(settings, Context(family, subject.samples)),
         None,
-        0.0,
-        args=made,
-        train_dataset=Examples(subject.samples, 1),
+        settings,
+        Examples(subject.samples, 1),
+        None,
+        args=args,
         data_collator=Collator(family, None),
         callbacks=[seen],
     )
-    family.train = lambda mode=True: family  # type: ignore[method-assign]
-    try:
-        family.eval()
-        trainer.train()
-    finally:
-        del family.train
+    trainer.train()
+    family.eval()
     return seen.found

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cutline.check.subject import Subject
 from cutline.check.verdict import Finding, failed, not_applicable, passed
-from cutline.train.recompute import recomputing
+from cutline.train.gradient_checkpointing import gradient_checkpointing
 
 STAGE = "training"
 TITLE = "what is to be trained moves, and nothing else"
@@ -37,7 +37,7 @@ def probe(subject: Subject) -> Finding:
     buffers = {name: b for name, b in family.model.named_buffers() if name.rpartition(".")[0] not in open_modules}
     frozen = {name: p for name, p in family.model.named_parameters() if name not in trained} | buffers
     before = {name: _hash(tensor) for name, tensor in (trained | frozen).items()}
-    with recomputing(family, subject.train.gradient_checkpointing):
+    with gradient_checkpointing(family, subject.train.gradient_checkpointing):
         _steps(subject, trained.values())
     still = [name for name, tensor in trained.items() if _hash(tensor) == before[name]]
     moved = [name for name, tensor in frozen.items() if _hash(tensor) != before[name]]

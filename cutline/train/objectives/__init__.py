@@ -5,22 +5,20 @@ See ``cutline/train/objective.py`` for what a file holds.
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.metadata import entry_points
-from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar, cast
 
 from pydantic import Field, create_model
 
 from cutline.core.config import Section
-from cutline.core.errors import CutlineError
+from cutline.core.plugins import Plugins
 from cutline.train.objective import Objective
 
 AnySection = TypeVar("AnySection", bound=Section)
+
+
+PLUGINS = Plugins("objectives", noun="objective", package=__name__)
 
 
 @cache
@@ -28,29 +26,13 @@ def find() -> Mapping[str, type[Objective]]:
     """Name → objective, by name.
 
     Raises:
-        CutlineError: a file or entry point doesn't define exactly one objective.
+        CutlineError: another package's objective can't be used.
     """
-    own = {
-        path.stem: importlib.import_module(f"{__name__}.{path.stem}")
-        for path in Path(__file__).parent.glob("*.py")
-        if not path.stem.startswith("_")
-    }
-    foreign = {point.name: point.load() for point in entry_points(group="cutline.objectives")}
-    return {name: _objective(name, source) for name, source in sorted((foreign | own).items())}
-
-
-def _objective(name: str, source: object) -> type[Objective]:
-    candidates = [source]
-    if isinstance(source, ModuleType):
-        candidates = [value for value in vars(source).values() if getattr(value, "__module__", "") == source.__name__]
-    defined = [one for one in candidates if isinstance(one, type) and issubclass(one, Objective)]
-    if len(defined) != 1 or inspect.isabstract(defined[0]):
-        raise CutlineError(
-            f"The objective {name} must be one class that implements CaptionObjective or RetrievalObjective.",
-            "Fix its file, or uninstall the package that it comes from.",
-        )
-    defined[0].name = name
-    return defined[0]
+    found: dict[str, type[Objective]] = {}
+    for name in sorted(PLUGINS.names()):
+        found[name] = PLUGINS.find(name, Objective)
+        found[name].name = name
+    return found
 
 
 def extended(section: str) -> Callable[[type[AnySection]], type[AnySection]]:

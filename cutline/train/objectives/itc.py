@@ -21,7 +21,7 @@ from cutline.train.objective import Context, RetrievalObjective, Step
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cutline.train.embedding_space import Chunk, EmbeddingSpace, Vectors
+    from cutline.train.embedding_space import Chunk, EmbeddingSpace, Scale, Vectors
     from cutline.train.momentum_encoder import Keys, MomentumEncoder
 
 #: Of a checkpoint; alike in all processes.
@@ -100,13 +100,13 @@ class Contrast(RetrievalObjective):
         if self.momentum_encoder is not None:
             chunks[0].plans[self.name] = self.momentum_encoder.keys(space, chunks)
 
-    def of_vectors(self, space: EmbeddingSpace, vectors: Vectors, chunk: Chunk) -> Tensor:
+    def of_vectors(self, space: EmbeddingSpace, vectors: Vectors, scale: Scale, chunk: Chunk) -> Tensor:
         from cutline.families.common.loss import widened
         from cutline.train.contrast import gathered, sigmoid_loss, softmax_loss
 
         family, batch = space.family, chunk.batch
         images, texts = batch.images.to(family.device), batch.texts.to(family.device)
-        times, plus = space.scale()
+        times, plus = scale
         keys: Keys | None = chunk.plans.get(self.name)
         if keys is not None:
             return self._with_keys(space, vectors, (images, texts), keys, times)

@@ -144,9 +144,7 @@ class Matching(RetrievalObjective):
 
         def summed(some: Tensor) -> Tensor:
             these = {name: tensor[some] for name, tensor in texts.items()}
-            logits = by_length(
-                these, lambda few, rows: family.match_logits(features, few, pairs.images[some][rows])
-            )
+            logits = by_length(these, lambda few, rows: family.match_logits(features, few, pairs.images[some][rows]))
             return F.cross_entropy(widened(logits), pairs.labels[some], reduction="sum")
 
         # three for each text on average; an image that many texts are taken for has more than memory may hold

@@ -41,7 +41,7 @@ class Settings(Section):
 
 
 class Scst(CaptionObjective):
-    """Replaces the usual loss from ``start_epoch`` on; a lower learning rate, because at the usual one captions that are
+    """Replaces the usual loss from ``start_epoch`` on, with a lower learning rate: at the usual one, captions that are
     worse than others of the same image are pushed away without end."""
 
     Settings = Settings
@@ -98,7 +98,7 @@ class Scst(CaptionObjective):
         from cutline.families.settings import GenerateSettings
 
         family = self.context.family
-        settings = GenerateSettings(max_tokens=self.context.max_new_tokens, sample=True)
+        settings = GenerateSettings(max_new_tokens=self.context.max_new_tokens, do_sample=True)
         batch = {name: tensor.to(family.device) for name, tensor in batch.items()}
         with drawing(self.settings.samples), self.context.precision():
             return family.generate(batch, settings)
