@@ -193,11 +193,11 @@ class RunContext:
             from cutline.families.open import choose_device
             from cutline.train import distributed
 
-            distributed.meet(choose_device(self.recipe.model.device))
+            distributed.init(choose_device(self.recipe.model.device))
 
     def wait(self) -> None:
         """Waits until every process is here."""
         if ranks.count() > 1:
             from cutline.train import distributed
 
-            distributed.wait()
+            distributed.barrier()

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cutline.core.errors import TrainingError
@@ -25,6 +27,9 @@ from cutline.train.learner import Learner, Output
 from cutline.train.objective import Context, RetrievalObjective, Step
 from cutline.train.positives import PositivePairs
 from cutline.train.settings import TrainSettings
+
+#: Of a checkpoint, for families whose model keeps no temperature.
+TEMPERATURE = "temperature.safetensors"
 
 
 class RetrievalCollator:
@@ -100,6 +105,17 @@ class Retriever(Learner[RetrievalObjective]):
     def collator(self) -> RetrievalCollator:
         names = [objective.name for objective in self.objectives]
         return RetrievalCollator(self.space.family, self.context.cache, self.space.positives, self.chunk_size, names)
+
+    def save(self, checkpoint: Path) -> None:
+        super().save(checkpoint)
+        if self.space.temperature is not None:
+            save_file({"temperature": self.space.temperature.detach()}, checkpoint / TEMPERATURE)
+
+    def load(self, checkpoint: Path) -> None:
+        super().load(checkpoint)
+        if self.space.temperature is not None:
+            with torch.no_grad():
+                self.space.temperature.copy_(load_file(checkpoint / TEMPERATURE)["temperature"])
 
     def trial(self, batch: Any) -> None:
         """Gradients of one batch, which leaves no other trace."""

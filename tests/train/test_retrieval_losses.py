@@ -75,7 +75,13 @@ def test_chunks_have_the_loss_and_gradient_of_the_whole_batch(dataset, kind, mom
     if momentum and kind.contrast == "sigmoid":
         pytest.skip("the sigmoid loss has no keys")
     lm = 0.5 if "caption" in kind.can else 0.0
-    settings = {"lm": lm, "momentum": momentum, "alpha": 0.4 if momentum else 0.0, "queue": 8 if momentum else 0}
+    settings = {
+        "lm": lm,
+        "momentum": momentum,
+        "alpha": 0.4 if momentum else 0.0,
+        "queue": 8 if momentum else 0,
+        "alpha_warmup": 0,
+    }
     found = {}
     for chunk in (None, 5, 1):
         retriever = made(kind, torch.float64, mini_batch_size=chunk, **settings)
@@ -341,7 +347,7 @@ def test_a_negative_is_found_though_the_true_pair_has_all_the_probability():
 def test_momentum_queue_and_soft_targets_are_the_published_ones(dataset):
     """Five steps beside the published procedure written plainly, with a queue that is full after two of them."""
     torch.manual_seed(0)
-    retriever = made(BlipMatcher, momentum=0.9, queue=5, alpha=0.4, itm=0.0)
+    retriever = made(BlipMatcher, momentum=0.9, queue=5, alpha=0.4, alpha_warmup=0, itm=0.0)
     family, shots = retriever.family, list(dataset.split("train"))[:6]
     known = [
         Sample(id=one.id, image=one.image, captions=(f"one of {n}", f"two of {n}"), extra={**one.extra, "index": n})
