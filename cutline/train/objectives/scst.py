@@ -94,14 +94,13 @@ class Scst(CaptionObjective):
         return targets
 
     def _sample(self, batch: Batch) -> Any:
-        from cutline.families.common.decode import drawing
         from cutline.families.settings import GenerateSettings
 
         family = self.context.family
         settings = GenerateSettings(max_new_tokens=self.context.max_new_tokens, do_sample=True)
         batch = {name: tensor.to(family.device) for name, tensor in batch.items()}
-        with drawing(self.settings.samples), self.context.precision():
-            return family.generate(batch, settings)
+        with self.context.precision():
+            return family.generate(batch, settings, num_return_sequences=self.settings.samples)
 
     def loss(self, family: Family, batch: Batch, step: Step) -> Tensor:
         result = family(batch)
