@@ -35,15 +35,15 @@ def prepare(
     """
     from typing import get_args
 
-    from cutline.api import prepare as prepare_dataset
     from cutline.cli.terminal import bar, say
     from cutline.core import config
     from cutline.core.errors import RecipeError
     from cutline.data import steps as all_steps
     from cutline.data.prepare.manifest import manifest
+    from cutline.data.prepare.prepare import prepare as prepare_dataset
     from cutline.data.prepare.work import Engine
     from cutline.data.settings import PrepareRecipe
-    from cutline.run.stages.prepare import describe
+    from cutline.run.stages.prepare import describe, open_scorer
 
     if retry not in ("", "failed"):
         raise RecipeError(f"--retry {retry} is unknown.", "--retry failed downloads again what failed.")
@@ -60,7 +60,14 @@ def prepare(
             say(f"manifest: {out / 'manifest.jsonl'} ({_counts(counts[only[-1]])})")
             return
     with bar("preparing") as progress:
-        report = prepare_dataset(settings, out, progress, retry_failed=retry == "failed", engine=cast(Engine, engine))
+        report = prepare_dataset(
+            settings,
+            out,
+            progress,
+            retry_failed=retry == "failed",
+            engine=cast(Engine, engine),
+            scorer=open_scorer,
+        )
     for line in describe(report):
         say(line)
     for name, step_counts in report.steps.items():

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 import torch
 
+from cutline.cli.prepare import prepare
 from cutline.core import config as recipe
 from cutline.core.errors import CheckpointError, RecipeError
 from cutline.data.dataset import Dataset
@@ -19,6 +20,7 @@ from cutline.families.open import find
 from cutline.images.open import open_image
 from cutline.retrieve import caption_scores
 from cutline.run.recipe import Recipe
+from cutline.run.run import Run
 from cutline.run.tiny import rehearsal
 from tests.data.making import pictures, run
 
@@ -37,7 +39,7 @@ def checkpoints(tmp_path_factory) -> dict[str, str]:
 def test_two_towers_give_the_cosine(checkpoints, tmp_path) -> None:
     pictures(tmp_path, 2)
     image = str(tmp_path / "images/0.png")
-    clip = cast(RetrievalFamily, find("clip").load(checkpoints["clip"]))
+    clip = cast(RetrievalFamily, find("clip").open(checkpoints["clip"]))
     with torch.no_grad():
         vectors = clip.embed_images(clip.pixels([open_image(image)]))
         texts = torch.cat([clip.embed_texts(clip.encode_texts([caption])) for caption in CAPTIONS])
@@ -48,7 +50,7 @@ def test_two_towers_give_the_cosine(checkpoints, tmp_path) -> None:
 def test_a_matcher_gives_the_probability_that_they_belong_together(checkpoints, tmp_path) -> None:
     pictures(tmp_path, 2)
     image = str(tmp_path / "images/0.png")
-    blip = cast(RetrievalFamily, find("blip").load(checkpoints["blip"]))
+    blip = cast(RetrievalFamily, find("blip").open(checkpoints["blip"]))
     assert "match" in blip.can
     with torch.no_grad():
         seen = blip.see(blip.pixels([open_image(image)]))
@@ -110,3 +112,26 @@ def test_a_rehearsal_opens_no_checkpoint(tmp_path) -> None:
     whole = recipe.parse({"data": {"source": str(tmp_path), "steps": steps}, "model": {"checkpoint": "x"}}, Recipe)
     filter = rehearsal(whole, tmp_path).data.steps.chosen()["filter"]
     assert (filter.model, filter.min_words) == ("", 2)
+
+
+def test_the_verb_and_the_stage_prepare_hand_the_model_in(checkpoints, tmp_path, monkeypatch) -> None:
+    pictures(tmp_path / "s", 3)
+    source = tmp_path / "s/rows.jsonl"
+    source.write_text("".join(json.dumps({"image": f"{n}.png", "captions": CAPTIONS}) + "\n" for n in range(3)))
+    opened: list[str] = []
+
+    def scorer(checkpoint: str) -> filtering.Scorer:
+        opened.append(checkpoint)
+        return lambda path, captions: [float(caption == CAPTIONS[0]) for caption in captions]
+
+    monkeypatch.setattr(caption_scores, "scorer", scorer)
+    step = {"model": checkpoints["clip"], "min_score": 0.5}
+    prepare(source, tmp_path / "verb", overrides=[f"data.steps.filter.{key}={value}" for key, value in step.items()])
+    table = {
+        "data": {"source": str(source), "steps": {"filter": step}},
+        "model": {"checkpoint": checkpoints["captioner"]},
+    }
+    Run(recipe.parse(table, Recipe), tmp_path / "run")(("prepare",))
+    for folder in (tmp_path / "verb", tmp_path / "run/dataset"):
+        assert {sample.captions for sample in Dataset.open(folder)} == {(CAPTIONS[0],)}
+    assert opened == [checkpoints["clip"]] * 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cutline.core.errors import RecipeError
 from cutline.core.fingerprint import fingerprint
 from cutline.run.stage import Stage
-from cutline.run.stages.prepare import describe
+from cutline.run.stages.prepare import describe, open_scorer
 
 if TYPE_CHECKING:
     from cutline.bootstrap.bootstrap import Bootstrapped
@@ -41,16 +41,16 @@ class Bootstrap(Stage):
         return fingerprint(context.own_dataset().fingerprint, settings, context.recipe.seed, context.tiny)
 
     def work(self, context: RunContext) -> Mapping[str, Any]:
-        from cutline.api import prepare
         from cutline.bootstrap import bootstrap as rounds
         from cutline.data.dataset import Dataset
+        from cutline.data.prepare.prepare import prepare
         from cutline.families.open import open_family, spare_threads
 
         settings, folder = _settings(context), context.folder / FOLDER
         assert settings.web is not None
         assert settings.filter is not None
         with context.bars("preparing the web's images") as progress:
-            report = prepare(settings.web, folder / "web", progress)
+            report = prepare(settings.web, folder / "web", progress, scorer=open_scorer)
         for line in describe(report):
             logger.info(line)
         web, human = Dataset.open(folder / "web"), context.own_dataset()

@@ -11,6 +11,7 @@ from cutline.run.stage import Stage
 
 if TYPE_CHECKING:
     from cutline.data.prepare.prepare import Report
+    from cutline.data.steps import Scorer
     from cutline.run.context import RunContext
 
 logger = logging.getLogger(__name__)
@@ -25,10 +26,10 @@ class Prepare(Stage):
         return context.own_dataset().fingerprint
 
     def work(self, context: RunContext) -> dict[str, object]:
-        from cutline.api import prepare
+        from cutline.data.prepare.prepare import prepare
 
         with context.bars("preparing") as progress:
-            report = prepare(context.recipe.data, context.dataset_folder, progress)
+            report = prepare(context.recipe.data, context.dataset_folder, progress, scorer=open_scorer)
         for line in describe(report):
             logger.info(line)
         return {}
@@ -40,6 +41,16 @@ class Prepare(Stage):
         context.folder.note(data={"folder": str(context.dataset_folder), "fingerprint": made_from})
         context.begin(self.name, made_from, self.outputs)
         context.folder.finish(self.name, time.monotonic() - start)
+
+
+def open_scorer(checkpoint: str) -> Scorer:
+    """Opens the model that ``[data.steps.filter]`` names.
+
+    torch is imported only then, and a Ray worker finds this function by its name.
+    """
+    from cutline.retrieve.caption_scores import scorer
+
+    return scorer(checkpoint)
 
 
 def describe(report: Report) -> Iterator[str]:
