@@ -111,7 +111,7 @@ def whole_ours(
             exact.matching(gallery.texts), lambda image: {"features": features[[image]]}, gallery, of_images, of_texts
         )
         notes += f", {found.pairs} of them in float32, too (off by up to {found.off:.2f})"
-    return recalls(*(stages.ranks(direction, matched=True)[0] for direction in ("tr", "ir"))), notes
+    return recalls(*(direction.ranks(matched=True)[0] for direction in stages.directions)), notes
 
 
 @torch.no_grad()

@@ -14,11 +14,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,10 +32,10 @@ from cutline.families.common.retrieval import RetrievalFamily
 from cutline.metrics.evaluation import Evaluation
 from cutline.retrieve import recall
 from cutline.retrieve.embed import chunks, embed_images, embed_texts, opened, tokens
-from cutline.retrieve.gallery import Gallery, gather
+from cutline.retrieve.gallery import Gallery, Places, gather
 from cutline.retrieve.rerank import distinct_pairs, rerank
 from cutline.retrieve.settings import RetrieveSettings
-from cutline.retrieve.stages import Stages, first_stage
+from cutline.retrieve.stages import Direction, Stages, first_stage
 from cutline.retrieve.verify import Verified, verify
 
 logger = logging.getLogger(__name__)
@@ -169,21 +168,23 @@ def _judge(
     scores: dict[str, Score] = {}
     alone: dict[str, Score] = {}
     kept = {}
-    for direction, owner in (("tr", np.arange(len(gallery.samples))), ("ir", gallery.sample_of)):
-        first, favoured = stages.ranks(direction, matched=False)
-        size = min(settings.rerank, counts["captions" if direction == "tr" else "images"])
+    for direction in stages.directions:
+        name, owner = direction.name, direction.query_samples
+        first, favoured = direction.ranks(matched=False)
+        size = min(settings.rerank, len(direction.candidate_ids))
         sign = (
-            f"retrieval-{direction}|best rank|ties against|images {counts['images']}|captions {counts['captions']}"
+            f"retrieval-{name}|best rank|ties against|images {counts['images']}|captions {counts['captions']}"
             f"|embedded {'float32' if verified else dtype}"
         )
-        alone |= recall.score(direction, first, owner, groups, settings.resamples, sign)
+        alone |= recall.score(name, first, owner, groups, settings.resamples, sign)
         if matched:
-            kept[direction] = stages.kept(direction)
-            first, favoured = stages.ranks(direction, matched=True)
+            kept[name] = direction.kept()
+            first, favoured = direction.ranks(matched=True)
             sign += f"|cosine + matching logit of {size} candidates, {dtype}{', verified' if verified else ''}"
-        scores |= recall.score(direction, first, owner, groups, settings.resamples, sign)
-        counts[f"{direction}_ranks_that_hang_on_ties"] = int((first != favoured).sum())
-    chance = {name: Score(metric=name, value=value, low=value, high=value, n=counts["images"], signature="chance")
+        scores |= recall.score(name, first, owner, groups, settings.resamples, sign)
+        counts[f"{name}_ranks_that_hang_on_ties"] = int((first != favoured).sum())
+    chance = {name: Score(metric=name, value=value, low=value, high=value, n=counts["images"], signature="chance",
+                    info=recall.score_info(name))
               for name, value in recall.chance(gallery).items()}  # fmt: skip
     ceilings = recall.ceiling(kept)
     counts |= verified.counts if verified else {}
@@ -197,46 +198,52 @@ def _judge(
         },
         ids=tuple(gallery.ids),
     )
-    _write_hits(stages, settings.hits, folder / "hits.jsonl", matched)
+    _write_hits(stages, settings.hits, folder / "hits.jsonl")
     write_atomically(folder / "scores.json", json.dumps(result.to_json(), indent=2) + "\n")
     return result
 
 
-def _write_hits(stages: Stages, most: int, path: Path, matched: bool) -> None:
-    """The best candidates of each query, and its right ones among the candidates wherever they are."""
+def _write_hits(stages: Stages, most: int, path: Path) -> None:
+    """Both directions' hits, a query at a time."""
     path.unlink(missing_ok=True)
-    gallery, names = stages.gallery, stages.gallery.caption_ids()
-    captions_of = _owners(gallery.text_of, len(gallery.texts))
-    samples_of = _owners(gallery.picture_of, len(gallery.pictures))
     with jsonl.Appender(path) as out:
-        for direction in ("tr", "ir"):
-            ours = stages.texts_of_images if direction == "tr" else stages.images_of_texts
-            order = ours.scores().argsort(dim=1, descending=True, stable=True)
-            for query in range(len(order)):
-                rows = []
-                for asking in (samples_of if direction == "tr" else captions_of)[query]:
-                    sample = asking if direction == "tr" else int(gallery.sample_of[asking])
-                    rank = 0
-                    for slot in order[query, : int(ours.cosines[query].isfinite().sum())].tolist():
-                        place = int(ours.places[query, slot])
-                        for found in (captions_of if direction == "tr" else samples_of)[place]:
-                            rank += 1
-                            right = (int(gallery.sample_of[found]) if direction == "tr" else found) == sample
-                            if rank <= most or right:
-                                itm = float(ours.matches[query, slot]) if matched and ours.matches is not None else None
-                                ids = (
-                                    (gallery.ids[sample], names[found])
-                                    if direction == "tr"
-                                    else (names[asking], gallery.ids[found])
-                                )
-                                rows.append(Hit(query=ids[0], candidate=ids[1], rank=rank,
-                                                itc=float(ours.cosines[query, slot]), itm=itm).to_json())  # fmt: skip
-                out.write(rows)
+        for direction in stages.directions:
+            queries, candidates = _items(direction.query_rows), _items(direction.candidate_rows)
+            order = direction.candidates.scores().argsort(dim=1, descending=True, stable=True)
+            for row, slots in enumerate(order):
+                for query in queries.get(row, []):
+                    out.write(hit.to_json() for hit in _hits(direction, query, slots, candidates, most))
 
 
-def _owners(places: np.ndarray, many: int) -> list[list[int]]:
-    found: list[list[int]] = [[] for _ in range(many)]
-    for owner, place in enumerate(places.tolist()):
-        if place >= 0:
-            found[place].append(owner)
-    return found
+def _hits(
+    direction: Direction, query: int, slots: Tensor, items: Mapping[int, Sequence[int]], most: int
+) -> Iterator[Hit]:
+    """The best candidates of a query, and its right ones among the candidates wherever they are.
+
+    Args:
+        slots: [K] columns of ``direction.candidates``, best first.
+        items: row → the captions or images that it stands for.
+        most: how many of the best.
+    """
+    row, found = int(direction.query_rows[query]), direction.candidates
+    rank = 0
+    for slot in slots[: int(found.cosines[row].isfinite().sum())].tolist():
+        itm = None if found.matches is None else float(found.matches[row, slot])
+        for candidate in items.get(int(found.places[row, slot]), []):
+            rank += 1
+            if rank <= most or direction.candidate_samples[candidate] == direction.query_samples[query]:
+                yield Hit(
+                    query=direction.query_ids[query],
+                    candidate=direction.candidate_ids[candidate],
+                    rank=rank,
+                    itc=float(found.cosines[row, slot]),
+                    itm=itm,
+                )
+
+
+def _items(rows: Places) -> dict[int, list[int]]:
+    """Row → the captions or images that it stands for, in their order."""
+    items: dict[int, list[int]] = {}
+    for item, row in enumerate(rows.tolist()):
+        items.setdefault(row, []).append(item)
+    return items

@@ -278,35 +278,81 @@ def _updated(
         approximate = bool(old and "approximate" in old.facts)
     if approximate:
         library()
-    wanted = {(row["kind"], row["id"]): row for sample in samples for row in _rows(sample)}
-    before = {(item["kind"], item["id"]): item for item in old.items} if old else {}
-    place_of = {name: row for row, name in enumerate(before)}
-    fresh = [row for name, row in wanted.items() if before.get(name, {}).get("key") != row["key"]]
-    # a kept row takes its new place, text and fields; what isn't wanted stays unless it is to be pruned
-    changed = {(row["kind"], row["id"]) for row in fresh}
-    kept = [name for name in before if name not in changed and (name in wanted or not prune)]
-    images = [row for row in fresh if row["kind"] == "image"]
-    texts = [row for row in fresh if row["kind"] == "text"]
-    work = path / "embedding" / fingerprint(made_by, [row["key"] for row in images])
-    parts: list[Floats] = []
-    failed: dict[str, str] = {}
-    if images:
-        pictures = [Sample(id=row["id"], image=row["image"]) for row in images]
-        vectors, wrong = embed_images(family, pictures, work, progress)
-        failed = {images[place]["id"]: problem for place, problem in wrong.items()}
-        right = [place for place in range(len(images)) if place not in wrong]
-        parts.append(vectors[right].numpy())
-        images = [images[place] for place in right]
-    if texts:
-        parts.append(embed_texts(family, [row["text"] for row in texts], text_batch_size).numpy())
-    if old and kept:
-        parts.insert(0, old.vectors[[place_of[name] for name in kept]])
-    rows = [wanted.get(name, before[name]) for name in kept] + images + texts
+    plan = _diff(old, samples, prune)
+    work = path / "embedding" / fingerprint(made_by, [row["key"] for row in plan.images])
+    new = _embed(plan, family, work, text_batch_size, progress)
+    rows, vectors = plan.kept + new.rows, new.vectors
     if not rows:
         raise DataError("There is nothing to index.", "Not one image could be opened, and there is no caption.")
-    _write(path, rows, parts, {"made_by": made_by, "checkpoint": checkpoint}, old, approximate)
+    if old and plan.kept:
+        vectors = [old.vectors[plan.kept_rows], *vectors]
+    _write(path, rows, vectors, {"made_by": made_by, "checkpoint": checkpoint}, old, approximate)
     shutil.rmtree(path / "embedding", ignore_errors=True)
-    return Change(len(images) + len(texts), len(before) - len(kept), len(kept), failed)
+    return Change(len(new.rows), plan.removed, len(plan.kept), new.failed)
+
+
+class _Plan(NamedTuple):
+    """What an indexing has to do.
+
+    Attributes:
+        kept: rows whose vectors stay, with their present path, text and fields.
+        kept_rows: where those vectors are in the old index.
+        images, texts: rows that are new or changed, to be embedded.
+        removed: how many rows of the old index go, the changed ones included.
+    """
+
+    kept: list[dict[str, Any]]
+    kept_rows: list[int]
+    images: list[dict[str, Any]]
+    texts: list[dict[str, Any]]
+    removed: int
+
+
+def _diff(old: Index | None, samples: Sequence[Sample], prune: bool) -> _Plan:
+    """Compares an index with what it shall hold; rows that aren't among the samples stay unless they are pruned."""
+    wanted = {(row["kind"], row["id"]): row for sample in samples for row in _rows(sample)}
+    before = {(row["kind"], row["id"]): row for row in old.items} if old else {}
+    changed = {name: row for name, row in wanted.items() if name not in before or before[name]["key"] != row["key"]}
+    kept = {
+        name: position for position, name in enumerate(before) if name not in changed and (name in wanted or not prune)
+    }
+    return _Plan(
+        kept=[wanted.get(name, before[name]) for name in kept],
+        kept_rows=list(kept.values()),
+        images=[row for row in changed.values() if row["kind"] == "image"],
+        texts=[row for row in changed.values() if row["kind"] == "text"],
+        removed=len(before) - len(kept),
+    )
+
+
+class _Embedded(NamedTuple):
+    """New rows, images before texts; their vectors, a part for each kind; image → why it can't be opened."""
+
+    rows: list[dict[str, Any]]
+    vectors: list[Floats]
+    failed: dict[str, str]
+
+
+def _embed(
+    plan: _Plan, family: RetrievalFamily, work: Path, text_batch_size: int, progress: Progress | None
+) -> _Embedded:
+    """Vectors of what is new or changed; images that can't be opened are left out.
+
+    Args:
+        work: folder for the vectors of images, from which an interrupted indexing resumes.
+    """
+    images, vectors, failed = plan.images, list[Floats](), dict[str, str]()
+    if images:
+        embedded, errors = embed_images(
+            family, [Sample(id=row["id"], image=row["image"]) for row in images], work, progress
+        )
+        failed = {images[position]["id"]: problem for position, problem in errors.items()}
+        opened = [position for position in range(len(images)) if position not in errors]
+        vectors.append(embedded[opened].numpy())
+        images = [images[position] for position in opened]
+    if plan.texts:
+        vectors.append(embed_texts(family, [row["text"] for row in plan.texts], text_batch_size).numpy())
+    return _Embedded(images + plan.texts, vectors, failed)
 
 
 def _rows(sample: Sample) -> list[dict[str, Any]]:

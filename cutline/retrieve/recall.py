@@ -13,7 +13,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from cutline.core.records import Score
+from cutline.core.records import Score, ScoreInfo
 from cutline.metrics.significance import Floats, draws, group_sums, interval
 from cutline.retrieve.gallery import Gallery
 
@@ -126,10 +126,22 @@ def score(
     return {
         name: Score(
             metric=name, value=float(whole[k]), low=float(low[k]), high=float(high[k]), n=len(groups),
-            signature=signature, per_image=tuple(shares[:, k].tolist()) if k < len(CUTS) else (),
+            signature=signature, info=score_info(name), per_image=tuple(shares[:, k].tolist()) if k < len(CUTS) else (),
         )
         for k, name in enumerate(names)
     }  # fmt: skip
+
+
+def score_info(name: str) -> ScoreInfo:
+    """What a retrieval score means, by its name: "tr_recall_at_5", "ir_mean_rank"."""
+    direction, _, what = name.partition("_")
+    query, right = ("an image", "one of its captions") if direction == "tr" else ("a caption", "its image")
+    if what.startswith("recall"):
+        meaning = f"Share of queries ({query}) that have {right} among the first {name.rpartition('_')[2]}."
+        return ScoreInfo(name, name, meaning)
+    return ScoreInfo(
+        name, name, f"{what.split('_')[0].capitalize()} rank of {right}, for {query}.", higher_is_better=False
+    )
 
 
 def _medians(ordered: Ranks, weights: Floats) -> Floats:

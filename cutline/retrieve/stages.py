@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cutline.retrieve import recall
-from cutline.retrieve.gallery import Gallery
+from cutline.retrieve.gallery import Gallery, Places
 from cutline.retrieve.rerank import Candidates, nearest
 
 #: Cosines held at once, in numbers.
@@ -19,77 +21,105 @@ BLOCK = 2**25
 #: What puts every candidate before everything that is none: more than any score is.
 FAR = 1e4
 
+Similarity = Callable[[Tensor, Tensor], Tensor]
 
-@dataclass
-class Stages:
-    """Both directions' candidates and how right they are.
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction of retrieval: Q queries, each of which ranks C candidates.
+
+    Queries and candidates are the N images and the M captions of the gallery. Equal ones are computed once, as one of
+    its U pictures or D texts: each is a row of the vectors.
 
     Attributes:
-        images: [U, E] or [U, Q, E] unit vectors of the gallery's pictures.
-        texts: [D, E] of its texts.
+        name: "tr" (images find captions) or "ir" (captions find images).
+        candidates: of each row of the queries.
+        cosines: yields the first row and the cosines with all rows of the candidates, of some rows of the queries at a
+            time.
+        query_rows, candidate_rows: [Q] and [C] rows; -1 where a picture can't be opened.
+        query_samples, candidate_samples: [Q] and [C] positions in ``gallery.samples``.
+        query_ids, candidate_ids: Q and C names.
+        pairs: [M] queries and [M] candidates that belong together.
+        rank: row of the queries, float64 scores with all rows of the candidates → query → (rank with ties against the
+            right candidate, rank with ties for it, …).
     """
 
-    gallery: Gallery
-    images: Tensor
-    texts: Tensor
-    texts_of_images: Candidates
-    images_of_texts: Candidates
-    similarity: Callable[[Tensor, Tensor], Tensor]
+    name: str
+    candidates: Candidates
+    cosines: Callable[[], Iterator[tuple[int, Tensor]]]
+    query_rows: Places
+    candidate_rows: Places
+    query_samples: Places
+    candidate_samples: Places
+    query_ids: list[str]
+    candidate_ids: list[str]
+    pairs: tuple[Places, Places]
+    rank: Callable[[int, NDArray[np.float64]], Mapping[int, tuple[int, ...]]]
 
-    def rows(self, direction: str, matched: bool) -> Iterator[tuple[int, np.ndarray]]:
-        """Each query's float64 scores with all candidates, those that stay behind moved down by ``FAR``.
+    def scores(self, matched: bool) -> Iterator[tuple[int, np.ndarray]]:
+        """Each row of the queries, and its float64 scores with all rows of the candidates.
 
         Args:
-            direction: "tr" (queries are the U pictures) or "ir" (the D texts).
-            matched: by cosine + matching score; else by cosine alone.
+            matched: by cosine + matching logit, and what is no candidate moved down by ``FAR``; else by cosine alone.
         """
-        ours = self.texts_of_images if direction == "tr" else self.images_of_texts
-        final = ours.scores().double() if matched else None
-        for start, cosines in blocks(self.images, self.texts, self.similarity, by_image=direction == "tr"):
+        final = self.candidates.scores().double() if matched else None
+        for start, cosines in self.cosines():
             table = cosines.double()
             if final is not None:
                 span = slice(start, start + len(table))
-                places, table = ours.places[span], table - FAR
+                places, table = self.candidates.places[span], table - FAR
                 table.scatter_(1, places, torch.where(final[span].isfinite(), final[span], table.gather(1, places)))
             yield from enumerate(table.numpy(), start)
 
-    def ranks(self, direction: str, matched: bool) -> tuple[np.ndarray, np.ndarray]:
-        """[Q] ranks with ties against the right one, and with ties for it.
+    def ranks(self, matched: bool) -> tuple[np.ndarray, np.ndarray]:
+        """[Q] ranks with ties against the right candidate, and with ties for it.
 
-        Who is no candidate stands behind all candidates, in the order of the cosines; it is a miss at every cut of
-        recall, however few candidates there are, as where it keeps a score of -100 in the published evaluation.
+        Everything that is no candidate ranks after all candidates, in the order of the cosines. It is a miss at every
+        cut of recall, however few candidates there are, as where it keeps a score of -100 in the published evaluation.
         """
-        gallery = self.gallery
-        queries = len(gallery.samples) if direction == "tr" else len(gallery.text_of)
-        last = recall.beyond(len(gallery.text_of) if direction == "tr" else len(gallery.samples))
-        against, favoured = np.full(queries, last), np.full(queries, last)
-        judge = recall.text_ranks if direction == "tr" else recall.image_ranks
-        for query, scores in self.rows(direction, matched):
-            for place, found in judge(gallery, query, scores).items():
-                against[place], favoured[place] = found[:2]
+        last = recall.beyond(len(self.candidate_rows))
+        against, favoured = np.full(len(self.query_rows), last), np.full(len(self.query_rows), last)
+        for row, scores in self.scores(matched):
+            for query, ranks in self.rank(row, scores).items():
+                against[query], favoured[query] = ranks[:2]
         if matched:
-            lost = ~self.kept(direction)
+            lost = ~self.kept()
             against[lost], favoured[lost] = (np.maximum(ranks[lost], recall.beyond(0)) for ranks in (against, favoured))
         return against, favoured
 
-    def kept(self, direction: str) -> np.ndarray:
-        """[Q] whether a right candidate came through the first stage."""
-        gallery = self.gallery
-        pictures, texts = gallery.picture_of[gallery.sample_of], gallery.text_of
-        ours = self.texts_of_images if direction == "tr" else self.images_of_texts
-        queries, right = (pictures, texts) if direction == "tr" else (texts, pictures)
-        theirs = (ours.places.numpy()[queries] == right[:, None]) & ours.cosines.isfinite().numpy()[queries]
-        found = theirs.any(1) & (pictures >= 0)
-        if direction == "ir":
-            return np.asarray(found)
-        any_of = np.zeros(len(gallery.samples), bool)
-        np.logical_or.at(any_of, gallery.sample_of, found)
-        return any_of
+    def kept(self) -> np.ndarray:
+        """[Q] whether a right candidate is among the candidates."""
+        queries, right = self.pairs
+        asking, wanted = self.query_rows[queries], self.candidate_rows[right]
+        among = self.candidates.places.numpy()[asking] == wanted[:, None]
+        among &= self.candidates.cosines.isfinite().numpy()[asking]
+        kept = np.zeros(len(self.query_rows), bool)
+        np.logical_or.at(kept, queries, among.any(1) & (asking >= 0) & (wanted >= 0))
+        return kept
 
 
-def first_stage(
-    gallery: Gallery, images: Tensor, texts: Tensor, similarity: Callable[[Tensor, Tensor], Tensor], k: int
-) -> Stages:
+@dataclass(frozen=True)
+class Stages:
+    """Both directions of a gallery, with their candidates."""
+
+    gallery: Gallery
+    tr: Direction
+    ir: Direction
+
+    @property
+    def directions(self) -> tuple[Direction, Direction]:
+        return self.tr, self.ir
+
+    @property
+    def texts_of_images(self) -> Candidates:
+        return self.tr.candidates
+
+    @property
+    def images_of_texts(self) -> Candidates:
+        return self.ir.candidates
+
+
+def first_stage(gallery: Gallery, images: Tensor, texts: Tensor, similarity: Similarity, k: int) -> Stages:
     """Candidates by cosine.
 
     Args:
@@ -98,14 +128,38 @@ def first_stage(
         similarity: a family's, of images with texts.
         k: candidates of a query.
     """
-    of_images = candidates(images, texts, similarity, k, gallery, by_image=True)
-    of_texts = candidates(images, texts, similarity, k, gallery, by_image=False)
-    return Stages(gallery, images, texts, of_images, of_texts, similarity)
+    image_samples, captions = np.arange(len(gallery.samples)), np.arange(len(gallery.text_of))
+    image_ids, caption_ids = gallery.ids, gallery.caption_ids()
+    tr = Direction(
+        name="tr",
+        candidates=candidates(images, texts, similarity, k, gallery, by_image=True),
+        cosines=partial(blocks, images, texts, similarity, by_image=True),
+        query_rows=gallery.picture_of,
+        candidate_rows=gallery.text_of,
+        query_samples=image_samples,
+        candidate_samples=gallery.sample_of,
+        query_ids=image_ids,
+        candidate_ids=caption_ids,
+        pairs=(gallery.sample_of, captions),
+        rank=partial(recall.text_ranks, gallery),
+    )
+    ir = Direction(
+        name="ir",
+        candidates=candidates(images, texts, similarity, k, gallery, by_image=False),
+        cosines=partial(blocks, images, texts, similarity, by_image=False),
+        query_rows=gallery.text_of,
+        candidate_rows=gallery.picture_of,
+        query_samples=gallery.sample_of,
+        candidate_samples=image_samples,
+        query_ids=caption_ids,
+        candidate_ids=image_ids,
+        pairs=(captions, gallery.sample_of),
+        rank=partial(recall.image_ranks, gallery),
+    )
+    return Stages(gallery, tr, ir)
 
 
-def blocks(
-    images: Tensor, texts: Tensor, similarity: Callable[[Tensor, Tensor], Tensor], *, by_image: bool
-) -> Iterator[tuple[int, Tensor]]:
+def blocks(images: Tensor, texts: Tensor, similarity: Similarity, *, by_image: bool) -> Iterator[tuple[int, Tensor]]:
     """Cosines float32 of some queries with all candidates at a time, and the first of those queries."""
     queries, others = (images, texts) if by_image else (texts, images)
     several = images.shape[1] if images.ndim == 3 else 1
@@ -118,7 +172,7 @@ def blocks(
 def candidates(
     images: Tensor,
     texts: Tensor,
-    similarity: Callable[[Tensor, Tensor], Tensor],
+    similarity: Similarity,
     k: int,
     gallery: Gallery,
     *,

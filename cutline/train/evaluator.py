@@ -158,7 +158,7 @@ class RecallEvaluator:
             of_images, of_texts = stages.texts_of_images, stages.images_of_texts
             for _ in rerank(matching, lambda image: self._features(family, [image]), of_images, of_texts):
                 pass
-        return recalls(*(stages.ranks(direction, matched=bool(k))[0] for direction in ("tr", "ir")))
+        return recalls(*(direction.ranks(matched=bool(k))[0] for direction in stages.directions))
 
     def _features(self, family: RetrievalFamily, indices: Sequence[int]) -> Batch:
         samples = [self.gallery.pictures[index] for index in indices]

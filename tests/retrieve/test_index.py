@@ -348,7 +348,7 @@ def test_from_the_command_line(samples, tmp_path, monkeypatch, capsys):
         (("  ",), "needs a text or an image"),
         (("a square", "--image", samples[0].image), "not by both"),
         (("a square", "--html", str(tmp_path)), "is a folder"),
-        (("a square", "--for", "texts"), "A text is looked for among images"),
+        (("a square", "--for", "texts"), "A text finds images, not texts"),
         (("a square", "--filter", "colour=red"), "has 'colour'"),
         (("--image", str(tmp_path / "list.jsonl")), "not an image"),
         (("--image", str(tmp_path / "lost.jpg")), "there is no such file"),

@@ -26,7 +26,7 @@ def staged(captions, cosines, k=10**6, matches=None):
 
 
 def ranks(stages, direction, matched=True):
-    return stages.ranks(direction, matched)[0].tolist()
+    return getattr(stages, direction).ranks(matched)[0].tolist()
 
 
 def test_the_best_of_several_right_candidates_counts():
@@ -37,7 +37,7 @@ def test_the_best_of_several_right_candidates_counts():
 
 def test_a_right_one_that_did_not_come_through_is_a_miss_at_every_cut():
     stages = staged([1, 3], torch.tensor([[0.1, 0.9, 0.8, 0.7], [0.0, 0.9, 0.9, 0.9]]), k=2)
-    assert stages.kept("tr").tolist() == [False, True]
+    assert stages.tr.kept().tolist() == [False, True]
     assert ranks(stages, "tr", matched=False) == [4, 1]
     assert ranks(stages, "tr") == [11, 1]
 
@@ -45,7 +45,7 @@ def test_a_right_one_that_did_not_come_through_is_a_miss_at_every_cut():
 def test_who_says_the_same_of_everything_finds_nothing():
     stages = staged([1] * 12, torch.zeros(12, 12))
     assert ranks(stages, "tr") == ranks(stages, "ir") == [12] * 12
-    assert stages.ranks("tr", True)[1].tolist() == [1] * 12  # with ties for it
+    assert stages.tr.ranks(True)[1].tolist() == [1] * 12  # with ties for it
 
 
 def test_the_second_stage_ranks_anew():
@@ -62,7 +62,7 @@ def test_recalls_against_a_slow_count():
     image_of = torch.arange(20).repeat_interleave(5)
     cosines = torch.randn(20, 100)
     stages = staged([5] * 20, cosines)
-    found = recalls(*(stages.ranks(direction, False)[0] for direction in ("tr", "ir")))
+    found = recalls(*(direction.ranks(False)[0] for direction in stages.directions))
     for cut in (1, 5, 10):
         texts = [bool((image_of[row.argsort(descending=True)[:cut]] == n).any()) for n, row in enumerate(cosines)]
         images = [int(image_of[n]) in column.argsort(descending=True)[:cut] for n, column in enumerate(cosines.T)]
