@@ -32,10 +32,12 @@ def check(
     when a probe fails. With --debug an error of the model is raised instead of reported.
     """
     from cutline.cli.tables import print_json
-    from cutline.cli.terminal import bar, say
+    from cutline.cli.terminal import bar, say, set_threads
     from cutline.run.run import open_run
 
-    verdicts, result = probe(open_run(recipe, out, overrides, tiny=tiny, bars=bar), listed(only), debug=debug)
+    verdicts, result = probe(
+        open_run(recipe, out, overrides, tiny=tiny, bars=bar, set_threads=set_threads), listed(only), debug=debug
+    )
     if as_json:
         print_json(result)
     else:

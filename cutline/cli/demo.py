@@ -22,7 +22,7 @@ def demo(
 ) -> None:
     """Train, caption and score a small model on drawn pictures: no download, no GPU, a few minutes."""
     from cutline.cli.tables import all_captioned, show_scores
-    from cutline.cli.terminal import bar, say
+    from cutline.cli.terminal import bar, say, set_threads
     from cutline.images import shapes
     from cutline.run.run import Run
 
@@ -30,7 +30,7 @@ def demo(
     if not (drawn / "captions.csv").exists():
         say(f"drawing 2,400 pictures of two shapes into {drawn}")
         shapes.draw(drawn)
-    whole = Run(demo_recipe(drawn), out, tiny=tiny, bars=bar)
+    whole = Run(demo_recipe(drawn), out, tiny=tiny, bars=bar, set_threads=set_threads)
     show_scores(whole())
     if not all_captioned(whole.folder):
         raise typer.Exit(1)

@@ -26,7 +26,7 @@ def run(
     could not be captioned.
     """
     from cutline.cli.tables import all_captioned, show_scores
-    from cutline.cli.terminal import bar
+    from cutline.cli.terminal import bar, set_threads
     from cutline.core import config
     from cutline.run.recipe import Recipe
     from cutline.run.run import STAGES, open_run
@@ -35,7 +35,7 @@ def run(
         print(config.to_toml(config.load(recipe, Recipe, overrides)), end="")
         return
     stages = listed(only) or STAGES
-    whole = open_run(recipe, out, overrides, tiny=tiny, bars=bar)
+    whole = open_run(recipe, out, overrides, tiny=tiny, bars=bar, set_threads=set_threads)
     show_scores(whole(stages))
     if "caption" in stages and not all_captioned(whole.folder):
         raise typer.Exit(1)

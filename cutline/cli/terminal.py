@@ -39,6 +39,13 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def set_threads(count: int) -> None:
+    """How many threads the process computes with."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
 @contextmanager
 def bar(label: str) -> Iterator[Progress]:
     """A progress bar with the count, the time passed and the time left.

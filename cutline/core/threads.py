@@ -1,4 +1,4 @@
-"""Work done ahead in threads: decoding images while the model computes."""
+"""Threads: work done ahead while the model computes, and how many threads a library computes with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+#: Sets how many threads the whole process computes with, as ``torch.set_num_threads`` does.
+SetThreads = Callable[[int], None]
+
+
+def keep_threads(count: int) -> None:
+    """Leaves the process's threads as they are. The command line hands ``torch.set_num_threads`` in instead."""
 
 
 def prefetch(

@@ -15,6 +15,7 @@ from cutline import families
 from cutline.core import hub, ranks
 from cutline.core.config import parse
 from cutline.core.errors import CheckpointError
+from cutline.core.threads import SetThreads
 from cutline.families.base import POLICY_FILE, Family
 from cutline.families.settings import Dtype, ImagePolicy, ModelSettings
 from cutline.families.unsupported import explain_unsupported
@@ -226,10 +227,10 @@ def _compute_dtype(settings: ModelSettings, dtype: torch.dtype, device: torch.de
     return dtype
 
 
-def spare_threads(family: Family) -> None:
-    """Lets a small model run on one thread: with so little work for each, several wait for one another."""
+def limit_threads(family: Family, set_threads: SetThreads) -> None:
+    """Asks for one thread for a small model on the CPU: with so little work for each, several wait for one another."""
     if family.device.type == "cpu" and sum(p.numel() for p in family.parameters()) < SMALL:
-        torch.set_num_threads(1)
+        set_threads(1)
 
 
 def choose_device(name: str) -> torch.device:

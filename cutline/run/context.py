@@ -11,6 +11,7 @@ from cutline.core.errors import DataError, RecipeError
 from cutline.core.fingerprint import fingerprint
 from cutline.core.progress import Bars, silent
 from cutline.core.run_folder import RunFolder
+from cutline.core.threads import SetThreads, keep_threads
 from cutline.retrieve.settings import RetrieveSettings
 from cutline.run.recipe import Recipe, with_saved_generation
 from cutline.run.tiny import rehearsal
@@ -36,15 +37,25 @@ class RunContext:
         folder: the run folder.
         tiny: rehearse: a miniature of the model, few images, few steps.
         bars: shows the progress of long stages.
+        set_threads: called where a small model runs faster on one thread; by default the process keeps its threads.
 
     Raises:
         RecipeError: the folder holds a tiny run and this is none, or the other way round.
     """
 
-    def __init__(self, recipe: Recipe, folder: str | Path, *, tiny: bool = False, bars: Bars = silent):
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: str | Path,
+        *,
+        tiny: bool = False,
+        bars: Bars = silent,
+        set_threads: SetThreads = keep_threads,
+    ):
         self.folder = RunFolder(folder)
         self.tiny = tiny
         self.bars = bars
+        self.set_threads = set_threads
         self._check_tiny()
         self.recipe = rehearsal(recipe, self.folder.path) if tiny else with_saved_generation(recipe)
         self._datasets: dict[Path, tuple[int, Dataset]] = {}
@@ -143,7 +154,7 @@ class RunContext:
         Args:
             model: keys of ``[model]`` to change.
         """
-        from cutline.families.open import open_family, spare_threads
+        from cutline.families.open import limit_threads, open_family
 
         captions: list[str] = []
         if self.recipe.model.new is not None or self.tiny:
@@ -154,7 +165,7 @@ class RunContext:
         settings = self.recipe.model.model_copy(update=model)
         task = "embed" if self.recipe.for_retrieval else "caption"
         family = open_family(settings, captions, tiny=self.tiny, seed=self.recipe.seed, task=task, place=place)
-        spare_threads(family)
+        limit_threads(family, self.set_threads)
         return family
 
     def open_captioner(self) -> Family:
@@ -165,12 +176,12 @@ class RunContext:
             if family.generation and (differences := self.recipe.generate.unlike(family.generation)):
                 logger.warning(f"generation settings differ from those saved with the checkpoint: {differences}")
             return family
-        from cutline.families.open import open_checkpoint, spare_threads
+        from cutline.families.open import limit_threads, open_checkpoint
 
         family = open_checkpoint(
             self.folder / "model", **self.recipe.model.model_dump(include={"dtype", "device", *QUANTIZING})
         )
-        spare_threads(family)
+        limit_threads(family, self.set_threads)
         family.generation = self.recipe.generate
         family.save_policy(self.folder / "model")
         return family
@@ -179,10 +190,10 @@ class RunContext:
         """The model whose retrieval is evaluated, in float32: what was trained, or the checkpoint."""
         if not self.recipe.train:
             return self.open_family(dtype="float32")
-        from cutline.families.open import open_checkpoint, spare_threads
+        from cutline.families.open import limit_threads, open_checkpoint
 
         family = open_checkpoint(self.folder / "model", "float32", self.recipe.model.device, task="embed")
-        spare_threads(family)
+        limit_threads(family, self.set_threads)
         return family
 
     # ---- other processes of the training (torchrun)

@@ -12,6 +12,7 @@ from cutline.core.config import load, to_toml
 from cutline.core.errors import RecipeError
 from cutline.core.progress import Bars, silent
 from cutline.core.run_folder import RunFolder
+from cutline.core.threads import SetThreads, keep_threads
 from cutline.run.context import RunContext
 from cutline.run.preflight import check_data
 from cutline.run.recipe import Recipe, default_folder
@@ -122,6 +123,7 @@ def open_run(
     *,
     tiny: bool = False,
     bars: Bars = silent,
+    set_threads: SetThreads = keep_threads,
 ) -> Run:
     """The run of a recipe file.
 
@@ -129,8 +131,9 @@ def open_run(
         recipe: a TOML file. The ``recipe.toml`` in a run folder continues that run, as a tiny one where it is tiny.
         folder: the run folder; ``runs/<recipe>`` by default.
         overrides: ``section.key=value`` each.
+        tiny, bars, set_threads: as for :class:`~cutline.run.context.RunContext`.
     """
     place = folder or default_folder(recipe, tiny)
     if Path(recipe).resolve() == (place / "recipe.toml").resolve():
         tiny = tiny or bool(RunFolder(place).facts().get("tiny"))
-    return Run(load(recipe, Recipe, overrides), place, tiny=tiny, bars=bars)
+    return Run(load(recipe, Recipe, overrides), place, tiny=tiny, bars=bars, set_threads=set_threads)

@@ -108,11 +108,12 @@ class _Subject(NamedTuple):
 
 
 def _open(subject: _Subject, dtype: str) -> RetrievalFamily:
-    from cutline.families.open import spare_threads
+    from cutline.cli.terminal import set_threads
+    from cutline.families.open import limit_threads
 
     family = subject.load(dtype)
     family.needs("embed")
-    spare_threads(family)
+    limit_threads(family, set_threads)
     return cast("RetrievalFamily", family)
 
 
@@ -184,7 +185,7 @@ def _recipe_subject(
     device: str,
 ) -> _Subject:
     """A recipe's model on its data: what it trained if it trains, else its checkpoint."""
-    from cutline.cli.terminal import bar
+    from cutline.cli.terminal import bar, set_threads
     from cutline.core.errors import RecipeError
     from cutline.core.fingerprint import checkpoint_fingerprint
     from cutline.data.dataset import Dataset
@@ -192,7 +193,7 @@ def _recipe_subject(
     from cutline.retrieve.settings import RetrieveSettings
     from cutline.run.run import open_run
 
-    run = open_run(path, None, overrides, tiny=tiny, bars=bar)
+    run = open_run(path, None, overrides, tiny=tiny, bars=bar, set_threads=set_threads)
     recipe, folder = run.recipe, run.folder.path
     settings = (recipe.retrieve or RetrieveSettings()).model_copy(update=dict(changes))
     if not dataset:

@@ -38,16 +38,16 @@ def index(
     import os
     import time
 
-    from cutline.cli.terminal import bar, say
+    from cutline.cli.terminal import bar, say, set_threads
     from cutline.core.fingerprint import checkpoint_fingerprint
     from cutline.data.dataset import Dataset
-    from cutline.families.open import open_checkpoint, spare_threads
+    from cutline.families.open import limit_threads, open_checkpoint
     from cutline.retrieve.index import Index, update
 
     data = Dataset.open(dataset)
     samples = list(data.split(split) if split else data)
     family = open_checkpoint(model, "float32", device, task="embed")
-    spare_threads(family)
+    limit_threads(family, set_threads)
     name = os.path.abspath(model) if Path(model).is_dir() else model  # an index is searched from anywhere
     start = time.monotonic()
     with bar("embedding") as progress:

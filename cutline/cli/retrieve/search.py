@@ -38,11 +38,11 @@ def search(
     device: Device = "auto",
 ) -> None:
     """Search an index: images by a text, images or captions by an image."""
-    from cutline.cli.terminal import say
+    from cutline.cli.terminal import say, set_threads
     from cutline.core.errors import CutlineError
     from cutline.core.fingerprint import checkpoint_fingerprint
     from cutline.core.jsonl import dumps
-    from cutline.families.open import open_checkpoint, spare_threads
+    from cutline.families.open import limit_threads, open_checkpoint
     from cutline.retrieve.index import Condition, Index
     from cutline.retrieve.search import search as search_index
 
@@ -52,7 +52,7 @@ def search(
     index = Index.open(place)
     checkpoint = index.facts["checkpoint"]
     family = open_checkpoint(checkpoint, "float32", device, task="embed")
-    spare_threads(family)
+    limit_threads(family, set_threads)
     if checkpoint_fingerprint(checkpoint) != index.facts["made_by"]:
         raise CutlineError(
             f"The checkpoint {checkpoint} has changed since the index {place} was built.", "Index the dataset again."

@@ -7,7 +7,6 @@ quantised output layer loses words.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,7 +38,6 @@ class Quantization:
 
 def check(quantization: Quantization) -> None:
     """Raises a CheckpointError where bitsandbytes is missing, or can't quantise on that device."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at every call what it casts
     try:
         import bitsandbytes
     except ImportError as error:

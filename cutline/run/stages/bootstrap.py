@@ -44,7 +44,7 @@ class Bootstrap(Stage):
         from cutline.bootstrap import bootstrap as rounds
         from cutline.data.dataset import Dataset
         from cutline.data.prepare.prepare import prepare
-        from cutline.families.open import open_family, spare_threads
+        from cutline.families.open import limit_threads, open_family
 
         settings, folder = _settings(context), context.folder / FOLDER
         assert settings.web is not None
@@ -60,7 +60,7 @@ class Bootstrap(Stage):
             family = open_family(
                 model, captions, tiny=context.tiny, seed=context.recipe.seed, task=task, place=miniature
             )
-            spare_threads(family)
+            limit_threads(family, context.set_threads)
             return family
 
         matcher = open_model(settings.filter, "match", folder / "miniature-filter")
