@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def captioners() -> list[str]:
-    return [name for name in families.names() if "caption" in find(name).can]
+    return [name for name in families.names() if "caption" in find(name).tasks]
 
 
 def widen_window(model: Any) -> None:

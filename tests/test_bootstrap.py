@@ -100,7 +100,7 @@ def test_each_caption_is_scored_by_the_plain_way_too(done, web):
     assert len(found.candidates) > 100
     for one in found.candidates[::9]:
         with torch.no_grad():
-            seen = family.see(family.pixels([open_image(samples[one.image].image)]))
+            seen = family.encode_images(family.pixels([open_image(samples[one.image].image)]))
             pair = family.encode_texts([one.text])
             doesnt, does = family.match_logits(seen, pair, torch.zeros(1, dtype=torch.int64))[0].tolist()
         assert one.log_odds == pytest.approx(does - doesnt, abs=1e-3)
@@ -167,9 +167,9 @@ def test_other_bounds_need_no_model(done, web, human):
     before = (folder / "scores.jsonl").read_bytes()
 
     class Unused:
-        can = frozenset({"match", "caption"})
+        tasks = frozenset({"match", "caption"})
 
-        def needs(self, task):
+        def require(self, task):
             pass
 
         def __getattr__(self, name):

@@ -73,7 +73,7 @@ def test_every_recipe_is_rehearsed_with_tiny(path, changes, tmp_path, monkeypatc
         if loaded.train:
             log = list(jsonl.read(tmp_path / "run/train/log.jsonl"))
             assert 0 <= log[-1]["val_mean_recall"] <= 1
-            assert "embed" in open_checkpoint(tmp_path / "run", task="embed").can
+            assert "embed" in open_checkpoint(tmp_path / "run", task="embed").tasks
         if loaded.bootstrap:
             kinds = {kind for sample in rehearsed.dataset() for kind in sample.extra["captions_from"]}
             assert kinds == {"human", "web", "synthetic"}
@@ -133,7 +133,7 @@ def test_news_recipe_puts_the_article_into_the_prompt(tmp_path, monkeypatch):
     lines = [one.context["context"] for one in samples]
     assert sorted(lines) == [f"[world/europe | 2012-01-0{day}]" for day in (1, 2, 3, 4)]
     family: Any = rehearsed.open_family()
-    batch = family.encode(samples[:1], with_targets=False)
+    batch = family.collate(samples[:1], with_targets=False)
     prompt = family.tokenizer.decode(batch["input_ids"][0], skip_special_tokens=True)
     assert prompt.strip() == f"context: {lines[0]} a photo of"
 

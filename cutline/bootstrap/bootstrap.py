@@ -88,7 +88,7 @@ def bootstrap(
         CutlineError: the folder holds another round.
         DataError: no caption is kept.
     """
-    matcher.needs("match")
+    matcher.require("match")
     decides = settings.model_dump(mode="json", include={"captions", "generate"})
     now = {**made_by, "web": web.fingerprint, **decides}
     check_made_by(folder / "made-by.json", now, folder, "Give another --out, or --overwrite.")
@@ -132,7 +132,7 @@ def _write(
         if job.remaining:
             if captioner is None:
                 raise CutlineError("Synthetic captions need a captioner.", "Give one, or set captions = 0.")
-            captioner.needs("caption")
+            captioner.require("caption")
             with bars("captioning") as progress:
                 job.run(captioner, generate, progress)
         predictions.append(job.predictions)
@@ -165,7 +165,7 @@ def _scored(
 ) -> list[dict[str, Any]]:
     """A line for each image: its captions, or what is wrong with it. The image is seen once for all of them."""
     pixels, wrong = opened(family, chunk)
-    features = iter(family.split_features(family.see(pixels)) if pixels is not None else ())
+    features = iter(family.split_features(family.encode_images(pixels)) if pixels is not None else ())
     captions = [
         of_image(sample, [rows[sample.id].caption for rows in written if rows[sample.id].caption is not None])
         for sample in chunk

@@ -230,7 +230,7 @@ class _Captioner:
         samples = [item.sample for item in items]
         pixels = [item.pixels for item in items if item.pixels is not None]
         features = self.cache.get(samples) if self.cache else None
-        batch = self.family.encode(samples, with_targets=False, pixels=pixels or None, features=features)
+        batch = self.family.collate(samples, with_targets=False, pixels=pixels or None, features=features)
         batch = {name: tensor.to(self.family.device) for name, tensor in batch.items()}
         if self.settings.do_sample:  # the same draw for the same batch, also after a restart
             torch.manual_seed(_seed(self.settings.seed, samples[0].id))

@@ -70,7 +70,7 @@ def examine(subject: Subject, only: Collection[str] = (), *, debug: bool = False
 
 def _find(module: ModuleType, subject: Subject, debug: bool) -> Finding:
     """What a probe finds; a model that stops with an error has failed it."""
-    for_retrieval = (subject.train and subject.train.retrieval) or "caption" not in subject.family.can
+    for_retrieval = (subject.train and subject.train.retrieval) or "caption" not in subject.family.tasks
     if module.STAGE != "data" and for_retrieval:
         return not_applicable("it is about captions, and this recipe is for retrieval")
     try:

@@ -115,7 +115,7 @@ class Subject:
     ) -> Batch:
         """A batch on the model's device."""
         family = family or self.family
-        made = family.encode(samples, with_targets=targets, images=pictures)
+        made = family.collate(samples, with_targets=targets, images=pictures)
         return {name: tensor.to(family.device) for name, tensor in made.items()}
 
     @contextmanager

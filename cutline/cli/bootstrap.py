@@ -69,7 +69,7 @@ def bootstrap(
     limit_threads(matching, set_threads)
     writing = None
     if settings.captions:
-        same = captioner == matcher and "caption" in matching.can
+        same = captioner == matcher and "caption" in matching.tasks
         writing = matching if same else open_checkpoint(captioner, cast(Any, dtype), device)
     made_by = {
         "captioner": checkpoint_fingerprint(captioner) if captioner else "",

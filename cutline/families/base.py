@@ -79,14 +79,14 @@ class Family(nn.Module, ABC):
         origin: the checkpoint that was opened (an absolute path or a hub name); None for new models.
         quantized: "nf4" or "int8" where the text part is, else None.
         trained: names of parameters in ``model`` that differ from the origin's.
-        untaught: tasks of ``can`` whose weights are still as they were drawn, since no training has been for them.
+        untrained_tasks: those of ``tasks`` whose weights are newly initialised, since no training was for them.
     """
 
     #: What the model can do: "caption", "embed", "match". Where a family's checkpoints differ, its base class says all
     #: of it, and opens and builds the class that a checkpoint or a task needs.
-    can: ClassVar[frozenset[str]]
+    tasks: ClassVar[frozenset[str]]
     #: What of it a new model (``[model.new]``) begins without having learnt, where that may be told apart.
-    new_to: ClassVar[frozenset[str]] = frozenset()
+    starts_untrained: ClassVar[frozenset[str]] = frozenset()
     #: The model's class, of transformers or ours; None: what ``AutoModelForImageTextToText`` takes.
     architecture: ClassVar[Any] = None
     #: Parameters that no forward pass here uses; they are never trained.
@@ -106,7 +106,7 @@ class Family(nn.Module, ABC):
         self.tokenizer = tokenizer
         self.prompt = self.default_prompt if prompt is None else prompt
         self.policy = ImagePolicy()
-        self.untaught = frozenset[str]()
+        self.untrained_tasks = frozenset[str]()
         self.generation: GenerateSettings | None = None
         self.origin: str | None = None
         self.quantized = quantize.finish(model)
@@ -239,17 +239,17 @@ class Family(nn.Module, ABC):
     def name(cls) -> str:
         return cls.registered_name or cls.__module__.rpartition(".")[2]
 
-    def needs(self, task: str, learnt: bool = True) -> None:
-        """Raises a CheckpointError unless the model can do a task, or with ``learnt`` False could learn it."""
-        if task not in self.can:
+    def require(self, task: str, trained: bool = True) -> None:
+        """Raises a CheckpointError unless the model can do a task, or with ``trained`` False could be trained for it."""
+        if task not in self.tasks:
             raise self._unable(task)
-        if learnt and task in self.untaught:
+        if trained and task in self.untrained_tasks:
             problem = f"This {self.name()} model was never trained to {_WORDS[task]}: its weights for it are random."
             remedy = "Train it for that, too ([train.retrieval]: itc to embed, itm to match, lm to write captions)."
             raise CheckpointError(problem, remedy)
 
     def _unable(self, task: str) -> CheckpointError:
-        able = " and ".join(_WORDS[one] for one in sorted(self.can))
+        able = " and ".join(_WORDS[one] for one in sorted(self.tasks))
         problem = f"This {self.name()} model can't {_WORDS[task]}; it can {able}."
         return CheckpointError(problem, "Give a checkpoint that was made for it.")
 
@@ -283,8 +283,8 @@ class Family(nn.Module, ABC):
             "image": self.policy.model_dump(exclude_none=True),
             "generate": self.generation.model_dump() if self.generation else None,
         }
-        if self.untaught:
-            kept["untaught"] = sorted(self.untaught)
+        if self.untrained_tasks:
+            kept["untrained_tasks"] = sorted(self.untrained_tasks)
         if self.is_light:
             kept |= {"base": self.origin, "quantize": self.quantized or "none"}
         write_atomically(Path(folder) / POLICY_FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
@@ -297,7 +297,7 @@ class Family(nn.Module, ABC):
             self.prompt = kept["prompt"]
             self.policy = ImagePolicy(**kept["image"])
             self.generation = GenerateSettings(**kept["generate"]) if kept["generate"] else None
-            self.untaught = frozenset(kept.get("untaught", ()))
+            self.untrained_tasks = frozenset(kept.get("untrained_tasks", ()))
 
     def configure(self, settings: ModelSettings) -> None:
         """Applies a recipe's prompt and image policy."""
@@ -333,11 +333,11 @@ class Family(nn.Module, ABC):
     # ---- images
 
     def pixels(self, images: Sequence[Image]) -> Batch:
-        """RGB images → the tensors that ``see`` takes; for fixed sizes ``pixel_values`` [N, 3, H, W]."""
+        """RGB images → the tensors that ``encode_images`` takes; for fixed sizes ``pixel_values`` [N, 3, H, W]."""
         return {"pixel_values": self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]}
 
     @abstractmethod
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         """What the vision part says: ``features`` [N, T, C], before the bridge. The seam for caching and sharing."""
 
     def split_features(self, features: Batch) -> list[Batch]:
@@ -353,7 +353,7 @@ class Family(nn.Module, ABC):
         """A hash that changes with anything that changes features: weights, buffers, image processing, dtype, code."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(json.dumps(self.image_processor.to_dict(), sort_keys=True, default=str).encode())
-        code = "".join(inspect.getsource(method) for method in (type(self).see, type(self).pixels))
+        code = "".join(inspect.getsource(method) for method in (type(self).encode_images, type(self).pixels))
         digest.update(self.policy.model_dump_json().encode())
         digest.update(f"{self.name()} {self.dtype} transformers {transformers.__version__} {code}".encode())
         for name, tensor in self._vision_tensors():
@@ -368,7 +368,7 @@ class Family(nn.Module, ABC):
 
     # ---- batches of families that caption; those that embed have theirs in common/retrieval.py
 
-    def encode(
+    def collate(
         self,
         samples: Sequence[Sample],
         *,
@@ -384,18 +384,18 @@ class Family(nn.Module, ABC):
             with_targets: for the loss (a row for each caption) or for generation (a row for each image, no caption).
             images: the opened images; opened here when nothing of the images is given.
             pixels: what ``pixels`` made of each image by itself, instead of the images.
-            features: what ``see`` said of each image before, instead of the images.
+            features: what ``encode_images`` said of each image before, instead of the images.
         """
         raise self._unable("caption")
 
-    def visual(
+    def image_inputs(
         self,
         samples: Sequence[Sample],
         images: Sequence[Image] | None,
         pixels: Sequence[Batch] | None,
         features: Sequence[Batch] | None,
     ) -> Batch:
-        """The image side of ``encode``: cached features where there are any, else pixels."""
+        """The image side of ``collate``: cached features where there are any, else pixels."""
         if features is not None:
             return self.join_features(features)
         if pixels is not None:
@@ -404,17 +404,19 @@ class Family(nn.Module, ABC):
             images = [open_sample(sample) for sample in samples]
         return self.pixels(images)
 
-    def looked_at(self, batch: Batch) -> Batch:
+    def with_image_features(self, batch: Batch) -> Batch:
         """The batch with its features: those it brings, or what the vision part says now."""
         if "features" in batch:
             return batch
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.vision_is_frozen):
-            return batch | self.see(batch)  # a frozen tower must not keep its activations
+            return batch | self.encode_images(batch)  # a frozen tower must not keep its activations
 
-    def see_only_frozen(self) -> bool:
-        """Lets ``see`` end where training begins; says whether anything is left of it, whose features can be cached.
+    def freeze_boundary(self) -> bool:
+        """Lets ``encode_images`` end below the first trained layer, where a family can split its tower.
 
-        All or nothing, but for a family that can divide its tower.
+        Returns:
+            Whether what ``encode_images`` runs is frozen, so that its features can be cached. Without a split tower that
+            means the whole vision part.
         """
         return self.vision_is_frozen
 
@@ -445,7 +447,7 @@ class Family(nn.Module, ABC):
         """Captions for a batch made without targets, in the order of its images.
 
         Args:
-            batch: from ``encode`` with ``with_targets=False``.
+            batch: from ``collate`` with ``with_targets=False``.
             settings: how to generate.
             forced: makes the model produce given tokens, and records its scores.
             num_return_sequences: captions sampled for each image, those of an image next to each other.

@@ -41,7 +41,7 @@ class New(Section):
 class Blip(Family):
     """What all three variants share; ``open``, ``new`` and ``tiny`` return the right one."""
 
-    can = frozenset({"caption", "embed", "match"})
+    tasks = frozenset({"caption", "embed", "match"})
 
     @property
     def parts(self) -> Mapping[str, str]:
@@ -84,7 +84,7 @@ class Blip(Family):
     def _class_for(cls, task: str, checkpoint: str) -> type[Family]:
         if cls in _KINDS:
             return cls
-        return BlipMatcher if task in BlipMatcher.can else BlipCaptioner
+        return BlipMatcher if task in BlipMatcher.tasks else BlipCaptioner
 
     @classmethod
     def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
@@ -119,7 +119,7 @@ class Blip(Family):
         BlipProcessor(self.image_processor, self.tokenizer).save_pretrained(folder)
         super().save(folder)
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)
         return {"features": self.model.vision_model(pixel_values=pixels).last_hidden_state}
 
@@ -127,7 +127,7 @@ class Blip(Family):
 class BlipCaptioner(Blip, BlipWriter):
     """``BlipForConditionalGeneration``."""
 
-    can = BlipWriter.can
+    tasks = BlipWriter.tasks
     architecture = BlipForConditionalGeneration
     default_prompt = "a picture of"  # what the published captioners were trained with
 
@@ -135,15 +135,15 @@ class BlipCaptioner(Blip, BlipWriter):
 class BlipMatcher(Blip, BlipReader):
     """``BlipForImageTextRetrieval``."""
 
-    can = BlipReader.can
+    tasks = BlipReader.tasks
     architecture = BlipForImageTextRetrieval
 
 
 class BlipMixtureFamily(BlipCaptioner, BlipMatcher):
     """Captions, embeds and matches; what caption bootstrapping trains."""
 
-    can = frozenset({"caption", "embed", "match"})
-    new_to = frozenset({"caption"})
+    tasks = frozenset({"caption", "embed", "match"})
+    starts_untrained = frozenset({"caption"})
     architecture = BlipMixture
 
     def __init__(self, model: Any, image_processor: Any, tokenizer: Any, prompt: str | None = None):

@@ -32,7 +32,7 @@ from cutline.families.common.blip_texts import clean
 from cutline.families.common.chat import ChatFamily
 from cutline.families.common.matching import WholeMatching
 from cutline.families.common.retrieval import RetrievalFamily, unit
-from cutline.families.common.seq2seq import Seq2SeqFamily, place
+from cutline.families.common.seq2seq import Seq2SeqFamily, insert_image_embeddings
 from cutline.families.common.tiny import byte_level_bpe, unigram, wordpiece
 from cutline.families.weights.quantize import Quantization
 
@@ -40,7 +40,7 @@ from cutline.families.weights.quantize import Quantization
 class Blip2(Family):
     """What all three variants share; ``open`` and ``tiny`` return the right one."""
 
-    can = frozenset({"caption", "embed", "match"})
+    tasks = frozenset({"caption", "embed", "match"})
 
     @classmethod
     def open(
@@ -89,7 +89,7 @@ class Blip2(Family):
     def _class_for(cls, task: str, checkpoint: str) -> type[Family]:
         if cls is not Blip2:
             return cls
-        if task in Blip2Matcher.can:
+        if task in Blip2Matcher.tasks:
             return Blip2Matcher
         return Blip2Seq2Seq if "t5" in checkpoint.lower() else Blip2Causal
 
@@ -98,7 +98,7 @@ class Blip2(Family):
         return cast(Self, _tiny(cls, captions, seed))
 
     def save(self, folder: str | Path) -> None:
-        queries = self.model.config.num_query_tokens if "caption" in self.can else None
+        queries = self.model.config.num_query_tokens if "caption" in self.tasks else None
         Blip2Processor(self.image_processor, self.tokenizer, queries).save_pretrained(folder)
         super().save(folder)
 
@@ -110,11 +110,11 @@ class Blip2(Family):
             self.model.query_tokens.data = self.model.query_tokens.data.float()
         return self
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)
         return {"features": self.model.vision_model(pixel_values=pixels).last_hidden_state}
 
-    def ask(self, features: Tensor) -> Tensor:
+    def query_image(self, features: Tensor) -> Tensor:
         """The Q-Former's answers: features [N, T, C] → [N, Q, 768]."""
         queries = self.model.query_tokens.expand(len(features), -1, -1)
         return self.model.qformer(query_embeds=queries, encoder_hidden_states=features).last_hidden_state  # type: ignore[no-any-return]
@@ -123,7 +123,7 @@ class Blip2(Family):
 class Blip2Captioner(Blip2, ChatFamily):
     """What both captioners have: the image's tokens, one for each query, stand before the prompt."""
 
-    can = frozenset({"caption"})
+    tasks = frozenset({"caption"})
     default_prompt = "a photo of"
 
     @property
@@ -154,14 +154,14 @@ class Blip2Captioner(Blip2, ChatFamily):
 
     def _embedded(self, batch: Batch, rows: Tensor | None = None) -> Tensor:
         """Input embeddings [R, L, D] with the projected answers of each row's image in their places."""
-        answers = self.ask(self.looked_at(batch)["features"])
+        answers = self.query_image(self.with_image_features(batch)["features"])
         projection = self.model.language_projection
         images = projection(answers.to(projection.weight.dtype))
         ids = batch["input_ids"]
         text = self.model.language_model.get_input_embeddings()(ids)
-        return place(text, ids == self.image_token_id, images if rows is None else images[rows])
+        return insert_image_embeddings(text, ids == self.image_token_id, images if rows is None else images[rows])
 
-    def head(self, hidden: Tensor) -> Tensor:
+    def lm_head(self, hidden: Tensor) -> Tensor:
         return self.model.language_model.lm_head(hidden)  # type: ignore[no-any-return]
 
 
@@ -189,7 +189,7 @@ class Blip2Causal(Blip2Captioner):
     def plain_inputs(self, batch: Batch) -> dict[str, object]:
         return super().plain_inputs(batch) | {"pixel_values": batch["pixel_values"][batch["rows"]]}
 
-    def read(self, batch: Batch) -> Tensor:
+    def hidden_states(self, batch: Batch) -> Tensor:
         embedded = self._embedded(batch, batch["rows"])
         text = self.model.language_model.base_model
         return text(  # type: ignore[no-any-return]
@@ -212,12 +212,12 @@ class Blip2Seq2Seq(Blip2Captioner, Seq2SeqFamily):
         text = self.tokenizer(self.render(prompt), add_special_tokens=False)["input_ids"]
         return [*[self.image_token_id] * image_tokens, *text, int(self.tokenizer.eos_token_id)]
 
-    def read_prompts(self, batch: Batch) -> Tensor:
+    def encode_prompts(self, batch: Batch) -> Tensor:
         encoder = self.model.language_model.encoder
         embedded = self._embedded(batch)
         return encoder(inputs_embeds=embedded, attention_mask=batch["attention_mask"]).last_hidden_state  # type: ignore[no-any-return]
 
-    def teach(self, encoded: Tensor, mask: Tensor, decoder_input_ids: Tensor) -> Tensor:
+    def decode_with_teacher_forcing(self, encoded: Tensor, mask: Tensor, decoder_input_ids: Tensor) -> Tensor:
         return self.model.language_model.decoder(  # type: ignore[no-any-return]
             input_ids=decoder_input_ids,
             attention_mask=torch.ones_like(decoder_input_ids),  # causal: padding on the right is read by nobody
@@ -226,16 +226,16 @@ class Blip2Seq2Seq(Blip2Captioner, Seq2SeqFamily):
             use_cache=False,
         ).last_hidden_state
 
-    def head(self, hidden: Tensor) -> Tensor:
+    def lm_head(self, hidden: Tensor) -> Tensor:
         config = self.model.language_model.config
-        return super().head(hidden * config.d_model**-0.5 if config.scale_decoder_outputs else hidden)
+        return super().lm_head(hidden * config.d_model**-0.5 if config.scale_decoder_outputs else hidden)
 
 
 class Blip2Matcher(Blip2, RetrievalFamily):
     """``Blip2ForImageTextRetrieval``: contrast of a text with the best of the image's queries (ITC), and matching
     by the queries that have read the text (ITM)."""
 
-    can = frozenset({"embed", "match"})
+    tasks = frozenset({"embed", "match"})
     #: Words that a text is cut to, in the published evaluation.
     text_words = 50
 
@@ -258,7 +258,9 @@ class Blip2Matcher(Blip2, RetrievalFamily):
 
     def embed_images(self, batch: Batch) -> Tensor:
         projection = self.model.vision_projection
-        return unit(projection(self.ask(self.looked_at(batch)["features"]).to(projection.weight.dtype)))
+        return unit(
+            projection(self.query_image(self.with_image_features(batch)["features"]).to(projection.weight.dtype))
+        )
 
     def embed_texts(self, texts: Batch) -> Tensor:
         hidden = self.model.qformer(
@@ -270,7 +272,7 @@ class Blip2Matcher(Blip2, RetrievalFamily):
         return unit(projection(hidden[:, 0].to(projection.weight.dtype)))
 
     def match_logits(self, features: Batch, texts: Batch, images: Tensor) -> Tensor:
-        seen = self.looked_at(features)["features"][images]
+        seen = self.with_image_features(features)["features"][images]
         queries = self.model.query_tokens.expand(len(seen), -1, -1)
         mask = texts["attention_mask"]
         hidden = self.model.qformer(

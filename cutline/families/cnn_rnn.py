@@ -24,8 +24,8 @@ from cutline.families.common.encoder_decoder import EncoderDecoderFamily
 from cutline.families.common.tiny import example_texts
 from cutline.families.common.vocabulary import byte_bpe, word_level
 from cutline.families.models.cnn_rnn import CnnRnnForConditionalGeneration
-from cutline.families.models.divide import divide
 from cutline.families.models.tower import build_tower, open_tower
+from cutline.families.models.tower_split import split_tower
 from cutline.families.models.vgg import VggConfig, open_vgg
 from cutline.families.weights.quantize import Quantization
 
@@ -157,13 +157,13 @@ class CnnRnn(EncoderDecoderFamily):
         image_processor = ViTImageProcessorPil(size={"height": 64, "width": 64})
         return cls._on(build_tower(config), image_processor, sizes, captions or example_texts())
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         # channels last: MobileNetV2 on a CPU takes a fifth to a third less time
         pixels = batch["pixel_values"].to(self.device, self.dtype, memory_format=torch.channels_last)
-        return {"features": self.model.see(pixels)}
+        return {"features": self.model.encode_images(pixels)}
 
-    def see_only_frozen(self) -> bool:
-        self.model.halves = None
+    def freeze_boundary(self) -> bool:
+        self.model.split = None
         if self.vision_is_frozen:
             return True
         pattern = self.parts["vision"]
@@ -171,16 +171,16 @@ class CnnRnn(EncoderDecoderFamily):
         layers = {place[0].removeprefix("encoder.").rstrip(".") for place in found if place and place["layer"]}
         size = self.image_processor.size
         height, width = size.get("height") or size["shortest_edge"], size.get("width") or size["shortest_edge"]
-        self.model.halves = divide(self.model.encoder, layers, height, width)
-        return self.model.halves is not None
+        self.model.split = split_tower(self.model.encoder, layers, height, width)
+        return self.model.split is not None
 
     def _vision_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        halves = self.model.halves
+        halves = self.model.split
         for name, tensor in super()._vision_tensors():
             if halves is None or any(name.startswith(f"encoder.{unit}.") for unit in halves.frozen):
                 yield name, tensor
 
-    def teach(
+    def decode_with_teacher_forcing(
         self, features: Tensor, rows: Tensor, decoder_input_ids: Tensor, is_label: Tensor
     ) -> tuple[Tensor, Tensor]:
         lengths = is_label.sum(1)
@@ -190,5 +190,5 @@ class CnnRnn(EncoderDecoderFamily):
         penalty = (self.model.attention_penalty(alphas, is_label) * lengths).sum()
         return hidden, weight * penalty
 
-    def head(self, hidden: Tensor) -> Tensor:
+    def lm_head(self, hidden: Tensor) -> Tensor:
         return self.model.head(hidden)  # type: ignore[no-any-return]

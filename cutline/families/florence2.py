@@ -23,7 +23,7 @@ from transformers import (
 
 from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
-from cutline.families.common.seq2seq import Seq2SeqFamily, place
+from cutline.families.common.seq2seq import Seq2SeqFamily, insert_image_embeddings
 from cutline.families.common.tiny import byte_level_bpe
 from cutline.families.settings import ImagePolicy
 from cutline.families.weights.quantize import Quantization
@@ -145,19 +145,19 @@ class Florence2(Seq2SeqFamily):
 
     # ---- model
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         """``features`` [N, C, H, W], the tower's grid."""
         pixels = batch["pixel_values"].to(self.device, self.dtype)
         return {"features": self.model.model.vision_tower(pixels).last_hidden_state}
 
-    def read_prompts(self, batch: Batch) -> Tensor:
+    def encode_prompts(self, batch: Batch) -> Tensor:
         inner, ids = self.model.model, batch["input_ids"]
-        images = inner.multi_modal_projector(self.looked_at(batch)["features"])
-        embeddings = place(inner.get_input_embeddings()(ids), ids == self.image_token_id, images)
+        images = inner.multi_modal_projector(self.with_image_features(batch)["features"])
+        embeddings = insert_image_embeddings(inner.get_input_embeddings()(ids), ids == self.image_token_id, images)
         encoder = inner.language_model.encoder
         return encoder(inputs_embeds=embeddings, attention_mask=batch["attention_mask"]).last_hidden_state  # type: ignore[no-any-return]
 
-    def teach(self, encoded: Tensor, mask: Tensor, decoder_input_ids: Tensor) -> Tensor:
+    def decode_with_teacher_forcing(self, encoded: Tensor, mask: Tensor, decoder_input_ids: Tensor) -> Tensor:
         return self.model.model.language_model.decoder(  # type: ignore[no-any-return]
             input_ids=decoder_input_ids,
             attention_mask=torch.ones_like(decoder_input_ids),  # causal: padding on the right is read by nobody
@@ -166,5 +166,5 @@ class Florence2(Seq2SeqFamily):
             use_cache=False,
         ).last_hidden_state
 
-    def head(self, hidden: Tensor) -> Tensor:
+    def lm_head(self, hidden: Tensor) -> Tensor:
         return self.model.lm_head(hidden)  # type: ignore[no-any-return]

@@ -106,7 +106,7 @@ class Gemma3(TiledFamily):
         made = self.process([[image] for image in images], **how)
         return {"pixel_values": made["pixel_values"], "tiles": torch.as_tensor(made["num_crops"]) + 1}
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)
         return {"features": self.model.model.vision_tower(pixels).last_hidden_state, **self.per_image(batch)}
 

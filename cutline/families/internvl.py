@@ -93,7 +93,7 @@ class InternVL(TiledFamily):
         made = self.process(images, crop_to_patches=True, **bound)
         return {"pixel_values": made["pixel_values"], "tiles": torch.as_tensor(made["num_patches"])}
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         """``features`` [K, T, C], a cell for each patch."""
         config = self.model.config
         pixels = batch["pixel_values"].to(self.device, self.dtype)

@@ -80,7 +80,7 @@ class Llava(SplicedFamily):
 
     # ---- images
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)
         config = self.config
         layers, strategy = config.vision_feature_layer, config.vision_feature_select_strategy

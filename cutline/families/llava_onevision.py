@@ -152,7 +152,7 @@ class LlavaOnevision(TiledFamily):
                     "batch_num_images": several if len(rows) > 1 else torch.tensor([2])}  # fmt: skip
         return {"pixel_values": padded(pieces), "image_sizes": batch["image_sizes"][rows]}
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)
         config = self.config
         layers, strategy = config.vision_feature_layer, config.vision_feature_select_strategy

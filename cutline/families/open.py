@@ -154,9 +154,9 @@ def open_family(
         family = kind.new(settings.new, captions, seed)
     else:
         family = _load(kind, str(settings.checkpoint), dtype, settings, device)
-    family.needs(task, learnt=False)
+    family.require(task, trained=False)
     if settings.new is not None:
-        family.untaught = family.new_to
+        family.untrained_tasks = family.starts_untrained
     if not tiny:
         before = (family.prompt, family.policy)
         family.configure(settings)
@@ -184,7 +184,7 @@ def open_checkpoint(
         raise CheckpointError(f"The run in {folder} has no model yet.", f"Finish it: cutline run {folder}/recipe.toml")
     wanted = {"checkpoint": str(checkpoint), "dtype": dtype, "device": device} | model
     family = open_family(parse(wanted, ModelSettings, where="the model"), task=task)
-    family.needs(task)
+    family.require(task)
     return family
 
 

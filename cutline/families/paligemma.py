@@ -102,7 +102,7 @@ class PaliGemma(SplicedFamily):
 
     # ---- images
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)
         return {"features": self.model.model.vision_tower(pixels).last_hidden_state}
 
@@ -112,7 +112,7 @@ class PaliGemma(SplicedFamily):
 
     # ---- language model
 
-    def head(self, hidden: Tensor) -> Tensor:
+    def lm_head(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.model.lm_head(hidden)
         cap = getattr(self.model.config.text_config, "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits  # PaliGemma 2

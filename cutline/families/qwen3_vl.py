@@ -55,7 +55,7 @@ class Qwen3VL(qwen_vl.QwenVLFamily):
         processor = cls.processor_class(image_processor, tokenizer, chat_template=qwen_vl.TEMPLATE)
         return cls(with_ends(Qwen3VLForConditionalGeneration(config), tokenizer), processor)
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         """``features`` [patches of all images, layers, C]: the last layer's, then those of the depths."""
         visual, kept = self.model.model.visual, []
 
@@ -64,7 +64,7 @@ class Qwen3VL(qwen_vl.QwenVLFamily):
 
         hooks = [visual.blocks[layer].register_forward_hook(keep) for layer in visual.deepstack_visual_indexes]
         try:
-            seen = super().see(batch)
+            seen = super().encode_images(batch)
         finally:
             for hook in hooks:
                 hook.remove()

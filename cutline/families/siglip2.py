@@ -49,7 +49,7 @@ class Siglip2(SiglipFamily):
         made = self.image_processor(images=list(images), return_tensors="pt")
         return {name: made[name] for name in ("pixel_values", "pixel_attention_mask", "spatial_shapes")}
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         seen = self.model.vision_model(
             pixel_values=batch["pixel_values"].to(self.device, self.dtype),
             pixel_attention_mask=batch["pixel_attention_mask"].to(self.device),

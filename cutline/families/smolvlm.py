@@ -135,7 +135,7 @@ class SmolVLM(TiledFamily):
         pieces = self.of_rows(batch["pixel_values"], batch, batch["rows"])
         return {"pixel_values": padded(pieces)}
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)
         side = self.config.vision_config.patch_size
         whole = pixels.new_ones((len(pixels), pixels.shape[2] // side, pixels.shape[3] // side), dtype=torch.bool)

@@ -131,11 +131,11 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
         sizes = {"vision_layers": 2, "vision_width": 32, "text_layers": 2, "text_width": 64}
         return cls.new(sizes, captions, seed)
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)
         return {"features": self.model.encoder(pixel_values=pixels).last_hidden_state}
 
-    def teach(
+    def decode_with_teacher_forcing(
         self, features: Tensor, rows: Tensor, decoder_input_ids: Tensor, is_label: Tensor
     ) -> tuple[Tensor, Tensor]:
         if hasattr(self.model, "enc_to_dec_proj"):
@@ -149,11 +149,11 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
         ).last_hidden_state
         return hidden, hidden.new_zeros(())
 
-    def begun(self, images: int) -> dict[str, Tensor]:
+    def decoder_start_inputs(self, images: int) -> dict[str, Tensor]:
         # without a mask GPT-2 suspects the padding behind finished captions, which nobody reads
         return {"decoder_attention_mask": torch.ones(images, 1, dtype=torch.int64, device=self.device)}
 
-    def head(self, hidden: Tensor) -> Tensor:
+    def lm_head(self, hidden: Tensor) -> Tensor:
         decoder = self.model.decoder
         # BERT-like decoders have a transform before the output embedding
         layer = getattr(decoder, "cls", None) or decoder.get_output_embeddings()

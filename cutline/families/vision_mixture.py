@@ -54,8 +54,8 @@ class New(Section):
 
 
 class VisionMixtureFamily(BlipWriter, BlipReader):
-    can = frozenset({"caption", "embed", "match"})
-    new_to = can
+    tasks = frozenset({"caption", "embed", "match"})
+    starts_untrained = tasks
     # poolers of towers that have one; nothing reads them
     unused = r"vision_tower\.(?:.*\.)?pooler\."
     # the encoder of texts has its own self-attention; all else of it the decoder has, too
@@ -140,16 +140,16 @@ class VisionMixtureFamily(BlipWriter, BlipReader):
         image_processor = ViTImageProcessorPil(size={"height": 64, "width": 64})
         return cls._on(tower, image_processor, sizes, captions or example_texts())
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         # channels last: convolutions on a CPU take a fifth to a third less time
         pixels = batch["pixel_values"].to(self.device, self.dtype, memory_format=torch.channels_last)
-        return {"features": self.model.see(pixels)}
+        return {"features": self.model.encode_images(pixels)}
 
     def memory(self, features: Tensor) -> Tensor:
         return self.model.remember(features)  # type: ignore[no-any-return]
 
     def embed_images(self, batch: Batch) -> Tensor:
-        return unit(self.model.pooled(self.looked_at(batch)["features"]))
+        return unit(self.model.pooled(self.with_image_features(batch)["features"]))
 
     def scale(self) -> tuple[Tensor, Tensor | None]:
         return 1 / self.model.temperature, None

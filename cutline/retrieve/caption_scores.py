@@ -28,11 +28,11 @@ def scorer(checkpoint: str) -> Callable[[str, Sequence[str]], list[float]]:
 
     family = cast("RetrievalFamily", open_family(ModelSettings(checkpoint=checkpoint), task="embed"))
     family.eval()
-    matches = "match" in family.can and "match" not in family.untaught
+    matches = "match" in family.tasks and "match" not in family.untrained_tasks
 
     @torch.inference_mode()
     def score(path: str, captions: Sequence[str]) -> list[float]:
-        seen = family.see(family.pixels([open_image(path)]))
+        seen = family.encode_images(family.pixels([open_image(path)]))
         if matches:
             found = family.matching(captions).log_odds(seen, torch.arange(len(captions))).sigmoid()
         else:

@@ -82,9 +82,9 @@ def evaluate(
     images, gallery = images[kept], gallery.without(failed)
     texts = embed_texts(embedder, gallery.texts, settings.text_batch_size)
     stages = _stages(gallery, images, texts, settings, embedder)
-    if settings.rerank and "match" in family.untaught:
+    if settings.rerank and "match" in family.untrained_tasks:
         logger.warning("this model's matching head is not trained: images and texts are ranked by embeddings alone")
-    matched = settings.rerank > 0 and "match" in family.can - family.untaught
+    matched = settings.rerank > 0 and "match" in family.tasks - family.untrained_tasks
     verified = None
     if matched:
         verified = _match(family, stages, folder / "matches.jsonl", exact, bars)
@@ -127,7 +127,7 @@ class Features:
                     f"{lost.image} can't be opened any more: {wrong[min(wrong)]}", "Start with --overwrite."
                 )
             with torch.inference_mode():
-                self.seen = self.family.split_features(self.family.see(pixels))
+                self.seen = self.family.split_features(self.family.encode_images(pixels))
             self.number = number
         return self.family.join_features([self.seen[place]])
 

@@ -65,7 +65,7 @@ def rerank(
 
     Args:
         matching: of the M texts.
-        features: image → what ``see`` says of it alone.
+        features: image → what ``encode_images`` says of it alone.
         texts_of_images: [N, K] candidates of images.
         images_of_texts: [M, K'] candidates of texts.
         done: image → its scores from an earlier pass over the same candidates, as they were yielded.

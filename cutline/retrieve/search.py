@@ -55,11 +55,11 @@ def search(
         CheckpointError: the model can't match.
     """
     if rerank:
-        family.needs("match")
+        family.require("match")
     seen: Batch = {}
     with torch.inference_mode():
         if image:
-            seen = family.see(family.pixels([open_image(image)]))
+            seen = family.encode_images(family.pixels([open_image(image)]))
             query = family.embed_images(seen)[0].float().cpu().numpy()
         else:
             query = embed_texts(family, [text], 1)[0].numpy()
@@ -108,7 +108,7 @@ def _matched(
         scores: list[float | None] = []
         for row in rows:
             with torch.inference_mode():
-                features = family.see(family.pixels([open_image(index.item(row)["image"])]))
+                features = family.encode_images(family.pixels([open_image(index.item(row)["image"])]))
             scores.append(float(matching.scores(features, torch.zeros(1, dtype=torch.int64))[0]))
         return scores
     if seen and kind == "text":

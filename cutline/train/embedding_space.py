@@ -121,7 +121,7 @@ class EmbeddingSpace(nn.Module):
         family = family or self.family
         part = slice(chunk.first, chunk.last)
         visual = {name: tensor[part].to(family.device) for name, tensor in chunk.batch.visual.items()}
-        features = {"features": family.looked_at(visual)["features"]}
+        features = {"features": family.with_image_features(visual)["features"]}
         first, last = chunk.texts
         texts = family.encode_texts(chunk.batch.captions[first:last])
         vectors = by_length(texts, lambda some, _: family.embed_texts(some))

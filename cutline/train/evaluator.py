@@ -165,7 +165,9 @@ class RecallEvaluator:
         if self.cache is not None:
             features = family.join_features(self.cache.get(samples))["features"]
             return {"features": features.to(family.device)}
-        return {"features": family.see(family.pixels([open_sample(sample) for sample in samples]))["features"]}
+        return {
+            "features": family.encode_images(family.pixels([open_sample(sample) for sample in samples]))["features"]
+        }
 
     def _shared(self, count: int, embed: Callable[[Sequence[int]], Tensor]) -> Tensor:
         """The vectors of ``count`` things, each process embedding its share; on the CPU, in order."""

@@ -103,7 +103,7 @@ class Collator:
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         features = self.cache.get(samples) if self.cache else None
-        batch = self.family.encode(samples, with_targets=True, features=features)
+        batch = self.family.collate(samples, with_targets=True, features=features)
         return batch | {
             "indices": torch.tensor([sample.extra.get("index", -1) for sample in samples]),
             "mirrored": torch.tensor([bool(sample.extra.get(MIRRORED)) for sample in samples]),

@@ -56,7 +56,7 @@ class Learner(nn.Module, Generic[AnyObjective]):
         self.objectives: list[AnyObjective] = []
         for objective in objectives.find().values():
             keys = objectives.settings_of(objective, settings) if issubclass(objective, self.kind) else None
-            if keys is not None and objective.weight_of(keys, context.family.can):
+            if keys is not None and objective.weight_of(keys, context.family.tasks):
                 self.objectives.append(_made(objective, keys, context))
         #: before the family, whose parameters come last in the optimizer's groups
         self.own = nn.ModuleList(module for one in self.objectives if (module := one.module) is not None)
@@ -121,7 +121,7 @@ class Learner(nn.Module, Generic[AnyObjective]):
 
 
 def _made(objective: type[Objective], settings: Any, context: Context) -> Any:
-    missing = sorted(objective.tasks - context.family.can)
+    missing = sorted(objective.tasks - context.family.tasks)
     if missing:
         keys = {None: f"[train.{objective.name}]", "": "[train]"}
         key = keys.get(objective.section, f"[train.{objective.section}] {objective.name}")

@@ -101,7 +101,7 @@ class Objective(ABC):
 
     def __init__(self, settings: Any, context: Context):
         self.settings, self.context = settings, context
-        self.weight = self.weight_of(settings, context.family.can)
+        self.weight = self.weight_of(settings, context.family.tasks)
 
     @classmethod
     def weight_of(cls, settings: Any, tasks: frozenset[str]) -> float:

@@ -56,7 +56,7 @@ class RetrievalCollator:
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, RetrievalBatch]:
         features = self.cache.get(samples) if self.cache else None
-        visual = self.family.visual(samples, None, None, features)
+        visual = self.family.image_inputs(samples, None, None, features)
         captions = [caption for sample in samples for caption in sample.captions]
         batch = RetrievalBatch(
             visual=visual,

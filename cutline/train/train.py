@@ -154,7 +154,7 @@ def _run(stage: Stage) -> dict[str, Any]:
     resumed = _last_checkpoint(stage)
     steps_done = step_of(resumed) if resumed else 0
     learner = _learner(stage, examples, cache)
-    family.untaught -= learner.tasks
+    family.untrained_tasks -= learner.tasks
     evaluator = stage.evaluator or _evaluator(stage, cache)
     guards = _guards(stage, learner, steps_done)
     with (
@@ -193,7 +193,7 @@ def _open(stage: Stage) -> list[PartSummary]:
 def _cached_features(stage: Stage) -> FeatureCache | None:
     """The features of all images, where no trained weight changes them."""
     family, settings = stage.family, stage.settings
-    if not (settings.cache_features and family.see_only_frozen()):
+    if not (settings.cache_features and family.freeze_boundary()):
         return None
     samples = [*stage.training, *stage.validating]
     if settings.horizontal_flip:

@@ -14,7 +14,7 @@ from cutline.families.common.loss import IGNORED, token_nll
 from cutline.families.open import find
 from tests.check.making import broken, failures, real_class, subject, verdicts
 
-CAPTIONERS = [name for name in families.names() if "caption" in find(name).can]
+CAPTIONERS = [name for name in families.names() if "caption" in find(name).tasks]
 
 
 @pytest.mark.parametrize("name", CAPTIONERS)
@@ -36,9 +36,9 @@ def test_labels_shifted_twice(tmp_path):
     def forward(self, batch, label_smoothing=0.0):
         labels = batch["labels"]
         inputs = torch.cat([torch.full_like(labels[:, :1], self.start_id), labels[:, :-1]], 1).clamp(min=0)
-        features = self.looked_at(batch)["features"]
-        hidden, penalty = self.teach(features, batch["rows"], inputs, labels != IGNORED)
-        nll, tokens = token_nll(hidden[:, :-1], self.head, labels[:, 1:], label_smoothing)
+        features = self.with_image_features(batch)["features"]
+        hidden, penalty = self.decode_with_teacher_forcing(features, batch["rows"], inputs, labels != IGNORED)
+        nll, tokens = token_nll(hidden[:, :-1], self.lm_head, labels[:, 1:], label_smoothing)
         return Loss(nll, penalty, tokens)
 
     found = verdicts(subject(tmp_path, broken("vision_encoder_decoder", forward=forward)))
@@ -49,7 +49,7 @@ def test_labels_shifted_twice(tmp_path):
 
 def test_labels_not_shifted_at_all(tmp_path):
     def forward(self, batch, label_smoothing=0.0):
-        nll, tokens = token_nll(self.read(batch), self.head, batch["labels"], label_smoothing)
+        nll, tokens = token_nll(self.hidden_states(batch), self.lm_head, batch["labels"], label_smoothing)
         return Loss(nll, nll.new_zeros(()), tokens)
 
     found = verdicts(subject(tmp_path, broken("qwen2_5_vl", forward=forward)))
@@ -78,13 +78,13 @@ def relabelled(name: str, change: Any):
     """A family whose encode changes the labels that it made."""
     real = type(find(name).tiny())
 
-    def encode(self, samples, *, with_targets, **how):
-        batch = real.encode(self, samples, with_targets=with_targets, **how)
+    def collate(self, samples, *, with_targets, **how):
+        batch = real.collate(self, samples, with_targets=with_targets, **how)
         if with_targets:
             change(self, batch)
         return batch
 
-    return broken(name, encode=encode)
+    return broken(name, collate=collate)
 
 
 @pytest.mark.parametrize("name", ["vision_encoder_decoder", "qwen2_5_vl"])
@@ -155,12 +155,12 @@ def test_image_tokens_cut_by_a_length_limit(tmp_path):
     limit = 600
     real = real_class("qwen2_5_vl")
 
-    def encode(self, samples, **how):
-        batch = real.encode(self, samples, **how)
+    def collate(self, samples, **how):
+        batch = real.collate(self, samples, **how)
         cut = {name: batch[name][:, -limit:] for name in ("input_ids", "attention_mask", "labels") if name in batch}
         return batch | cut
 
-    assert failures(verdicts(subject(tmp_path, broken("qwen2_5_vl", encode=encode)))) == {"image_tokens"}
+    assert failures(verdicts(subject(tmp_path, broken("qwen2_5_vl", collate=collate)))) == {"image_tokens"}
 
 
 def test_image_beyond_its_bound(tmp_path):
@@ -178,11 +178,12 @@ def test_image_beyond_its_bound(tmp_path):
 def test_rows_that_mix(tmp_path):
     real = real_class("vision_encoder_decoder")
 
-    def teach(self, features, *rest):
-        hidden, penalty = real.teach(self, features, *rest)
+    def decode_with_teacher_forcing(self, features, *rest):
+        hidden, penalty = real.decode_with_teacher_forcing(self, features, *rest)
         return hidden + 0.1 * (hidden.mean(0, keepdim=True) - hidden), penalty
 
-    assert failures(verdicts(subject(tmp_path, broken("vision_encoder_decoder", teach=teach)))) == {"rows_apart"}
+    family = broken("vision_encoder_decoder", decode_with_teacher_forcing=decode_with_teacher_forcing)
+    assert failures(verdicts(subject(tmp_path, family))) == {"rows_apart"}
 
 
 def test_a_loss_that_is_a_mean_of_rows(tmp_path):
@@ -200,8 +201,8 @@ def test_padding_that_is_seen(tmp_path):
     """Rows that are padded in front in training, without a mask."""
     real = real_class("qwen2_5_vl")
 
-    def encode(self, samples, *, with_targets, **how):
-        batch = real.encode(self, samples, with_targets=with_targets, **how)
+    def collate(self, samples, *, with_targets, **how):
+        batch = real.collate(self, samples, with_targets=with_targets, **how)
         if with_targets:
             for row, mask in enumerate(batch["attention_mask"]):
                 for name in ("input_ids", "labels"):
@@ -209,14 +210,14 @@ def test_padding_that_is_seen(tmp_path):
             batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
         return batch
 
-    assert failures(verdicts(subject(tmp_path, broken("qwen2_5_vl", encode=encode)))) == {"batch_loss"}
+    assert failures(verdicts(subject(tmp_path, broken("qwen2_5_vl", collate=collate)))) == {"batch_loss"}
 
 
 def test_prompts_padded_on_the_right(tmp_path):
     real = real_class("qwen2_5_vl")
 
-    def encode(self, samples, *, with_targets, **how):
-        batch = real.encode(self, samples, with_targets=with_targets, **how)
+    def collate(self, samples, *, with_targets, **how):
+        batch = real.collate(self, samples, with_targets=with_targets, **how)
         if not with_targets:
             for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
                 padding = int((mask == 0).sum())
@@ -224,7 +225,7 @@ def test_prompts_padded_on_the_right(tmp_path):
                 mask.copy_(mask.roll(-padding))
         return batch
 
-    found = verdicts(subject(tmp_path, broken("qwen2_5_vl", encode=encode)))
+    found = verdicts(subject(tmp_path, broken("qwen2_5_vl", collate=collate)))
     assert failures(found) == {"batch_generation"}
     assert "left" in found["batch_generation"].remedy
 
@@ -232,13 +233,13 @@ def test_prompts_padded_on_the_right(tmp_path):
 def test_another_prompt_in_generation(tmp_path):
     real = real_class("qwen2_5_vl")
 
-    def encode(self, samples, *, with_targets, **how):
+    def collate(self, samples, *, with_targets, **how):
         prompt, self.prompt = self.prompt, self.prompt if with_targets else "What is this?"
-        batch = real.encode(self, samples, with_targets=with_targets, **how)
+        batch = real.collate(self, samples, with_targets=with_targets, **how)
         self.prompt = prompt
         return batch
 
-    assert failures(verdicts(subject(tmp_path, broken("qwen2_5_vl", encode=encode)))) == {"training_is_generation"}
+    assert failures(verdicts(subject(tmp_path, broken("qwen2_5_vl", collate=collate)))) == {"training_is_generation"}
 
 
 # ---- as a whole

@@ -85,12 +85,13 @@ def test_a_frozen_part_that_moves(tmp_path):
     """As statistics of a tower do that is put into training mode."""
     real = real_class("cnn_rnn")
 
-    def see(self, batch):
+    def encode_images(self, batch):
         if self.training:
             next(buffer for name, buffer in self.model.named_buffers() if name.endswith("running_var")).mul_(0.9)
-        return real.see(self, batch)
+        return real.encode_images(self, batch)
 
-    probed = subject(tmp_path, broken("cnn_rnn", see=see), train=TrainSettings(parts={"vision": "frozen"}))
+    kind = broken("cnn_rnn", encode_images=encode_images)
+    probed = subject(tmp_path, kind, train=TrainSettings(parts={"vision": "frozen"}))
     found = verdicts(probed)
     assert failures(found) == {"trained_tensors_move"}
     assert "should be frozen" in found["trained_tensors_move"].what
@@ -99,7 +100,7 @@ def test_a_frozen_part_that_moves(tmp_path):
 def test_gradients_that_end_at_a_frozen_part(tmp_path):
     """Checkpointing over frozen inputs, or a detach too many."""
     real = real_class("qwen2_5_vl")
-    kind = broken("qwen2_5_vl", read=lambda self, batch: real.read(self, batch).detach())
+    kind = broken("qwen2_5_vl", hidden_states=lambda self, batch: real.hidden_states(self, batch).detach())
     found = verdicts(subject(tmp_path, kind))
     assert failures(found) == {"trained_tensors_move"}
 
@@ -118,13 +119,14 @@ def test_images_that_look_all_the_same(tmp_path):
     """The loss falls, but the two captions can't be told apart."""
     real = real_class("vision_encoder_decoder")
 
-    def see(self, batch):
-        one = torch.randn(real.see(self, batch)["features"].shape[1:], generator=torch.Generator().manual_seed(0))
+    def encode_images(self, batch):
+        one = torch.randn(
+            real.encode_images(self, batch)["features"].shape[1:], generator=torch.Generator().manual_seed(0)
+        )
         return {"features": one.expand(len(batch["pixel_values"]), -1, -1)}
 
-    found = verdicts(
-        subject(tmp_path, broken("vision_encoder_decoder", see=see), train=TrainSettings(parts={"vision": "frozen"}))
-    )
+    kind = broken("vision_encoder_decoder", encode_images=encode_images)
+    found = verdicts(subject(tmp_path, kind, train=TrainSettings(parts={"vision": "frozen"})))
     assert failures(found) == {"overfit"}
 
 

@@ -51,9 +51,9 @@ def test_a_matcher_gives_the_probability_that_they_belong_together(checkpoints, 
     pictures(tmp_path, 2)
     image = str(tmp_path / "images/0.png")
     blip = cast(RetrievalFamily, find("blip").open(checkpoints["blip"]))
-    assert "match" in blip.can
+    assert "match" in blip.tasks
     with torch.no_grad():
-        seen = blip.see(blip.pixels([open_image(image)]))
+        seen = blip.encode_images(blip.pixels([open_image(image)]))
         logits = [
             blip.match_logits(seen, blip.encode_texts([text]), torch.zeros(1, dtype=torch.int64)) for text in CAPTIONS
         ]

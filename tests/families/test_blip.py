@@ -89,7 +89,7 @@ def test_captions_are_those_of_transformers():
         for parameter in captioner.model.text_decoder.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     samples = [Sample(id=str(n), image="") for n in range(2)]
-    batch = captioner.encode(samples, with_targets=False, images=pictures())
+    batch = captioner.collate(samples, with_targets=False, images=pictures())
     for settings in (GenerateSettings(max_new_tokens=8), GenerateSettings(max_new_tokens=8, num_beams=3)):
         made = captioner.generate(batch, settings)
         prompt = captioner.tokenizer([captioner.prompt] * 2, return_tensors="pt")  # [CLS] prompt [SEP]
@@ -110,9 +110,9 @@ def test_prompts_of_different_lengths_stand_in_one_batch():
     contexts: list[dict[str, str]] = [{}, {"place": "the red square, to the left"}]
     samples = [Sample(id=str(n), image="", context=context) for n, context in enumerate(contexts)]
     settings = GenerateSettings(max_new_tokens=6)
-    together = captioner.generate(captioner.encode(samples, with_targets=False, images=pictures()), settings)
+    together = captioner.generate(captioner.collate(samples, with_targets=False, images=pictures()), settings)
     for sample, picture, made in zip(samples, pictures(), together, strict=True):
-        (alone,) = captioner.generate(captioner.encode([sample], with_targets=False, images=[picture]), settings)
+        (alone,) = captioner.generate(captioner.collate([sample], with_targets=False, images=[picture]), settings)
         assert alone.text == made.text
         assert alone.logprob == pytest.approx(made.logprob, abs=1e-4)
 
@@ -170,7 +170,7 @@ def test_the_mixture_matches_as_the_matcher_did(matcher, mixture):
 
 def test_the_mixture_captions_and_all_its_heads_learn(mixture):
     sample = [Sample(id=str(n), image="", captions=(text,)) for n, text in enumerate(TEXTS)]
-    batch = mixture.encode(sample, with_targets=True, images=pictures())
+    batch = mixture.collate(sample, with_targets=True, images=pictures())
     texts = mixture.encode_texts(TEXTS)
     loss = mixture(batch).nll
     loss = loss + mixture.match(batch, texts, torch.arange(2)).sum()
@@ -188,7 +188,7 @@ def test_a_saved_mixture_opens_again_and_as_a_plain_matcher(mixture, tmp_path):
     assert isinstance(opened, BlipMixtureFamily)
     assert type(opened.model) is BlipMixture
     samples = [Sample(id=str(n), image="") for n in range(2)]
-    batch = mixture.encode(samples, with_targets=False, images=pictures())
+    batch = mixture.collate(samples, with_targets=False, images=pictures())
     settings = GenerateSettings(max_new_tokens=6)
     assert mixture.generate(batch, settings) == opened.generate(batch, settings)
     plain = BlipForImageTextRetrieval.from_pretrained(tmp_path).eval()

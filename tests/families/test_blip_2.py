@@ -57,7 +57,7 @@ def processor_inputs(captioner):
 
 
 def test_prompts_are_those_of_the_real_processor(captioner):
-    batch = captioner.encode(samples(), with_targets=False, images=pictures())
+    batch = captioner.collate(samples(), with_targets=False, images=pictures())
     theirs = processor_inputs(captioner)
     for name in ("input_ids", "attention_mask", "pixel_values"):
         assert torch.equal(batch[name], theirs[name]), name
@@ -66,7 +66,7 @@ def test_prompts_are_those_of_the_real_processor(captioner):
 @pytest.mark.parametrize("beams", [1, 3])
 def test_captions_are_those_of_transformers(captioner, beams):
     settings = GenerateSettings(max_new_tokens=8, num_beams=beams)
-    made = captioner.generate(captioner.encode(samples(), with_targets=False, images=pictures()), settings)
+    made = captioner.generate(captioner.collate(samples(), with_targets=False, images=pictures()), settings)
     inputs = processor_inputs(captioner)
     theirs = captioner.model.generate(
         **inputs, max_new_tokens=8, num_beams=beams, do_sample=False, eos_token_id=captioner.end_ids
@@ -78,7 +78,7 @@ def test_captions_are_those_of_transformers(captioner, beams):
 
 def test_opt_ends_a_caption_with_a_newline_and_no_caption_holds_one():
     family = Blip2Causal.tiny()
-    batch = family.encode(samples(("a red\ncircle", "a green triangle")), with_targets=True, images=pictures())
+    batch = family.collate(samples(("a red\ncircle", "a green triangle")), with_targets=True, images=pictures())
     newline = family.tokenizer.convert_tokens_to_ids("Ċ")
     for row in batch["labels"]:
         targets = row[row != -100].tolist()
@@ -93,7 +93,7 @@ def test_context_stands_in_the_prompt_and_never_in_the_labels(captioner):
     captioner.prompt = "{context} a photo of"
     try:
         told = Sample(id="0", image="", captions=("a green triangle",), context={"place": "red square"})
-        batch = captioner.encode([told], with_targets=True, images=pictures()[:1])
+        batch = captioner.collate([told], with_targets=True, images=pictures()[:1])
         assert "place: red square a photo of" in captioner.tokenizer.decode(batch["input_ids"][0])
         labels = batch["labels"][batch["labels"] != -100]
         assert captioner.tokenizer.decode(labels, skip_special_tokens=True).strip() == "a green triangle"

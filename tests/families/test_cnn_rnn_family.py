@@ -32,10 +32,10 @@ def test_pretrained_tower_is_taken_over_and_the_rest_learns(tower, cell, tmp_pat
     ViTImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
     family = CnnRnn.new({"encoder": str(tmp_path), "cell": cell} | SIZES, CAPTIONS).eval()
     samples = [Sample(id=str(n), image="", captions=(text,)) for n, text in enumerate(CAPTIONS)]
-    batch = family.encode(samples, with_targets=True, images=[drawing(n) for n in range(2)])
+    batch = family.collate(samples, with_targets=True, images=[drawing(n) for n in range(2)])
     with torch.no_grad():
         expected = original(batch["pixel_values"]).last_hidden_state.flatten(2).transpose(1, 2)
-    assert torch.allclose(family.see(batch)["features"], expected, atol=1e-5)
+    assert torch.allclose(family.encode_images(batch)["features"], expected, atol=1e-5)
     assert family.model.config.cell == cell
     open_parts(family, {"vision": "frozen"})
     family.train()
@@ -57,7 +57,7 @@ def test_vgg_takes_convolutions_that_were_trained_elsewhere(tmp_path):
         taken = family.model.encoder.state_dict()
         assert all(torch.equal(taken[name], tensor) for name, tensor in trained.state_dict().items())
         # 14 × 14 cells at 224 px, as in Show, Attend and Tell
-        assert family.model.see(torch.zeros(1, 3, 64, 64)).shape == (1, 16, 512)
+        assert family.model.encode_images(torch.zeros(1, 3, 64, 64)).shape == (1, 16, 512)
     with pytest.raises(CheckpointError, match="holds no VGG13"):
         CnnRnn.new({"vgg": 13, "vgg_weights": str(tmp_path)} | SIZES, CAPTIONS)
     (tmp_path / "torn.pth").write_bytes(b"PK\x03\x04")

@@ -70,7 +70,7 @@ def test_any_tower_gives_cells_and_captions(tower):
     model = build(tower)
     _, cells, channels = TOWERS[tower]
     pixels = torch.randn(2, 3, 64, 64)
-    assert model.see(pixels).shape == (2, cells, channels)
+    assert model.encode_images(pixels).shape == (2, cells, channels)
     assert model.config.feature_size == channels
     assert model.generate(pixel_values=pixels, max_new_tokens=4).shape[0] == 2
 
@@ -79,7 +79,7 @@ def test_cells_keep_their_vector():
     model = build("resnet")
     pixels = torch.randn(1, 3, 64, 64)
     grid = model.encoder(pixels).last_hidden_state
-    assert torch.equal(model.see(pixels)[0, 1 * grid.shape[3] + 2], grid[0, :, 1, 2])
+    assert torch.equal(model.encode_images(pixels)[0, 1 * grid.shape[3] + 2], grid[0, :, 1, 2])
 
 
 def test_parameters_fall_into_four_parts():
@@ -172,7 +172,7 @@ def test_attention_weights_are_handed_out(model, features):
 def test_pixels_features_and_encoder_outputs_say_the_same():
     model = build("vgg")
     pixels = torch.randn(2, 3, 64, 64)
-    features = model.see(pixels)
+    features = model.encode_images(pixels)
     calls = [
         {"pixel_values": pixels},
         {"inputs": pixels},
@@ -276,15 +276,15 @@ def test_a_tower_is_taken_over_with_its_weights():
     tower = AutoModel.from_config(TOWERS["resnet"][0]).eval()
     model = CnnRnnForConditionalGeneration.from_tower(tower, vocab_size=30, hidden_size=10).eval()
     pixels = torch.randn(1, 3, 64, 64)
-    assert torch.equal(model.see(pixels)[0].T, tower(pixels).last_hidden_state.flatten(2)[0])
+    assert torch.equal(model.encode_images(pixels)[0].T, tower(pixels).last_hidden_state.flatten(2)[0])
 
 
 def test_training_mode_leaves_the_tower_as_it_was():
     model = build("resnet")
     pixels = torch.randn(3, 3, 64, 64)
-    before = model.see(pixels)
+    before = model.encode_images(pixels)
     model.train()
-    assert torch.equal(model.see(pixels), before)
+    assert torch.equal(model.encode_images(pixels), before)
     assert model.decoder.training
 
 

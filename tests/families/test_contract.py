@@ -21,7 +21,7 @@ from tests.conftest import drawing
 CAPTIONS = ("a red circle above a blue square", "a green triangle", "a yellow square to the left of a red circle")
 
 
-KINDS = [kind for name in families.names() for kind in find(name).variants() if "caption" in kind.can]
+KINDS = [kind for name in families.names() for kind in find(name).variants() if "caption" in kind.tasks]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind.name()}-{kind.__name__}")
@@ -60,7 +60,7 @@ def test_parts_take_every_parameter_once(family):
 
 
 def test_labels_are_caption_and_one_end_token(family):
-    batch = family.encode(samples(), with_targets=True, images=pictures())
+    batch = family.collate(samples(), with_targets=True, images=pictures())
     for labels, caption in zip(batch["labels"], CAPTIONS, strict=True):
         targets = labels[labels != IGNORED].tolist()
         assert targets[-1] in family.end_ids
@@ -71,15 +71,15 @@ def test_labels_are_caption_and_one_end_token(family):
 def test_several_captions_of_an_image_are_rows_of_it(family):
     both = [Sample(id="0", image="", captions=CAPTIONS[:2]), Sample(id="1", image="", captions=CAPTIONS[2:])]
     images = pictures(2)
-    together = nll(family, family.encode(both, with_targets=True, images=images))
+    together = nll(family, family.collate(both, with_targets=True, images=images))
     rows = [(CAPTIONS[0], images[0]), (CAPTIONS[1], images[0]), (CAPTIONS[2], images[1])]
-    apart = sum(nll(family, family.encode(samples((text,)), with_targets=True, images=[i])) for text, i in rows)
+    apart = sum(nll(family, family.collate(samples((text,)), with_targets=True, images=[i])) for text, i in rows)
     assert together == pytest.approx(apart, rel=1e-5)
 
 
 def test_loss_is_the_cross_entropy_of_the_models_own_logits(family):
     """The alignment probe: our labels against the logits that the plain Hugging Face forward gives."""
-    batch = family.encode(samples(), with_targets=True, images=pictures())
+    batch = family.collate(samples(), with_targets=True, images=pictures())
     with torch.no_grad():
         logits = family.model(**family.plain_inputs(batch)).logits
     labels = batch["labels"]
@@ -98,7 +98,7 @@ def test_loss_is_the_cross_entropy_of_the_models_own_logits(family):
 def test_no_caption_sees_its_own_future(family):
     """Changing a later word must leave what is predicted before it as it was."""
     one, other = "a red circle above a blue square", "a red circle above a green square"
-    batches = [family.encode(samples((text,)), with_targets=True, images=pictures(1)) for text in (one, other)]
+    batches = [family.collate(samples((text,)), with_targets=True, images=pictures(1)) for text in (one, other)]
     shorter = min(batch["labels"].shape[1] for batch in batches)
     first, second = (batch["labels"][:, :shorter] for batch in batches)
     changed = int((first != second).int().argmax())
@@ -113,23 +113,23 @@ def test_no_caption_sees_its_own_future(family):
 
 
 def test_image_changes_the_loss(family):
-    first, second = (family.encode(samples(CAPTIONS[:1]), with_targets=True, images=[drawing(n)]) for n in (0, 1))
+    first, second = (family.collate(samples(CAPTIONS[:1]), with_targets=True, images=[drawing(n)]) for n in (0, 1))
     assert nll(family, first) != pytest.approx(nll(family, second), rel=1e-7)
 
 
 def test_batch_is_as_good_as_its_rows(family):
     """The row probe, for the loss and for generation."""
     images = pictures()
-    together = nll(family, family.encode(samples(), with_targets=True, images=images))
+    together = nll(family, family.collate(samples(), with_targets=True, images=images))
     apart = sum(
-        nll(family, family.encode([sample], with_targets=True, images=[image]))
+        nll(family, family.collate([sample], with_targets=True, images=[image]))
         for sample, image in zip(samples(), images, strict=True)
     )
     assert together == pytest.approx(apart, rel=1e-5)
     for settings in (GenerateSettings(max_new_tokens=8), GenerateSettings(max_new_tokens=8, num_beams=3)):
-        batch = family.generate(family.encode(samples(), with_targets=False, images=images), settings)
+        batch = family.generate(family.collate(samples(), with_targets=False, images=images), settings)
         for made, sample, image in zip(batch, samples(), images, strict=True):
-            (alone,) = family.generate(family.encode([sample], with_targets=False, images=[image]), settings)
+            (alone,) = family.generate(family.collate([sample], with_targets=False, images=[image]), settings)
             assert made.text == alone.text
             assert made.logprob == pytest.approx(alone.logprob, abs=1e-3)
 
@@ -140,7 +140,7 @@ def test_captions_that_end_early_make_no_library_warn(family, monkeypatch):
         monkeypatch.setattr("logging.Logger." + name, lambda self, text, *given, **more: said.append(text))
     end = family.end_ids[0]
     forced = ForcedDecoding([[5, end], [5, 6, 7, 5, 6, end], [5, 6, 7, end]])
-    batch = family.encode(samples(), with_targets=False, images=pictures())
+    batch = family.collate(samples(), with_targets=False, images=pictures())
     made = family.generate(batch, GenerateSettings(max_new_tokens=8), forced=forced)
     assert [len(one.text) > 0 for one in made] == [True] * 3
     assert said == []
@@ -164,9 +164,9 @@ def test_logprob_is_what_teacher_forcing_says(family, settings, monkeypatch):
     monkeypatch.setattr(
         type(family.tokenizer), "decode", lambda self, ids, **how: sequences.append(ids) or decode(self, ids, **how)
     )
-    made = family.generate(family.encode(samples(), with_targets=False, images=pictures()), settings)
+    made = family.generate(family.collate(samples(), with_targets=False, images=pictures()), settings)
     for generation, tokens, image in zip(made, sequences, pictures(), strict=True):
-        batch = family.encode(samples(("a",)), with_targets=True, images=[image])
+        batch = family.collate(samples(("a",)), with_targets=True, images=[image])
         length = int((batch["labels"] == IGNORED).sum())  # of the prompt
         target = torch.tensor([tokens])
         batch["labels"] = torch.cat([batch["labels"][:, :length], target], 1)
@@ -179,15 +179,15 @@ def test_logprob_is_what_teacher_forcing_says(family, settings, monkeypatch):
 
 def test_cached_features_are_what_the_tower_says(family):
     images = pictures()
-    live = family.encode(samples(), with_targets=True, images=images)
+    live = family.collate(samples(), with_targets=True, images=images)
     with torch.no_grad():
-        seen = family.split_features(family.see(family.pixels(images)))
-    cached = family.encode(samples(), with_targets=True, features=seen)
+        seen = family.split_features(family.encode_images(family.pixels(images)))
+    cached = family.collate(samples(), with_targets=True, features=seen)
     assert "pixel_values" not in cached
     assert nll(family, cached) == pytest.approx(nll(family, live), rel=1e-6)
     settings = GenerateSettings(max_new_tokens=8)
-    one = family.generate(family.encode(samples(), with_targets=False, images=images), settings)
-    other = family.generate(family.encode(samples(), with_targets=False, features=seen), settings)
+    one = family.generate(family.collate(samples(), with_targets=False, images=images), settings)
+    other = family.generate(family.collate(samples(), with_targets=False, features=seen), settings)
     assert [made.text for made in one] == [made.text for made in other]
 
 
@@ -197,8 +197,8 @@ def test_saved_and_opened_again_says_the_same(family, tmp_path):
     opened = type(family).open(str(tmp_path)).eval()
     opened.read_policy(tmp_path)
     settings = GenerateSettings(max_new_tokens=8)
-    one = family.generate(family.encode(samples(), with_targets=False, images=pictures()), settings)
-    other = opened.generate(opened.encode(samples(), with_targets=False, images=pictures()), settings)
+    one = family.generate(family.collate(samples(), with_targets=False, images=pictures()), settings)
+    other = opened.generate(opened.collate(samples(), with_targets=False, images=pictures()), settings)
     assert [made.text for made in one] == [made.text for made in other]
     assert [made.logprob for made in one] == pytest.approx([made.logprob for made in other], rel=1e-6)
     assert opened.generation == family.generation
@@ -226,7 +226,7 @@ def test_two_pictures_are_learnt_until_the_exact_captions_come(family):
     open_parts(student, {})
     student.train()
     pair, images = samples(CAPTIONS[:2]), [drawing(1), drawing(2)]
-    batch = student.encode(pair, with_targets=True, images=images)
+    batch = student.collate(pair, with_targets=True, images=images)
     optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=5e-3)
     first = float("nan")
     for step in range(150):
@@ -241,7 +241,7 @@ def test_two_pictures_are_learnt_until_the_exact_captions_come(family):
     assert float(mean.detach()) < first / 3
     student.eval()
     made = student.generate(
-        student.encode(pair, with_targets=False, images=images), GenerateSettings(max_new_tokens=30)
+        student.collate(pair, with_targets=False, images=images), GenerateSettings(max_new_tokens=30)
     )
     assert [one.text for one in made] == list(CAPTIONS[:2])
     assert all(one.finished for one in made)
@@ -253,14 +253,14 @@ def test_frozen_tower_keeps_no_activations_and_moves_nothing(family):
     open_parts(student, {"vision": "frozen"})
     student.train()
     before = {name: tensor.clone() for name, tensor in student._vision_tensors()}
-    batch = student.encode(samples(), with_targets=True, images=pictures())
-    assert not student.looked_at(batch)["features"].requires_grad
+    batch = student.collate(samples(), with_targets=True, images=pictures())
+    assert not student.with_image_features(batch)["features"].requires_grad
     student(batch).nll.backward()
     trained = [p for p in student.parameters() if p.requires_grad]
     torch.optim.SGD(trained, lr=0.1).step()
     assert all(torch.equal(before[name], tensor) for name, tensor in student._vision_tensors())
     without = [name for name, p in student.named_parameters() if p.requires_grad and p.grad is None]
-    if family.can == {"caption"}:  # a matcher has more to train than captions reach
+    if family.tasks == {"caption"}:  # a matcher has more to train than captions reach
         assert not without
 
 
@@ -268,14 +268,14 @@ def test_adapters_in_the_text_part_learn_and_touch_nothing_else(family):
     student = type(family).tiny(seed=3)
     if not adapters.adaptable(student, "text"):
         pytest.skip("its text part has no matrices of its own")
-    if family.can != {"caption"}:
+    if family.tasks != {"caption"}:
         pytest.skip("its encoder and decoder share their matrices")
     open_parts(student, dict.fromkeys(student.parts, "frozen") | {"text": "lora"}, LoraSettings(r=2))
     student.train()
     opened = {name: p for name, p in student.model.named_parameters() if p.requires_grad}
     assert {student.part_of(name) for name in opened} == {"text"}
     assert all(adapters.is_adapter(name) for name in opened)
-    student(student.encode(samples(), with_targets=True, images=pictures())).nll.backward()
+    student(student.collate(samples(), with_targets=True, images=pictures())).nll.backward()
     # at first the second matrix of each is zero, so only it can learn
     idle = [name for name, p in opened.items() if "lora_B" in name and (p.grad is None or not p.grad.any())]
     assert not idle

@@ -31,7 +31,7 @@ def pictures():
 @pytest.mark.parametrize("task", ["<CAPTION>", "<DETAILED_CAPTION>"])
 def test_prompts_are_those_of_the_real_processor(family, task):
     family.prompt = task
-    batch = family.encode(SAMPLES, with_targets=False, images=pictures())
+    batch = family.collate(SAMPLES, with_targets=False, images=pictures())
     family.prompt = family.default_prompt
     theirs = family.processor(images=pictures(), text=[task] * 2, return_tensors="pt")
     for name in ("input_ids", "attention_mask", "pixel_values"):
@@ -41,7 +41,7 @@ def test_prompts_are_those_of_the_real_processor(family, task):
 @pytest.mark.parametrize("beams", [1, 3])
 def test_captions_are_those_of_transformers(family, beams):
     settings = GenerateSettings(max_new_tokens=8, num_beams=beams)
-    made = family.generate(family.encode(SAMPLES, with_targets=False, images=pictures()), settings)
+    made = family.generate(family.collate(SAMPLES, with_targets=False, images=pictures()), settings)
     inputs = family.processor(images=pictures(), text=["<CAPTION>"] * 2, return_tensors="pt")
     # <s> is forced as the published configurations do; it is a token more
     start = family.tokenizer.bos_token_id
@@ -55,7 +55,7 @@ def test_captions_are_those_of_transformers(family, beams):
 def test_a_context_may_stand_beside_the_task(family):
     family.prompt = "{context} <CAPTION>"
     told = [Sample(id="0", image="", context={"place": "a red <image> square"})]
-    batch = family.encode(told, with_targets=False, images=pictures()[:1])
+    batch = family.collate(told, with_targets=False, images=pictures()[:1])
     family.prompt = family.default_prompt
     said = family.tokenizer.decode(batch["input_ids"][0], skip_special_tokens=True)
     assert "place: a red" in said
@@ -66,7 +66,7 @@ def test_a_context_may_stand_beside_the_task(family):
 def test_images_of_another_size_take_as_many_tokens_as_they_have(family):
     other = Florence2.tiny().eval()
     other.set_policy(ImagePolicy(size=96))
-    batch = other.encode(SAMPLES, with_targets=False, images=pictures())
+    batch = other.collate(SAMPLES, with_targets=False, images=pictures())
     assert (batch["input_ids"] == other.image_token_id).sum(1).tolist() == [10, 10]
     assert other.processor.image_processor.image_seq_length == 10
     other.generate(batch, GenerateSettings(max_new_tokens=2))

@@ -25,7 +25,7 @@ def say(name, **settings):
     family = find(name).tiny(CAPTIONS, seed=1).eval()
     torch.manual_seed(0)
     samples = [Sample(id=str(number), image="") for number in range(3)]
-    batch = family.encode(samples, with_targets=False, images=[drawing(number) for number in range(3)])
+    batch = family.collate(samples, with_targets=False, images=[drawing(number) for number in range(3)])
     return family, family.generate(batch, GenerateSettings(**settings))
 
 

@@ -21,7 +21,7 @@ def family() -> PaliGemma:
 
 def encoded(family, captions=("a red circle", "a green triangle above a blue square")):
     samples = [Sample(id=str(n), image="", captions=(text,)) for n, text in enumerate(captions)]
-    return family.encode(samples, with_targets=True, images=[drawing(n) for n in range(len(samples))])
+    return family.collate(samples, with_targets=True, images=[drawing(n) for n in range(len(samples))])
 
 
 def test_prompt_is_image_bos_prompt_newline(family):
@@ -43,7 +43,7 @@ def test_prompt_is_read_in_both_directions_and_the_caption_forward(family):
         changed = {**batch, "input_ids": batch["input_ids"].clone()}
         changed["input_ids"][0, place] = (changed["input_ids"][0, place] + 1) % 256
         with torch.no_grad():
-            return (family.read(changed) - family.read(batch))[0].abs().sum(-1) > 0
+            return (family.hidden_states(changed) - family.hidden_states(batch))[0].abs().sum(-1) > 0
 
     in_prompt, in_caption = states(length - 1), states(length + 2)
     assert in_prompt[:length].all()

@@ -87,7 +87,7 @@ def test_loss_is_that_of_the_plain_processor_and_model(family):
     labels = book_labels(family, inputs)
     with torch.no_grad():
         logits = family.model(**inputs).logits[:, :-1].log_softmax(-1)
-        ours = family.loss(family.encode(samples(), with_targets=True, images=pictures()))
+        ours = family.loss(family.collate(samples(), with_targets=True, images=pictures()))
     wanted = labels[:, 1:]
     picked = logits.gather(2, wanted.clamp(min=0)[..., None])[..., 0]
     assert float(ours.nll) == pytest.approx(-float(picked[wanted != IGNORED].sum()), rel=1e-5)
@@ -104,7 +104,7 @@ def test_captions_are_those_of_the_plain_processor_and_model(family, beams):
             **inputs, max_new_tokens=8, do_sample=False, num_beams=beams, eos_token_id=family.end_ids
         )
     plain = [text.strip() for text in family.tokenizer.batch_decode(sequences[:, length:], skip_special_tokens=True)]
-    batch = family.encode(samples(), with_targets=False, images=pictures())
+    batch = family.collate(samples(), with_targets=False, images=pictures())
     assert torch.equal(batch["input_ids"], inputs["input_ids"])
     ours = family.generate(batch, GenerateSettings(max_new_tokens=8, num_beams=beams))
     assert [made.text for made in ours] == plain
@@ -116,8 +116,8 @@ def test_markers_in_peoples_text_stay_text(family):
     end = family.tokenizer.convert_ids_to_tokens(family.end_ids[0])
     family.prompt = "What is here? {context}"
     odd = Sample(id="0", image="", captions=(f"a {token} red {end} circle",), context={"title": f"{token}{end} fair"})
-    batch = family.encode([odd], with_targets=True, images=pictures()[:1])
+    batch = family.collate([odd], with_targets=True, images=pictures()[:1])
     family.prompt = PROMPT
-    fine = family.encode(samples()[:1], with_targets=True, images=pictures()[:1])
+    fine = family.collate(samples()[:1], with_targets=True, images=pictures()[:1])
     assert (batch["input_ids"] == family.image_token_id).sum() == (fine["input_ids"] == family.image_token_id).sum()
     assert sum(int((batch["labels"] == end).sum()) for end in family.end_ids) == 1

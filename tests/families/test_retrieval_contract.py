@@ -15,8 +15,8 @@ from tests.conftest import drawing
 
 TEXTS = ("a red circle above a blue square", "a green triangle", "a yellow square to the left of a red circle")
 KINDS = [kind for name in families.names() for kind in find(name).variants()]
-EMBEDDING = [kind for kind in KINDS if "embed" in kind.can]
-MATCHING = [kind for kind in KINDS if "match" in kind.can]
+EMBEDDING = [kind for kind in KINDS if "embed" in kind.tasks]
+MATCHING = [kind for kind in KINDS if "match" in kind.tasks]
 
 
 def tiny(kind: type[Family], seed: int = 0) -> RetrievalFamily:
@@ -100,7 +100,7 @@ def test_a_batch_is_as_good_as_its_rows(family):
 def test_cached_features_are_what_the_tower_says(family):
     images, _ = vectors(family)
     with torch.no_grad():
-        seen = family.split_features(family.see(family.pixels(pictures())))
+        seen = family.split_features(family.encode_images(family.pixels(pictures())))
         cached = family.embed_images(family.join_features(seen))
     assert len(seen) == 3
     torch.testing.assert_close(cached, images, atol=1e-6, rtol=1e-6)
@@ -131,14 +131,14 @@ def test_saved_and_opened_again_says_the_same(family, tmp_path):
 
 
 def test_what_it_cannot_do_is_said(family):
-    assert "embed" in family.can
-    family.needs("embed")
-    if "caption" not in family.can:
+    assert "embed" in family.tasks
+    family.require("embed")
+    if "caption" not in family.tasks:
         with pytest.raises(CheckpointError, match="can't write captions"):
-            family.needs("caption")
+            family.require("caption")
         with pytest.raises(CheckpointError, match="can't write captions"):
-            family.encode([], with_targets=False)
-    if "match" not in family.can:
+            family.collate([], with_targets=False)
+    if "match" not in family.tasks:
         with pytest.raises(CheckpointError, match="can't match"):
             family.match({}, {}, torch.zeros(0))
 
@@ -171,7 +171,7 @@ def test_pairs_are_matched_each_by_itself(matcher):
     images = torch.tensor([0, 0, 2, 1])
     texts = [TEXTS[0], TEXTS[1], TEXTS[2], TEXTS[2]]
     with torch.no_grad():
-        seen = matcher.see(matcher.pixels(pictures()))
+        seen = matcher.encode_images(matcher.pixels(pictures()))
         together = matcher.match(seen, matcher.encode_texts(texts), images)
         for n, (image, text) in enumerate(zip(images.tolist(), texts, strict=True)):
             live = matcher.pixels([pictures()[image]])
@@ -202,9 +202,9 @@ def test_matching_is_learnt(matcher):
 @pytest.mark.parametrize("kind", [find(name) for name in families.names()], ids=lambda kind: kind.name())
 @pytest.mark.parametrize("task", ["caption", "embed", "match"])
 def test_a_miniature_can_do_what_it_is_wanted_for(kind, task):
-    if task in kind.can:
-        kind.tiny(task=task).needs(task)
-        assert kind.can == frozenset().union(*(variant.can for variant in kind.variants()))
+    if task in kind.tasks:
+        kind.tiny(task=task).require(task)
+        assert kind.tasks == frozenset().union(*(variant.tasks for variant in kind.variants()))
     else:
         with pytest.raises(CheckpointError, match="can't"):
-            kind.tiny(task=task).needs(task)
+            kind.tiny(task=task).require(task)

@@ -40,7 +40,7 @@ def samples():
 @pytest.mark.parametrize("name", TILED)
 def test_tiles_are_bounded_and_the_loss_is_the_plain_models(name, tiles, pictures):
     family = opened(name, tiles)
-    batch = family.encode(samples(), with_targets=True, images=pictures)
+    batch = family.collate(samples(), with_targets=True, images=pictures)
     assert (1 if tiles == 1 else 2) <= batch["tiles"].max() <= tiles
     assert len(batch["pixel_values"]) == batch["tiles"].sum()
     with torch.no_grad():
@@ -55,14 +55,14 @@ def test_tiles_are_bounded_and_the_loss_is_the_plain_models(name, tiles, picture
 def test_cached_tiles_say_the_same(name, pictures):
     family = opened(name, 5)
     with torch.no_grad():
-        seen = family.split_features(family.see(family.pixels(pictures)))
-        alone = [family.split_features(family.see(family.pixels([picture])))[0] for picture in pictures]
+        seen = family.split_features(family.encode_images(family.pixels(pictures)))
+        alone = [family.split_features(family.encode_images(family.pixels([picture])))[0] for picture in pictures]
     for one, other in zip(seen, alone, strict=True):
         torch.testing.assert_close(one["features"], other["features"], atol=1e-5, rtol=1e-4)
         assert torch.equal(one["tiles"], other["tiles"])
     settings = GenerateSettings(max_new_tokens=6, num_beams=2)
-    live = family.generate(family.encode(samples(), with_targets=False, images=pictures), settings)
-    cached = family.generate(family.encode(samples(), with_targets=False, features=alone), settings)
+    live = family.generate(family.collate(samples(), with_targets=False, images=pictures), settings)
+    cached = family.generate(family.collate(samples(), with_targets=False, features=alone), settings)
     assert [made.text for made in live] == [made.text for made in cached]
 
 

@@ -17,7 +17,7 @@ def test_a_captioners_encoder_is_a_tower(tmp_path):
     tower, image_processor = open_tower(str(tmp_path))
     pixels = captioner.pixels([drawing(1)])
     with torch.no_grad():
-        wanted = captioner.see(pixels)["features"]
+        wanted = captioner.encode_images(pixels)["features"]
         found = tower.eval()(pixels["pixel_values"]).last_hidden_state
     torch.testing.assert_close(found, wanted)
     assert image_processor(drawing(1), return_tensors="pt")["pixel_values"].shape == pixels["pixel_values"].shape

@@ -106,7 +106,7 @@ def join(tmp_path, tokenizer_folder):
 
 def batch(family, captions=CAPTIONS, **how):
     samples = [Sample(id=str(n), image="", captions=(text,)) for n, text in enumerate(captions)]
-    return family.encode(samples, images=[drawing(n) for n in range(len(captions))], **how)
+    return family.collate(samples, images=[drawing(n) for n in range(len(captions))], **how)
 
 
 @pytest.mark.parametrize("tower", TOWERS)
@@ -116,7 +116,7 @@ def test_any_tower_is_joined_whole_and_learns(tower, join, tmp_path):
     original = getattr(original, "vision_model", original)
     pixels = batch(family, with_targets=True)["pixel_values"]
     with torch.no_grad():
-        seen, expected = family.model.see(pixels), original.eval()(pixels).last_hidden_state
+        seen, expected = family.model.encode_images(pixels), original.eval()(pixels).last_hidden_state
         tokens = family.model.projector(torch.randn_like(seen))
     expected = expected.flatten(2).transpose(1, 2) if expected.dim() == 4 else expected
     assert torch.allclose(seen, expected, atol=1e-5)
@@ -161,9 +161,9 @@ def test_any_language_model_gives_its_own_loss_and_the_same_captions_alone(text,
     family.prompt = "{context}"  # prompts of different length: one is padded
     images = [drawing(0), drawing(1)]
     for settings in (GenerateSettings(max_new_tokens=6), GenerateSettings(max_new_tokens=6, num_beams=3)):
-        together = family.generate(family.encode(samples, with_targets=False, images=images), settings)
+        together = family.generate(family.collate(samples, with_targets=False, images=images), settings)
         for sample, image, one in zip(samples, images, together, strict=True):
-            (alone,) = family.generate(family.encode([sample], with_targets=False, images=[image]), settings)
+            (alone,) = family.generate(family.collate([sample], with_targets=False, images=[image]), settings)
             assert alone.text == one.text
             assert alone.logprob == pytest.approx(one.logprob, abs=1e-3)
 
@@ -197,7 +197,7 @@ def test_image_token_in_a_context_is_only_text(join):
     family = join()
     family.prompt = "About {context}:"
     sample = Sample(id="0", image="", captions=("a",), context={"headline": f"{IMAGE} of the day"})
-    made = family.encode([sample], with_targets=True, images=[drawing(0)])
+    made = family.collate([sample], with_targets=True, images=[drawing(0)])
     assert torch.isfinite(family.loss(made).nll)
     assert int((made["input_ids"] == family.image_token_id).sum()) == 17
 
@@ -210,7 +210,7 @@ def test_penalties_count_what_was_said_and_not_the_padding(join, monkeypatch):
         Sample(id="0", image="", captions=(), context={"headline": "a long one of very many words"}),
         Sample(id="1", image="", captions=(), context={"headline": "short"}),
     ]
-    made = family.encode(samples, with_targets=False, images=[drawing(0), drawing(1)])
+    made = family.collate(samples, with_targets=False, images=[drawing(0), drawing(1)])
     assert int(made["attention_mask"][1].sum()) + 5 < made["attention_mask"].shape[1]
     said = []
     decode = type(family.tokenizer).decode
@@ -274,7 +274,7 @@ def test_what_can_not_be_joined_says_why(join, tmp_path):
     endless.save_pretrained(tmp_path / "llama")
     with pytest.raises(CheckpointError, match="no end token"):
         VisionPrefix.new({"vision": str(tmp_path / "vit"), "text": str(tmp_path / "llama")}, ())
-    assert family.can == {"caption"}
+    assert family.tasks == {"caption"}
 
 
 def test_pretrained_mobilenet_and_a_small_language_model_learn_real_photographs(shared):
@@ -294,8 +294,8 @@ def test_pretrained_mobilenet_and_a_small_language_model_learn_real_photographs(
     samples = [Sample(id=p.name, image=str(p), captions=(text,)) for p, text in zip(photographs, captions, strict=True)]
     open_parts(family, {"vision": "frozen"})
     with torch.no_grad():
-        seen = family.split_features(family.see(family.encode(samples, with_targets=False)))
-    made = family.train().encode(samples, with_targets=True, features=seen)
+        seen = family.split_features(family.encode_images(family.collate(samples, with_targets=False)))
+    made = family.train().collate(samples, with_targets=True, features=seen)
     # 8 × 8 cells of 256 px, merged by fours
     assert int((made["input_ids"][0] == family.image_token_id).sum()) == 16
     optimizer = torch.optim.AdamW([p for p in family.parameters() if p.requires_grad], lr=1e-2)
@@ -304,5 +304,5 @@ def test_pretrained_mobilenet_and_a_small_language_model_learn_real_photographs(
         optimizer.zero_grad()
         (loss.nll / loss.tokens).backward()
         optimizer.step()
-    said = family.eval().generate(family.encode(samples, with_targets=False), GenerateSettings(max_new_tokens=12))
+    said = family.eval().generate(family.collate(samples, with_targets=False), GenerateSettings(max_new_tokens=12))
     assert [one.text for one in said] == list(captions)

@@ -72,10 +72,10 @@ def tables(family, samples):
     kept = [sample for sample in samples if sample.captions]
     texts = [text for sample in kept for text in sample.captions]
     with torch.no_grad():
-        features = [family.see(family.pixels([drawing(3 if s.id == "i5" else int(s.id[1:]))])) for s in kept]
+        features = [family.encode_images(family.pixels([drawing(3 if s.id == "i5" else int(s.id[1:]))])) for s in kept]
         images = torch.cat([family.embed_images(one) for one in features])
         cosines = family.similarity(images, torch.cat([family.embed_texts(family.encode_texts([t])) for t in texts]))
-        if "match" not in family.can:
+        if "match" not in family.tasks:
             return cosines.double(), cosines.double()
         itm = [PlainMatching(family, texts).scores(one, torch.arange(len(texts))) for one in features]
     return cosines.double(), cosines.double() + torch.stack(itm).double()
@@ -132,7 +132,7 @@ def test_recall_is_that_of_the_slow_way(kind, samples, tmp_path):
         judged += 1
         for k in (4, 9, 128):  # few; more than half of the captions and all of the images; all of both
             result = run(family, samples, tmp_path / f"{seed}-{k}", rerank=k)
-            for direction, found in slow(cosines, final, samples, k if "match" in family.can else 128).items():
+            for direction, found in slow(cosines, final, samples, k if "match" in family.tasks else 128).items():
                 these = np.array(found)
                 for cut in (1, 5, 10):
                     value = result.scores[f"{direction}_recall_at_{cut}"].value
@@ -149,7 +149,7 @@ def test_recall_is_that_of_the_slow_way(kind, samples, tmp_path):
     assert result.counts["pictures_that_come_again"] == 1
     assert result.counts["tr_ranks_that_hang_on_ties"] >= 1 or kind is not Clip
     assert result.counts["ir_ranks_that_hang_on_ties"] >= 4  # the captions of the picture that comes twice
-    assert set(result.baselines) == ({"embeddings alone", "chance"} if "match" in family.can else {"chance"})
+    assert set(result.baselines) == ({"embeddings alone", "chance"} if "match" in family.tasks else {"chance"})
 
 
 def test_hits_are_in_order_and_say_both_scores(blip, samples, tmp_path):

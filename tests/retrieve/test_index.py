@@ -88,7 +88,7 @@ def test_reranking_adds_the_matching_logit(blip, index, samples):
     scores = []
     for n in range(12):
         with torch.no_grad():
-            seen = blip.see(blip.pixels([drawing(n)]))
+            seen = blip.encode_images(blip.pixels([drawing(n)]))
             cosine = blip.similarity(blip.embed_images(seen), blip.embed_texts(blip.encode_texts(["a red square"])))
             match = blip.match(seen, blip.encode_texts(["a red square"]), torch.zeros(1, dtype=torch.int64))
         scores.append(float(cosine) + float(match))
@@ -107,7 +107,7 @@ def test_an_images_captions_come_with_the_nearest_to_the_question_first(blip, in
             if "text" in asked:
                 query = blip.embed_texts(blip.encode_texts([asked["text"]]))
             else:
-                query = blip.embed_images(blip.see(blip.pixels([drawing(3)])))
+                query = blip.embed_images(blip.encode_images(blip.pixels([drawing(3)])))
             cosines = blip.embed_texts(blip.encode_texts(list(one.captions))) @ query[0]
         assert cosines[0] >= cosines[1]
     found = search(index, blip, image=samples[3].image, kind="text")

@@ -45,7 +45,7 @@ def matcher():
 
 def seen(family):
     with torch.no_grad():
-        return family.see(family.pixels([drawing(n) for n in range(IMAGES)]))["features"]
+        return family.encode_images(family.pixels([drawing(n) for n in range(IMAGES)]))["features"]
 
 
 def published(family, features, texts):
@@ -118,7 +118,7 @@ def test_the_q_formers_fast_scores_are_those_of_transformers(frequency, tokens_a
     for number in range(2):
         pixels = family.pixels([drawing(number)])
         with torch.no_grad():
-            features = family.see(pixels)
+            features = family.encode_images(pixels)
             repeated = pixels["pixel_values"].repeat(len(wanted), 1, 1, 1)
             theirs = family.model(pixel_values=repeated, **texts, use_image_text_matching_head=True).logits_per_image
         scores = fast.scores(features, wanted)

@@ -75,14 +75,14 @@ def trained(dataset, folder, monkeypatch, **changes):
     family = find("vision_prefix").tiny(["a red square", "town 1"])
     family.prompt = "{context}"
     prompts = []
-    encode = family.encode
+    encode = family.collate
 
     def noted(samples, **how):
         if how["with_targets"] and samples[0].split == "train":
             prompts.append([(sample.id, bool(sample.context)) for sample in samples])
         return encode(samples, **how)
 
-    monkeypatch.setattr(family, "encode", noted)
+    monkeypatch.setattr(family, "collate", noted)
     settings = TrainSettings(
         epochs=50, eval_steps=3, batch_size=5, val_images=2, val_max_new_tokens=3, guards={"enabled": False},
         lr_scheduler_type="constant", cache_features=False, **changes,

@@ -10,8 +10,8 @@ from transformers import CLIPVisionConfig, MobileNetV2Config, ResNetConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from cutline.families.common.feature_cache import FeatureCache
-from cutline.families.models.divide import divide
 from cutline.families.models.tower import build_tower
+from cutline.families.models.tower_split import split_tower
 from cutline.families.models.vgg import VggConfig
 from cutline.families.open import find
 from cutline.train import train as verb
@@ -46,7 +46,7 @@ def test_halves_together_are_the_whole_also_after_steps(kind):
     torch.manual_seed(0)
     tower = build_tower(TOWERS[kind]).eval()
     freeze_but_last(tower)
-    halves = divide(tower, layers_of(tower), 64, 64)
+    halves = split_tower(tower, layers_of(tower), 64, 64)
     assert halves is not None
     assert halves.frozen
     pixels = torch.randn(2, 3, 64, 64)
@@ -64,16 +64,16 @@ def test_halves_together_are_the_whole_also_after_steps(kind):
 
 def test_nothing_to_divide_where_the_first_layer_is_trained_or_the_tower_is_no_chain():
     tower = build_tower(TOWERS["resnet"])
-    assert divide(tower, layers_of(tower), 64, 64) is None  # all is trained
+    assert split_tower(tower, layers_of(tower), 64, 64) is None  # all is trained
     freeze_but_last(tower)
-    assert divide(tower, layers_of(tower), 64, 64) is not None
+    assert split_tower(tower, layers_of(tower), 64, 64) is not None
     stages = tower.encoder.stages
 
     def forward(hidden, **_):  # the second stage also reads what came before the first
         return BaseModelOutput(last_hidden_state=stages[1](stages[0](hidden)) + hidden.mean())
 
     tower.encoder.forward = forward
-    assert divide(tower, layers_of(tower), 64, 64) is None
+    assert split_tower(tower, layers_of(tower), 64, 64) is None
 
 
 def test_features_below_the_trained_layers_are_cached_and_the_training_is_the_same(dataset, tmp_path, monkeypatch):
@@ -81,8 +81,10 @@ def test_features_below_the_trained_layers_are_cached_and_the_training_is_the_sa
     ends, calls = [], []
     for cache in (True, False):
         family = find("cnn_rnn").tiny(["a red square above a blue circle"], seed=0)
-        see = family.model.see
-        monkeypatch.setattr(family.model, "see", lambda pixels, see=see: calls.append(len(pixels)) or see(pixels))
+        see = family.model.encode_images
+        monkeypatch.setattr(
+            family.model, "encode_images", lambda pixels, see=see: calls.append(len(pixels)) or see(pixels)
+        )
         settings = TrainSettings(
             parts={"vision": "last:1"}, max_steps=4, eval_steps=2, batch_size=4, lr=1e-2, val_max_new_tokens=4,
             cache_features=cache, cache_dtype="float32",
@@ -105,7 +107,7 @@ def test_what_was_seen_below_other_layers_is_not_found(dataset, tmp_path):
     seen = []
     for policy in ("frozen", "last:1"):
         open_parts(family, {"vision": policy})
-        assert family.see_only_frozen()
+        assert family.freeze_boundary()
         cache = FeatureCache(family, tmp_path, torch.float32)
         seen.append(cache.fill(samples))
         with torch.no_grad():
@@ -114,4 +116,4 @@ def test_what_was_seen_below_other_layers_is_not_found(dataset, tmp_path):
         assert cached == pytest.approx(live, rel=1e-5)
     assert seen == [3, 3]
     open_parts(family, {"vision": "full"})
-    assert not family.see_only_frozen()
+    assert not family.freeze_boundary()

@@ -80,7 +80,7 @@ def test_a_tower_is_joined_to_what_the_command_makes(source, tmp_path):
     assert model.generation_config.suppress_tokens == [tokenizer.unk_token_id]
     family = find("vision_prefix").new({"text": str(out), "image_size": 32}, [], seed=0)
     family.prompt = ""
-    batch = family.encode([Sample(id="a", image="", captions=(TRAIN[0],))], with_targets=True, images=[_grey()])
+    batch = family.collate([Sample(id="a", image="", captions=(TRAIN[0],))], with_targets=True, images=[_grey()])
     assert torch.isfinite(family(batch).nll)
     again = CliRunner().invoke(app, command)
     assert isinstance(again.exception, DataError)

@@ -33,7 +33,7 @@ def miniature(place, name="qwen2_5_vl", **model):
 
 def say(family, dataset):
     family.eval()
-    batch = family.encode(dataset.split("val"), with_targets=False)
+    batch = family.collate(dataset.split("val"), with_targets=False)
     return [
         (made.text, pytest.approx(made.logprob, abs=2e-4))
         for made in family.generate(batch, GenerateSettings(max_new_tokens=6))
@@ -153,7 +153,7 @@ def test_other_tools_open_the_adapters(dataset, tmp_path):
     family.save(tmp_path / "light")
     theirs = find("qwen2_5_vl").open(str(tmp_path / "base"))
     theirs.model = PeftModel.from_pretrained(theirs.model, str(tmp_path / "light")).base_model.model
-    batch = family.encode(dataset.split("val"), with_targets=True)
+    batch = family.collate(dataset.split("val"), with_targets=True)
     with torch.no_grad():
         assert float(theirs.eval()(batch).nll) == pytest.approx(float(family.eval()(batch).nll), rel=1e-6)
 

@@ -56,7 +56,7 @@ def test_cached_features_of_mirror_images_are_those_of_a_live_tower(dataset, tmp
     assert cache.fill(both) == 8
     found = torch.stack([one["features"] for one in cache.get(both)])
     with torch.inference_mode():
-        live = family.see(family.pixels([open_sample(sample) for sample in both]))["features"]
+        live = family.encode_images(family.pixels([open_sample(sample) for sample in both]))["features"]
     assert torch.allclose(found, live, atol=1e-5)
     assert not torch.allclose(found[:4], found[4:], atol=1e-3)
     batch = Collator(family, cache)(both)

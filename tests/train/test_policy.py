@@ -129,7 +129,7 @@ def gradients(family, dataset, parts, wanted: bool):
         kept += tensor.numel()
         return tensor
 
-    batch = family.encode(dataset.split("train")[:4], with_targets=True)
+    batch = family.collate(dataset.split("train")[:4], with_targets=True)
     with gradient_checkpointing(family, wanted):
         family.train()
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

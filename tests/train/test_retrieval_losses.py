@@ -23,7 +23,7 @@ from cutline.train.retriever import Retriever
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import open_parts
 
-KINDS = [kind for name in families.names() for kind in find(name).variants() if "embed" in kind.can]
+KINDS = [kind for name in families.names() for kind in find(name).variants() if "embed" in kind.tasks]
 
 
 def samples(dataset):
@@ -74,7 +74,7 @@ def test_chunks_have_the_loss_and_gradient_of_the_whole_batch(dataset, kind, mom
     """In float64, where nothing is lost in rounding; in float32 the difference is that of sums in another order."""
     if momentum and kind.contrast == "sigmoid":
         pytest.skip("the sigmoid loss has no keys")
-    lm = 0.5 if "caption" in kind.can else 0.0
+    lm = 0.5 if "caption" in kind.tasks else 0.0
     settings = {
         "lm": lm,
         "momentum": momentum,
@@ -90,7 +90,7 @@ def test_chunks_have_the_loss_and_gradient_of_the_whole_batch(dataset, kind, mom
         found[chunk] = gradients(retriever, batch, train=kind.name() != "align")
     losses, whole = found[None]
     assert {"itc"} <= losses.keys()
-    assert ("itm" in losses) == ("match" in kind.can)
+    assert ("itm" in losses) == ("match" in kind.tasks)
     assert max(float(gradient.abs().max()) for gradient in whole.values()) > 1e-3
     norm = torch.stack([gradient.norm() for gradient in whole.values()]).norm()
     assert norm > 1e-2

@@ -128,7 +128,7 @@ def test_what_a_new_model_was_never_trained_for_is_refused(dataset, tmp_path, ca
     opened = cast(RetrievalFamily, open_checkpoint(tmp_path / "model", "float32", "cpu", task="embed"))
     for task in ("match", "caption"):
         with pytest.raises(CheckpointError, match="never trained to"):
-            opened.needs(task)
+            opened.require(task)
     found = evaluate(opened, list(dataset.split("val")), RetrieveSettings(resamples=0), tmp_path / "retrieval", {})
     assert "embeddings alone" not in found.baselines  # they are what ranks
     assert "matching head is not trained" in caplog.text

@@ -308,8 +308,8 @@ def test_killed_while_seeing_goes_on_with_the_same_bits(dataset, tmp_path, monke
 def test_a_frozen_tower_is_looked_at_once_in_a_whole_training(dataset, tmp_path, monkeypatch):
     family = find("cnn_rnn").tiny(["a red square above a blue circle"])
     calls = []
-    see = family.model.see
-    monkeypatch.setattr(family.model, "see", lambda pixels: calls.append(len(pixels)) or see(pixels))
+    see = family.model.encode_images
+    monkeypatch.setattr(family.model, "encode_images", lambda pixels: calls.append(len(pixels)) or see(pixels))
     verb.train(family, dataset, settings(parts={"vision": "frozen"}), tmp_path, cache_root=tmp_path)
     assert sum(calls) == len(dataset.split("train")) + len(dataset.split("val"))
 
@@ -345,11 +345,11 @@ def test_several_captions_are_drawn_of_an_image_that_is_looked_at_once(dataset, 
 
     family = find(name).tiny(["a red square above a blue circle"]).eval()
     samples = list(dataset.split("train")[:2])
-    seen, see = [], family.see
-    monkeypatch.setattr(family, "see", lambda batch: seen.append(1) or see(batch))
+    seen, see = [], family.encode_images
+    monkeypatch.setattr(family, "encode_images", lambda batch: seen.append(1) or see(batch))
     with drawing(3):
         made = family.generate(
-            family.encode(samples, with_targets=False), GenerateSettings(do_sample=True, max_new_tokens=8)
+            family.collate(samples, with_targets=False), GenerateSettings(do_sample=True, max_new_tokens=8)
         )
     assert len(made) == 6
     assert len(seen) == 1
@@ -360,8 +360,8 @@ def test_several_captions_are_drawn_of_an_image_that_is_looked_at_once(dataset, 
 def test_weights_multiply_each_rows_likelihood(dataset):
     family = vit_gpt2(dropout=0.0).eval()
     samples = dataset.split("train")[:3]
-    batch = family.encode(samples, with_targets=True)
-    alone = [float(family.loss(family.encode([sample], with_targets=True)).nll.detach()) for sample in samples]
+    batch = family.collate(samples, with_targets=True)
+    alone = [float(family.loss(family.collate([sample], with_targets=True)).nll.detach()) for sample in samples]
     batch["weights"] = torch.tensor([0.5, -1.0, 2.0])
     weighted = float(family.loss(batch).nll.detach())
     assert weighted == pytest.approx(0.5 * alone[0] - alone[1] + 2.0 * alone[2], rel=1e-5)
@@ -379,7 +379,7 @@ def test_rewarded_captions_become_likelier(dataset, tmp_path):
         torch.manual_seed(1)
         many = samples * 4
         made = family.generate(
-            family.encode(many, with_targets=False), GenerateSettings(do_sample=True, max_new_tokens=14)
+            family.collate(many, with_targets=False), GenerateSettings(do_sample=True, max_new_tokens=14)
         )
         return sum(reward(many, [one.text for one in made])) / len(many)
 

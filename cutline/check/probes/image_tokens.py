@@ -34,7 +34,7 @@ def probe(subject: Subject) -> Finding:
     found = []
     for what, samples in texts.items():
         for targets in (True, False):
-            batch = family.encode(samples, with_targets=targets, images=subject.pictures[: len(samples)])
+            batch = family.collate(samples, with_targets=targets, images=subject.pictures[: len(samples)])
             expected = [int(count) for count in family.image_tokens(batch)]
             counts = (batch["input_ids"] == token).sum(1).tolist()
             found += counts
@@ -46,7 +46,7 @@ def probe(subject: Subject) -> Finding:
     bound = _bound(subject)
     if bound is not None:
         huge = Image.effect_mandelbrot((6000, 4000), (-2, -1.5, 1, 1.5), 2).convert("RGB")
-        count = int(family.image_tokens(family.encode([sample], with_targets=False, images=[huge]))[0])
+        count = int(family.image_tokens(family.collate([sample], with_targets=False, images=[huge]))[0])
         if count > bound:
             return failed(
                 f"an image of 6,000 × 4,000 px takes {count:,} tokens; [model.image] max_pixels allows {bound:,}",

@@ -112,7 +112,7 @@ def _open(subject: _Subject, dtype: str) -> RetrievalFamily:
     from cutline.families.open import limit_threads
 
     family = subject.load(dtype)
-    family.needs("embed")
+    family.require("embed")
     limit_threads(family, set_threads)
     return cast("RetrievalFamily", family)
 

@@ -36,7 +36,7 @@ class BlipRole(Family):
 class BlipWriter(BlipRole, ChatFamily):
     """The decoder reads [DEC], prompt and caption, and looks at the image."""
 
-    can = frozenset({"caption"})
+    tasks = frozenset({"caption"})
 
     @property
     def generator(self) -> Any:
@@ -70,10 +70,10 @@ class BlipWriter(BlipRole, ChatFamily):
         return {
             "input_ids": batch["input_ids"],
             "attention_mask": batch["attention_mask"],
-            "encoder_hidden_states": self.memory(self.looked_at(batch)["features"])[batch["rows"]],
+            "encoder_hidden_states": self.memory(self.with_image_features(batch)["features"])[batch["rows"]],
         }
 
-    def read(self, batch: Batch) -> Tensor:
+    def hidden_states(self, batch: Batch) -> Tensor:
         decoder = self.model.text_decoder.bert
         return decoder(**self._inputs(batch), is_decoder=True, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
 
@@ -82,7 +82,7 @@ class BlipWriter(BlipRole, ChatFamily):
         seen = inputs["encoder_hidden_states"]
         return inputs | {"encoder_attention_mask": torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device)}
 
-    def head(self, hidden: Tensor) -> Tensor:
+    def lm_head(self, hidden: Tensor) -> Tensor:
         return self.model.text_decoder.cls(hidden)  # type: ignore[no-any-return]
 
 
@@ -90,7 +90,7 @@ class BlipReader(BlipRole, RetrievalFamily):
     """Contrast (ITC) by the first position of image and text, each by itself; matching (ITM) by the text that has
     looked at the image."""
 
-    can = frozenset({"embed", "match"})
+    tasks = frozenset({"embed", "match"})
     #: Words that a text is cut to, in the published evaluation.
     text_words = 30
 
@@ -108,7 +108,7 @@ class BlipReader(BlipRole, RetrievalFamily):
         return self.tokenize([clean(text, self.text_words) for text in texts])
 
     def embed_images(self, batch: Batch) -> Tensor:
-        return unit(self.model.vision_proj(self.looked_at(batch)["features"][:, 0]))
+        return unit(self.model.vision_proj(self.with_image_features(batch)["features"][:, 0]))
 
     def embed_texts(self, texts: Batch) -> Tensor:
         hidden = self.model.text_encoder(**texts).last_hidden_state
@@ -118,7 +118,7 @@ class BlipReader(BlipRole, RetrievalFamily):
         ids = texts["input_ids"].clone()
         ids[:, 0] = self.match_start_id
         some, places = torch.unique(images, return_inverse=True)  # images that no text asks for cost nothing
-        seen = self.memory(self.looked_at(features)["features"][some])[places]
+        seen = self.memory(self.with_image_features(features)["features"][some])[places]
         hidden = self.model.text_encoder(
             input_ids=ids, attention_mask=texts["attention_mask"], encoder_hidden_states=seen
         ).last_hidden_state

@@ -49,7 +49,7 @@ class ChatFamily(Family):
     prompt's length is known, so it can't be decoded.
     """
 
-    can = frozenset({"caption"})
+    tasks = frozenset({"caption"})
     default_prompt = "Describe the image in one sentence."
 
     @abstractmethod
@@ -65,11 +65,11 @@ class ChatFamily(Family):
     def image_token_id(self) -> int: ...
 
     @abstractmethod
-    def read(self, batch: Batch) -> Tensor:
-        """Bridge and language model, with teacher forcing: [R, L, D] hidden states that ``head`` takes."""
+    def hidden_states(self, batch: Batch) -> Tensor:
+        """Bridge and language model, with teacher forcing: [R, L, D] hidden states that ``lm_head`` takes."""
 
     @abstractmethod
-    def head(self, hidden: Tensor) -> Tensor:
+    def lm_head(self, hidden: Tensor) -> Tensor:
         """[M, D] hidden states → [M, V] logits."""
 
     @abstractmethod
@@ -119,7 +119,7 @@ class ChatFamily(Family):
         markers = sorted(filter(None, self.tokenizer.all_special_tokens), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, markers)) or r"(?!)")
 
-    def encode(
+    def collate(
         self,
         samples: Sequence[Sample],
         *,
@@ -128,7 +128,7 @@ class ChatFamily(Family):
         pixels: Sequence[Batch] | None = None,
         features: Sequence[Batch] | None = None,
     ) -> Batch:
-        batch = self.visual(samples, images, pixels, features)
+        batch = self.image_inputs(samples, images, pixels, features)
         prompts = self.prompts(samples, batch)
         if not with_targets:
             longest = max(map(len, prompts))
@@ -179,10 +179,10 @@ class ChatFamily(Family):
         return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_ids[0]]
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
-        hidden = self.read(batch)
+        hidden = self.hidden_states(batch)
         # position t predicts token t + 1
         labels, weights = batch["labels"][:, 1:], batch.get("weights")
-        nll, tokens = token_nll(hidden[:, :-1], self.head, labels, label_smoothing, weights)
+        nll, tokens = token_nll(hidden[:, :-1], self.lm_head, labels, label_smoothing, weights)
         return Loss(nll, nll.new_zeros(()), tokens)
 
     def generate(

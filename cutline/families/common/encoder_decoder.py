@@ -23,10 +23,10 @@ class EncoderDecoderFamily(Family):
     [R, L] (caption, end token, IGNORED) and ``rows`` [R], each row's image. The vision part runs once an image, however
     many captions it has."""
 
-    can = frozenset({"caption"})
+    tasks = frozenset({"caption"})
 
     @abstractmethod
-    def teach(
+    def decode_with_teacher_forcing(
         self, features: Tensor, rows: Tensor, decoder_input_ids: Tensor, is_label: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Runs bridge and decoder with teacher forcing.
@@ -38,12 +38,12 @@ class EncoderDecoderFamily(Family):
             is_label: [R, L] where something is to be predicted; all of a row's first positions up to its end.
 
         Returns:
-            Hidden states [R, L, D] that ``head`` takes (meaningful where ``is_label``), and the penalty, summed so that
-            it is to be divided by the number of labels (a scalar, 0 for none).
+            Hidden states [R, L, D] that ``lm_head`` takes (meaningful where ``is_label``), and the penalty: a scalar
+            that is to be divided by the number of labels, 0 for none.
         """
 
     @abstractmethod
-    def head(self, hidden: Tensor) -> Tensor:
+    def lm_head(self, hidden: Tensor) -> Tensor:
         """[M, D] hidden states → [M, V] logits."""
 
     @property
@@ -55,7 +55,7 @@ class EncoderDecoderFamily(Family):
         ends = self.model.generation_config.eos_token_id
         return list(ends) if isinstance(ends, list | tuple) else [ends]
 
-    def encode(
+    def collate(
         self,
         samples: Sequence[Sample],
         *,
@@ -64,7 +64,7 @@ class EncoderDecoderFamily(Family):
         pixels: Sequence[Batch] | None = None,
         features: Sequence[Batch] | None = None,
     ) -> Batch:
-        batch = self.visual(samples, images, pixels, features)
+        batch = self.image_inputs(samples, images, pixels, features)
         if with_targets:
             rows = [(image, caption) for image, sample in enumerate(samples) for caption in sample.captions]
             ends = self.end_ids[:1]
@@ -87,17 +87,17 @@ class EncoderDecoderFamily(Family):
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
         labels = batch["labels"]
-        features = self.looked_at(batch)["features"]
+        features = self.with_image_features(batch)["features"]
         start = torch.full_like(labels[:, :1], self.start_id)
         pad = self.model.generation_config.pad_token_id
         # position t reads the token before it: the start token, then the caption; after the end nothing is a target
         inputs = torch.cat([start, labels[:, :-1]], 1)
         inputs = inputs.masked_fill(inputs == IGNORED, pad if pad is not None else self.start_id)
-        hidden, penalty = self.teach(features, batch["rows"], inputs, labels != IGNORED)
-        nll, tokens = token_nll(hidden, self.head, labels, label_smoothing, batch.get("weights"))
+        hidden, penalty = self.decode_with_teacher_forcing(features, batch["rows"], inputs, labels != IGNORED)
+        nll, tokens = token_nll(hidden, self.lm_head, labels, label_smoothing, batch.get("weights"))
         return Loss(nll, penalty, tokens)
 
-    def begun(self, images: int) -> dict[str, Tensor]:
+    def decoder_start_inputs(self, images: int) -> dict[str, Tensor]:
         """What ``generate`` is told of the decoder's start tokens, one an image."""
         return {}
 
@@ -110,12 +110,15 @@ class EncoderDecoderFamily(Family):
         num_return_sequences: int = 1,
     ) -> list[Generation]:
         with torch.no_grad():
-            features = self.looked_at(batch)["features"]
+            features = self.with_image_features(batch)["features"]
         return decode.generate(
             self.model,
             self.tokenizer,
             settings,
-            {"encoder_outputs": BaseModelOutput(last_hidden_state=features), **self.begun(len(features))},
+            {
+                "encoder_outputs": BaseModelOutput(last_hidden_state=features),
+                **self.decoder_start_inputs(len(features)),
+            },
             ends=self.end_ids,
             prompt_tokens=1,
             forced=forced,

@@ -40,7 +40,7 @@ class FeatureCache:
     """The features that one vision tower gives, by image.
 
     Args:
-        family: whose ``see`` is kept.
+        family: whose ``encode_images`` is kept.
         root: folder of caches; ``cache_root()`` by default.
         dtype: floating-point features are stored in it; float16 takes half the room of float32 and costs about
             0.05 % of precision.
@@ -113,7 +113,7 @@ class FeatureCache:
                 data.seek(0, os.SEEK_END)
                 for chunk, pixels in prefetch(self._pixels, todo):
                     with torch.inference_mode():
-                        features = self.family.see(pixels)
+                        features = self.family.encode_images(pixels)
                     rows = []
                     for sample, tensors in zip(chunk, self.family.split_features(features), strict=True):
                         if self._hash(sample) in self._index:

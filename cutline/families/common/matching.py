@@ -17,7 +17,7 @@ class Matching(ABC):
         """float32 [K] raw logits, as ``RetrievalFamily.match`` gives them.
 
         Args:
-            features: ``see``'s, of one image.
+            features: ``encode_images``'s, of one image.
             texts: int64 [K], places among the texts that it was made with.
         """
 

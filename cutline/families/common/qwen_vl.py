@@ -73,7 +73,7 @@ class QwenVLFamily(SplicedFamily):
         made = self.image_processor(images=list(images), return_tensors="pt")
         return {"pixel_values": made["pixel_values"], "image_grid_thw": made["image_grid_thw"]}
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)
         grid = batch["image_grid_thw"].to(self.device)
         # the tower computes its merger too; that is one small layer more, and unused where features are cached

@@ -17,9 +17,9 @@ from cutline.families.common.matching import WholeMatching
 
 class RetrievalFamily(Family):
     """Texts of these families are ``input_ids`` and, but for some, ``attention_mask`` [M, L]; images are pixels, or
-    ``features`` as ``see`` gives them. Nothing here is scaled by a temperature: similarities are cosines."""
+    ``features`` as ``encode_images`` gives them. Nothing here is scaled by a temperature: similarities are cosines."""
 
-    can = frozenset({"embed"})
+    tasks = frozenset({"embed"})
     #: The contrastive loss that the family was trained with: over all candidates at once, or pair by pair.
     contrast: ClassVar[Literal["softmax", "sigmoid"]] = "softmax"
 
@@ -57,7 +57,7 @@ class RetrievalFamily(Family):
         """Image–text matching of P pairs, from text and image read together.
 
         Args:
-            features: ``see``'s, or pixels, of N images.
+            features: ``encode_images``'s, or pixels, of N images.
             texts: P texts.
             images: int64 [P], the image of each text.
 
@@ -73,7 +73,7 @@ class RetrievalFamily(Family):
 
     def matching(self, texts: Sequence[str]) -> WholeMatching:
         """What scores these texts with one image after another, in the fastest way that the family has."""
-        self.needs("match")
+        self.require("match")
         return PlainMatching(self, texts)
 
     def tokenize(self, texts: Sequence[str], padding: str = "longest") -> Batch:

@@ -26,12 +26,12 @@ class Seq2SeqFamily(ChatFamily):
     [R], each row's image. Vision part and text encoder run once an image, however many captions it has."""
 
     @abstractmethod
-    def read_prompts(self, batch: Batch) -> Tensor:
+    def encode_prompts(self, batch: Batch) -> Tensor:
         """Bridge and text encoder: [N, P, D] hidden states."""
 
     @abstractmethod
-    def teach(self, encoded: Tensor, mask: Tensor, decoder_input_ids: Tensor) -> Tensor:
-        """The decoder with teacher forcing: [R, L, D] hidden states that ``head`` takes.
+    def decode_with_teacher_forcing(self, encoded: Tensor, mask: Tensor, decoder_input_ids: Tensor) -> Tensor:
+        """The decoder with teacher forcing: [R, L, D] hidden states that ``lm_head`` takes.
 
         Args:
             encoded: [R, P, D]
@@ -44,7 +44,7 @@ class Seq2SeqFamily(ChatFamily):
     def decoder_prefix(self) -> list[int]:
         """What the decoder reads before the first word; all but the first of it stands in labels, as IGNORED."""
 
-    def encode(
+    def collate(
         self,
         samples: Sequence[Sample],
         *,
@@ -53,7 +53,7 @@ class Seq2SeqFamily(ChatFamily):
         pixels: Sequence[Batch] | None = None,
         features: Sequence[Batch] | None = None,
     ) -> Batch:
-        batch = self.visual(samples, images, pixels, features)
+        batch = self.image_inputs(samples, images, pixels, features)
         prompts = self.prompts(samples, batch)
         longest = max(map(len, prompts))
         batch["input_ids"] = torch.tensor([row + [self._pad] * (longest - len(row)) for row in prompts])
@@ -80,19 +80,21 @@ class Seq2SeqFamily(ChatFamily):
         }
         return shared | {"decoder_input_ids": ids, "decoder_attention_mask": torch.ones_like(ids)}
 
-    def read(self, batch: Batch) -> Tensor:
+    def hidden_states(self, batch: Batch) -> Tensor:
         rows = batch["rows"]
-        encoded, mask = self.read_prompts(batch), batch["attention_mask"]
-        return self.teach(encoded[rows], mask[rows], self._decoder_inputs(batch["labels"]))
+        encoded, mask = self.encode_prompts(batch), batch["attention_mask"]
+        return self.decode_with_teacher_forcing(encoded[rows], mask[rows], self._decoder_inputs(batch["labels"]))
 
     def forward(self, batch: Batch, label_smoothing: float = 0.0) -> Loss:
-        nll, tokens = token_nll(self.read(batch), self.head, batch["labels"], label_smoothing, batch.get("weights"))
+        nll, tokens = token_nll(
+            self.hidden_states(batch), self.lm_head, batch["labels"], label_smoothing, batch.get("weights")
+        )
         return Loss(nll, nll.new_zeros(()), tokens)
 
     def generation_inputs(self, batch: Batch) -> dict[str, object]:
         prefix = torch.tensor(self.decoder_prefix, device=batch["input_ids"].device)
         return {
-            "encoder_outputs": BaseModelOutput(last_hidden_state=self.read_prompts(batch)),
+            "encoder_outputs": BaseModelOutput(last_hidden_state=self.encode_prompts(batch)),
             "attention_mask": batch["attention_mask"],
             "decoder_input_ids": prefix.repeat(len(batch["input_ids"]), 1),
         }
@@ -119,6 +121,6 @@ class Seq2SeqFamily(ChatFamily):
         )
 
 
-def place(embeddings: Tensor, is_image: Tensor, images: Tensor) -> Tensor:
+def insert_image_embeddings(embeddings: Tensor, is_image: Tensor, images: Tensor) -> Tensor:
     """Text embeddings [R, P, D] with the image's tokens [R, T, D] at the T places of each row where ``is_image``."""
     return embeddings.masked_scatter(is_image[..., None], images.to(embeddings.dtype))

@@ -170,7 +170,7 @@ class SplicedFamily(ChatFamily):
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         """What forward and generate both take."""
-        features = self.looked_at(batch)
+        features = self.with_image_features(batch)
         return {
             "input_ids": batch["input_ids"],
             "attention_mask": batch["attention_mask"],
@@ -178,11 +178,11 @@ class SplicedFamily(ChatFamily):
             "mm_encoder_outputs": {"image": self.bridge(features, batch["rows"])},
         }
 
-    def read(self, batch: Batch) -> Tensor:
+    def hidden_states(self, batch: Batch) -> Tensor:
         return self.model.model(**self._inputs(batch), use_cache=False).last_hidden_state  # type: ignore[no-any-return]
 
     def generation_inputs(self, batch: Batch) -> dict[str, object]:
         return self._inputs(batch)
 
-    def head(self, hidden: Tensor) -> Tensor:
+    def lm_head(self, hidden: Tensor) -> Tensor:
         return self.model.lm_head(hidden)  # type: ignore[no-any-return]

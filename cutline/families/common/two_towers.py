@@ -46,7 +46,7 @@ class TwoTowerFamily(RetrievalFamily):
     def text_tokens(self) -> int:
         return int(self.model.config.text_config.max_position_embeddings)
 
-    def see(self, batch: Batch) -> Batch:
+    def encode_images(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)
         return {"features": self.model.vision_model(pixel_values=pixels).pooler_output}
 
@@ -55,7 +55,7 @@ class TwoTowerFamily(RetrievalFamily):
         return features
 
     def embed_images(self, batch: Batch) -> Tensor:
-        return unit(self.project(self.looked_at(batch)["features"]))
+        return unit(self.project(self.with_image_features(batch)["features"]))
 
     def encode_texts(self, texts: Sequence[str]) -> Batch:
         return self.tokenize(texts)

@@ -4,7 +4,7 @@ Any Hugging Face vision model that yields a feature map (or tokens) can be the t
 `vgg.py`. The parameters fall into four parts by the first word of their names: `encoder` (vision), `bridge`, `decoder`
 (text), `head`.
 
-What needs pixels ends at `see`; everything after it takes features, so a frozen tower runs once per image and its
+`encode_images` takes pixels and everything after it takes features, so a frozen tower runs once per image and its
 features are cached. With several captions of an image, `rows` says which image each caption belongs to and the bridge
 runs once per image.
 """
@@ -23,8 +23,8 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from cutline.core.errors import CheckpointError
 from cutline.families.models.attentive_rnn import AttentiveDecoder, Bridge, Cell, Memory, RecurrentState
 from cutline.families.models.cnn_rnn_config import CnnRnnConfig
-from cutline.families.models.divide import Halves
 from cutline.families.models.tower import as_cells, build_tower, channels_of, keep_statistics
+from cutline.families.models.tower_split import SplitTower
 
 
 class CnnRnnForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -37,7 +37,7 @@ class CnnRnnForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: CnnRnnConfig) -> None:
         super().__init__(config)
         self.encoder = build_tower(config.vision_config)
-        self.halves: Halves | None = None  # of the tower, while its last layers are trained
+        self.split: SplitTower | None = None  # of the tower, while its last layers are trained
         if config.feature_size is None:
             config.feature_size = channels_of(self.encoder)
         self.bridge = Bridge(config, config.feature_size)
@@ -101,22 +101,22 @@ class CnnRnnForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def _supports_default_dynamic_cache(cls) -> bool:
         return False  # generate() then takes the past that forward() hands out, a RecurrentState
 
-    def see(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values [N, 3, height, width] -> features [N, T, C]: what can be cached while the tower is frozen.
 
         Of a divided tower it is what the lower half gives, in that half's own shape.
         """
-        if self.halves is not None:
-            lower: torch.Tensor = self.halves.lower(pixel_values).last_hidden_state
+        if self.split is not None:
+            lower: torch.Tensor = self.split.lower(pixel_values).last_hidden_state
             return lower
         return as_cells(self.encoder(pixel_values).last_hidden_state)
 
     def remember(self, features: torch.Tensor) -> Memory:
-        """What `see` gave -> the memory of each image; the upper half of a divided tower runs here."""
-        if self.halves is not None:
+        """What `encode_images` gave -> the memory of each image; the upper half of a divided tower runs here."""
+        if self.split is not None:
             if features.dim() == 4:
                 features = features.contiguous(memory_format=torch.channels_last)
-            features = self.halves.upper(features).last_hidden_state
+            features = self.split.upper(features).last_hidden_state
         memory: Memory = self.bridge(as_cells(features))
         return memory
 
@@ -221,7 +221,7 @@ class CnnRnnForConditionalGeneration(PreTrainedModel, GenerationMixin):
         elif features is None:
             if pixel_values is None:
                 raise CheckpointError("cnn_rnn got no image.", "Give pixel_values, features or encoder_outputs.")
-            features = self.see(pixel_values)
+            features = self.encode_images(pixel_values)
         return self.remember(features)
 
     def _teach(

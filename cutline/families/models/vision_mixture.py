@@ -80,7 +80,7 @@ class VisionMixture(TextRoles, PreTrainedModel, GenerationMixin):
         keep_statistics(self.vision_tower)
         return self
 
-    def see(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values [N, 3, height, width] → features [N, T, C]: what can be cached while the tower is frozen."""
         return as_cells(self.vision_tower(pixel_values).last_hidden_state)
 
@@ -101,7 +101,7 @@ class VisionMixture(TextRoles, PreTrainedModel, GenerationMixin):
 
     def forward(self, pixel_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
         """The decoder's output, as ``BlipForConditionalGeneration`` has it."""
-        memory = self.remember(self.see(pixel_values))
+        memory = self.remember(self.encode_images(pixel_values))
         return self.text_decoder(input_ids=input_ids, attention_mask=attention_mask, encoder_hidden_states=memory)
 
 

@@ -200,7 +200,7 @@ class VisionPrefixForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.language_model.set_output_embeddings(new_embeddings)
 
-    def see(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """pixel_values [N, 3, height, width] → features [N, T, C]: what can be cached while the tower is frozen."""
         return as_cells(self.vision_tower(pixel_values).last_hidden_state)
 
@@ -302,7 +302,7 @@ class VisionPrefixForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return features
         if pixel_values is None:
             raise CheckpointError("vision_prefix got no image.", "Give pixel_values or features.")
-        return self.see(pixel_values)
+        return self.encode_images(pixel_values)
 
 
 AutoConfig.register(VisionPrefixConfig.model_type, VisionPrefixConfig, exist_ok=True)

@@ -66,7 +66,7 @@ class Bootstrap(Stage):
         matcher = open_model(settings.filter, "match", folder / "miniature-filter")
         captioner = None
         if settings.captions and settings.captioner is not None:
-            same = settings.captioner == settings.filter and "caption" in matcher.can
+            same = settings.captioner == settings.filter and "caption" in matcher.tasks
             captioner = matcher if same else open_model(settings.captioner, "caption", folder / "miniature-captioner")
         made_by = {"made_from": self.made_from(context)}
         found = rounds.bootstrap(captioner, matcher, web, human, settings, folder, made_by, context.bars)

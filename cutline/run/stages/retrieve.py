@@ -38,7 +38,7 @@ class Retrieve(Stage):
         from cutline.retrieve.evaluate import evaluate
 
         family = context.open_embedder()
-        family.needs("embed")
+        family.require("embed")
         found = evaluate(
             cast("RetrievalFamily", family),
             list(context.dataset().split(context.split)),

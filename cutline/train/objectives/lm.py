@@ -46,9 +46,9 @@ class LanguageModelling(RetrievalObjective):
             rows = [{name: tensor[[index]] for name, tensor in visual.items()} for index in chunk]
             if "features" in visual:
                 features = [{"features": row["features"][0]} for row in rows]
-                batch = family.encode(some, with_targets=True, features=features)
+                batch = family.collate(some, with_targets=True, features=features)
             else:
-                batch = family.encode(some, with_targets=True, pixels=rows)
+                batch = family.collate(some, with_targets=True, pixels=rows)
             made.append({name: tensor for name, tensor in batch.items() if name not in visual})
         return made
 

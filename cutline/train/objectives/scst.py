@@ -77,7 +77,7 @@ class Scst(CaptionObjective):
         was_training = family.training
         family.eval()
         features = self.context.cache.get(images) if self.context.cache else None
-        generated = self._sample(family.encode(images, with_targets=False, features=features))
+        generated = self._sample(family.collate(images, with_targets=False, features=features))
         family.train(was_training)
         captions = [generation.text for generation in generated]
         repeated = [sample for sample in images for _ in range(count)]
@@ -87,7 +87,7 @@ class Scst(CaptionObjective):
             replace(sample, captions=tuple(captions[index * count : (index + 1) * count]))
             for index, sample in enumerate(images)
         ]
-        targets = family.encode(sampled, with_targets=True, features=features)
+        targets = family.collate(sampled, with_targets=True, features=features)
         # a caption that was cut at the length limit never ended, and must not be taught that it did
         ended = torch.tensor([float(generation.finished) for generation in generated])
         targets["weights"] = (rewards - others).flatten() * ended

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 
-class Halves(NamedTuple):
+class SplitTower(NamedTuple):
     """Two towers that share the parameters of the one they were made of: ``upper(lower(pixels)) = tower(pixels)``.
 
     Attributes:
@@ -28,14 +28,14 @@ class Halves(NamedTuple):
     frozen: list[str]
 
 
-class PassOn(nn.Module):
+class PassThrough(nn.Module):
     """Stands in the place of a layer that the other half runs."""
 
     def forward(self, hidden: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         return hidden
 
 
-def divide(tower: PreTrainedModel, layers: Collection[str], height: int, width: int) -> Halves | None:
+def split_tower(tower: PreTrainedModel, layers: Collection[str], height: int, width: int) -> SplitTower | None:
     """Divides a tower before its first layer with a trained parameter.
 
     That works where each layer takes what the one before it gives, as in chains of convolutions and in transformers.
@@ -53,12 +53,12 @@ def divide(tower: PreTrainedModel, layers: Collection[str], height: int, width: 
     tower.eval()  # noise must not move a BatchNorm's statistics
     try:
         with torch.no_grad():
-            return _divided(tower, layers, _noise(tower, height, width))
+            return _split(tower, layers, _noise(tower, height, width))
     finally:
         tower.train(was_training)
 
 
-def _divided(tower: PreTrainedModel, layers: Collection[str], noise: torch.Tensor) -> Halves | None:
+def _split(tower: PreTrainedModel, layers: Collection[str], noise: torch.Tensor) -> SplitTower | None:
     order, whole = _run(tower, set(_units(tower, layers)), noise)
     frozen: list[str] = []
     for name in order:
@@ -68,12 +68,12 @@ def _divided(tower: PreTrainedModel, layers: Collection[str], noise: torch.Tenso
     rest = order[len(frozen) :]
     if not frozen or not rest or len(set(order)) < len(order):
         return None
-    halves = Halves(_without(tower, rest), _without(tower, frozen), frozen)
+    split = SplitTower(_without(tower, rest), _without(tower, frozen), frozen)
     try:
-        found = halves.upper(halves.lower(noise).last_hidden_state).last_hidden_state
+        found = split.upper(split.lower(noise).last_hidden_state).last_hidden_state
     except (TypeError, ValueError, RuntimeError, AttributeError):  # its layers tell each other more than one tensor
         return None
-    return halves if found.shape == whole.shape and torch.allclose(found, whole, rtol=1e-4, atol=1e-5) else None
+    return split if found.shape == whole.shape and torch.allclose(found, whole, rtol=1e-4, atol=1e-5) else None
 
 
 def _units(module: nn.Module, layers: Collection[str], prefix: str = "") -> Iterator[str]:
@@ -113,7 +113,7 @@ def _without(module: Any, names: Collection[str], prefix: str = "") -> Any:
     for name, child in module.named_children():
         path = prefix + name
         if path in names:
-            clone._modules[name] = PassOn()
+            clone._modules[name] = PassThrough()
         elif any(other.startswith(path + ".") for other in names):
             clone._modules[name] = _without(child, names, path + ".")
     return clone
