@@ -240,7 +240,7 @@ class Family(nn.Module, ABC):
         return cls.registered_name or cls.__module__.rpartition(".")[2]
 
     def require(self, task: str, trained: bool = True) -> None:
-        """Raises a CheckpointError unless the model can do a task, or with ``trained`` False could be trained for it."""
+        """Raises a CheckpointError unless the model can do a task (with ``trained`` False: could be trained for it)."""
         if task not in self.tasks:
             raise self._unable(task)
         if trained and task in self.untrained_tasks:
@@ -415,8 +415,8 @@ class Family(nn.Module, ABC):
         """Lets ``encode_images`` end below the first trained layer, where a family can split its tower.
 
         Returns:
-            Whether what ``encode_images`` runs is frozen, so that its features can be cached. Without a split tower that
-            means the whole vision part.
+            Whether all that ``encode_images`` runs is frozen, so that its features can be cached. Without a split tower
+            that is the whole vision part.
         """
         return self.vision_is_frozen
 
