@@ -32,6 +32,9 @@ def _one_thread():
 def session_cache(pytestconfig, tmp_path_factory):
     """A cache that begins with METEOR's index, if an earlier session built it: that takes a minute."""
     cache = tmp_path_factory.mktemp("cache", numbered=False)
+    if not hasattr(pytestconfig, "cache"):  # -p no:cacheprovider
+        yield cache
+        return
     kept = pytestconfig.cache.mkdir("cutline")
     whole = "meteor-" + "[0-9a-f]" * 12  # not one that is being built or copied
     for index in kept.glob(whole):

@@ -30,6 +30,7 @@ val_max_new_tokens = 3
 max_new_tokens = 3
 
 [score]
+metrics = ["cider"]
 resamples = 10
 """
 
@@ -130,7 +131,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     ),
     "several training metrics": ("good --set train.metric=bleu", "bleu has several scores", "Choose one of them"),
     "unknown training metric": ("good --set train.metric=cidre", "There is no metric cidre", "Did you mean cider?"),
-    "metric without its file": ("good --set score.metrics=['chair']", "which objects the images show", "instances"),
+    "metric without its file": ("good --set score.metrics=['chair']", "needs the objects that", "instances"),
     "metric without its checkpoint": (
         "good --set score.metrics=['fgd'] --set score.fgd.model=./nothing", "nothing could not be opened", "fgd.model",
     ),
