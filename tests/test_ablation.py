@@ -17,7 +17,7 @@ from cutline.core import jsonl
 from cutline.core.errors import CutlineError, DataError
 from cutline.core.records import Prediction, Sample
 from cutline.data.inspect.contexts import Contexts, names_in
-from cutline.data.steps.context import Settings as ContextSettings
+from cutline.data.steps.context import ContextSettings as ContextSettings
 from cutline.families.open import find
 from cutline.images import shapes
 from cutline.metrics.baselines import CONTEXT

@@ -59,8 +59,11 @@ ORDER = 90
 REASONS = {}
 
 
-class Settings(Section):
+class ShoutSettings(Section):
     mark: str = "!"
+
+
+SETTINGS = ShoutSettings
 
 
 def open(settings, place):

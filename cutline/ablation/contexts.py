@@ -9,8 +9,8 @@ from cutline.ablation.settings import Condition
 from cutline.core.errors import DataError
 from cutline.core.records import Sample
 from cutline.data.inspect.contexts import Names
+from cutline.data.steps.context import ContextSettings as ContextSettings
 from cutline.data.steps.context import ContextStep
-from cutline.data.steps.context import Settings as ContextSettings
 from cutline.metrics.baselines import derangement
 
 #: A sample → the same one, with the context that only its references could give.

@@ -4,7 +4,7 @@ dataset/
   metadata.parquet     one row a sample: file_name, id, captions, split, group, context, extra,
                        sha256, width, height, source
   images/00 … ff/      the image files, byte for byte as they came, each named by its SHA-256 (or in tars, see ``tars``)
-  problems.jsonl       what was lost or mended on the way, one line each
+  problems.jsonl       what was lost or fixed on the way, one line each
   dataset.json         counts and fingerprints; written last, so a folder that has it is whole
 
 Hash names make an image that comes twice one file, and can't be mistaken for a split by imagefolder, which takes a name
@@ -85,14 +85,12 @@ class Dataset:
         """
         path = Path(path)
         if not path.is_dir():
-            raise DataError(f"There is no dataset {path}.", "Make one with cutline prepare, or mend the path.")
+            raise DataError(f"There is no dataset {path}.", "Make one with cutline prepare, or fix the path.")
         if not (path / MARKER).is_file():
             begun = (path / TABLE).exists() or (path / "images").is_dir()
             raise DataError(
                 f"{path} is not a finished dataset: it has no {MARKER}.",
-                "Run cutline prepare again; it goes on where it stopped."
-                if begun
-                else "Make one with cutline prepare.",
+                "Run cutline prepare again; it resumes." if begun else "Make one with cutline prepare.",
             )
         if not (path / TABLE).is_file():
             raise DataError(f"{path} has lost its {TABLE}.", f"Delete {path / MARKER} and run cutline prepare again.")

@@ -58,7 +58,7 @@ class ImageStore:
         except OSError as error:
             raise DataError(
                 f"{self.folder} can't be written: {error.strerror}.",
-                "Make room there or give another folder; preparing goes on where it stopped.",
+                "Free some space there or give another folder, and prepare again; it resumes.",
             ) from error
         return facts
 

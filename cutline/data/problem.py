@@ -9,29 +9,29 @@ from cutline.images.open import IMAGE_REASONS
 
 #: Why an address gives no image; ``transfer.IS_TRANSIENT`` says which of them may pass.
 FETCHING = {
-    "bad_address": "an address that is none",
-    "private_address": "an address that leads into a private network",
-    "not_found": "an address without an image (404, 410)",
-    "refused": "an address that the server keeps closed (401, 403, 451)",
-    "http_error": "another error that the server blames on the request",
-    "server_error": "an error of the server, in every try",
-    "too_many_requests": "a server that asks to wait (429), longer than longest_wait_s or in every try",
-    "redirects": "too many redirects, or one to nowhere",
-    "opted_out": "an image whose server asks machines to leave it alone (X-Robots-Tag)",
-    "too_large": "a body of more than max_bytes",
-    "dns": "a host whose name leads nowhere",
-    "connection": "a connection that wasn't made or broke, in every try",
-    "cut_off": "a body that ended too early, in every try",
-    "timeout": "no answer, or a body that didn't end, in time, in every try",
-    "tls": "a server that can't prove to be who it says",
+    "bad_address": "not a valid URL",
+    "private_address": "a URL that leads into a private network",
+    "not_found": "nothing at the URL (404, 410)",
+    "refused": "access denied by the server (401, 403, 451)",
+    "http_error": "another client error (4xx)",
+    "server_error": "a server error (5xx) in every try",
+    "too_many_requests": "too many requests (429) in every try, or a wait longer than longest_wait_s",
+    "redirects": "too many redirects, or an invalid one",
+    "opted_out": "the server opts the image out of machine use (X-Robots-Tag)",
+    "too_large": "a body larger than max_bytes",
+    "dns": "a host name that can't be resolved",
+    "connection": "connection refused or lost, in every try",
+    "cut_off": "an incomplete body, in every try",
+    "timeout": "a timeout in every try",
+    "tls": "an invalid TLS certificate",
 }
 
 #: Reason → what happened. With each of these a row of the source is lost …
 LOSSES = (
     {
         "bad_row": "a row that can't be understood",
-        "caption_without_image": "a caption whose image the source doesn't list or have",
-        "duplicate_id": "a second sample with an id that was there before",
+        "caption_without_image": "a caption whose image is not in the source",
+        "duplicate_id": "a second sample with the same id",
         "no_caption": "an image without any caption",
         "no_image": "an article without any image",
     }
@@ -39,13 +39,13 @@ LOSSES = (
     | FETCHING
 )
 
-#: … and with these something was mended, and the sample is kept.
+#: … and with these something was fixed, and the sample is kept.
 MENDED = {
-    "empty_caption": "an empty caption, left out",
-    "split_conflict": "an image whose rows name different splits; it went to the first",
-    "no_split": "a sample without a split where others have one; it follows its group, or goes to train",
-    "divided_group": "a group that the source's own splits divide: the scores will flatter",
-    "divided_image": "the same picture in two of the source's own splits: the scores will flatter",
+    "empty_caption": "an empty caption, removed",
+    "split_conflict": "an image whose rows name different splits; the first is used",
+    "no_split": "a sample without a split where others have one; it gets its group's split, or train",
+    "divided_group": "a group in several of the source's splits: scores will be too high",
+    "divided_image": "the same image in two of the source's splits: scores will be too high",
 }
 
 

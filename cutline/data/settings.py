@@ -92,7 +92,7 @@ class DataSettings(Section):
     )
     seed: int = Field(
         default=0,
-        description="any whole number; decides which groups go to which split, and which samples `max_samples` keeps",
+        description="seed for dividing groups between splits and for the choice of `max_samples`",
     )
     rename_splits: dict[str, str] = Field(
         default={"restval": "train"},
@@ -118,7 +118,7 @@ class DataSettings(Section):
     max_samples: int | None = Field(
         default=None,
         ge=1,
-        description="at most so many samples of each split, drawn by the seed; by default all",
+        description="largest number of samples of each split, drawn with the seed; by default all",
     )
 
     @model_validator(mode="after")

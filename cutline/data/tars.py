@@ -1,7 +1,7 @@
 """A dataset as WebDataset tars, beside its image files or instead of them.
 
 Instead of them, the table names each image by its place in a tar ("__shards__/train-000000.tar#512+20480"), which
-everything here opens like a file. Before preparing goes on with such a dataset, ``unpack`` makes files of the images
+everything here opens like a file. Before preparing resumes with such a dataset, ``unpack`` makes files of the images
 again, and at the end ``pack`` turns them into tars again, so that no other step knows of tars. The table says at each
 moment where the images are: it names files until all tars are whole, and files go when it names the tars.
 """
@@ -31,13 +31,13 @@ from cutline.images.open import ImageFacts, ImageProblem, container, member_path
 
 if TYPE_CHECKING:
     from cutline.data.image_store import ImageStore
-    from cutline.data.steps.layout import Settings
+    from cutline.data.steps.layout import LayoutSettings
 
 #: Beginning like this, ``datasets`` passes it over: an imagefolder with tars in it is read as the tars only.
 FOLDER = "__shards__"
 
 
-def write(dataset: Dataset, settings: Settings) -> dict[str, int]:
+def write(dataset: Dataset, settings: LayoutSettings) -> dict[str, int]:
     """Writes the tars; one that is there already with the same samples is kept, others are removed.
 
     Each sample is three members: its image, ``.txt`` with its first caption, ``.json`` with everything. A kill leaves
@@ -84,7 +84,7 @@ def pack(dataset: Dataset, samples_per_tar: int, store: ImageStore) -> Dataset:
 
 
 def unpack(folder: Path) -> None:
-    """Makes files of images that lie in tars only. What is lost there is brought anew from where it came."""
+    """Makes files of images that lie in tars only. What is lost there is fetched again from where it came."""
     if (folder / TABLE).is_file():
         for row in _rows(folder, ["file_name", "sha256"]):
             as_file(folder, row["file_name"], row["sha256"], folder)

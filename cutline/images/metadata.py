@@ -17,7 +17,7 @@ def photo_notes(data: bytes) -> dict[str, str]:
     """Fields found in an image file: date (YYYY-MM-DD), city, place, state, country, keywords; {} for none.
 
     Args:
-        data: the file's bytes; that it opens was checked before. Broken notes are passed over.
+        data: the file's bytes; that it opens was checked before. Broken notes are skipped.
     """
     from PIL import Image, IptcImagePlugin
 

@@ -154,20 +154,6 @@ def as_seen(picture: Image.Image) -> Image.Image:
         raise ImageProblem("picture", reason, detail) from error
 
 
-def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[ImageFacts, bytes]:
-    """Decodes an image to its last pixel; reads the file once.
-
-    Returns:
-        What it is, and the file's bytes.
-
-    Raises:
-        ImageProblem: as ``open_image``.
-    """
-    data = read_bytes(path)
-    picture, suffix = _decode(io.BytesIO(data), path, max_pixels)
-    return ImageFacts(hashlib.sha256(data).hexdigest(), *picture.size, suffix), data
-
-
 def read_bytes(path: str | Path) -> bytes:
     """All of a file.
 

@@ -32,8 +32,8 @@ class ResizeSettings(Section):
         description="crop: the centre, a square of size_px; fit: the whole picture, its longer side size_px, never "
         "enlarged; pad: the whole picture in the middle of a square of size_px",
     )
-    pad_colour: tuple[int, int, int] = Field(default=(255, 255, 255), description="of the border, RGB 0–255, with pad")
-    quality: int = Field(default=95, ge=1, le=100, description="of the JPEG; its colours are kept at full resolution")
+    pad_colour: tuple[int, int, int] = Field(default=(255, 255, 255), description="border colour of pad, RGB 0–255")
+    quality: int = Field(default=95, ge=1, le=100, description="JPEG quality; from 80 on, colours at full resolution")
     max_kb: float | None = Field(
         default=None,
         gt=0,

@@ -57,15 +57,15 @@ def saved(folder: Path, pictures: dict[str, Image.Image]) -> list[str]:
     ],
 )
 def test_captions_are_judged_by_rules(caption: str, fault: str) -> None:
-    assert filtering.Filter(filtering.Settings()).fault(caption) == fault
+    assert filtering.Filter(filtering.FilterSettings()).fault(caption) == fault
 
 
 def test_languages() -> None:
-    only = filtering.Filter(filtering.Settings(languages=["en"]))
+    only = filtering.Filter(filtering.FilterSettings(languages=["en"]))
     assert only.fault("Two dogs are running along the water at the beach.") == ""
     assert only.fault("Zwei Hunde laufen am Strand am Wasser entlang.") == "language"
     with pytest.raises(RecipeError, match="'english' is not known"):
-        filtering.Filter(filtering.Settings(languages=["english"]))
+        filtering.Filter(filtering.FilterSettings(languages=["english"]))
 
 
 def longest_word(path: str, captions: list[str]) -> list[float]:

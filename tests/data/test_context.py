@@ -54,7 +54,7 @@ def sample(**extra: object) -> Sample:
     return Sample(id="a", image="a.jpg", captions=("Ann Lee in Lake Orion.",), extra=extra)
 
 
-def line(settings: context.Settings, one: Sample) -> str:
+def line(settings: context.ContextSettings, one: Sample) -> str:
     step = context.open(settings)
     try:
         return step(one).context.get("context", "")
@@ -63,7 +63,7 @@ def line(settings: context.Settings, one: Sample) -> str:
 
 
 def test_fields_and_their_sources(model: str) -> None:
-    step = context.open(context.Settings(model=model))
+    step = context.open(context.ContextSettings(model=model))
     found = step(
         sample(
             headline="A quiet day", article=ARTICLE, article_url="https://www.nytimes.com/2021/08/30/world/slug.html",
@@ -83,14 +83,14 @@ def test_fields_and_their_sources(model: str) -> None:
 
 
 def test_dates_come_from_addresses_then_notes_then_texts(model: str) -> None:
-    settings = context.Settings(model="", template="{date}")
+    settings = context.ContextSettings(model="", template="{date}")
     address = "https://www.nytimes.com/2021/08/30/world/slug.html"
     notes = {"date": "2020-01-02", "city": "Paris", "country": "France"}
     assert line(settings, sample(url=address, photo_notes=notes, article=ARTICLE)) == "2021-08-30"
     assert line(settings, sample(photo_notes=notes, article=ARTICLE)) == "2020-01-02"
     assert line(settings, sample(article=ARTICLE)) == "2021-08-29"
     assert line(settings, sample(article="Nothing.")) == ""
-    place = context.Settings(model=model, template="{location}")
+    place = context.ContextSettings(model=model, template="{location}")
     assert line(place, sample(photo_notes=notes, article=ARTICLE)) == "Paris, France"
     dated = {"pub_date": "2021-08-30T12:00:00Z", "article": "On May 5, 2012."}
     assert line(settings, sample(photo_notes=notes, **dated)) == "2020-01-02"
@@ -132,8 +132,8 @@ def test_dates_of_metadata() -> None:
 
 
 def test_the_caption_is_no_source_unless_that_is_said(model: str) -> None:
-    def parsed(**settings: object) -> context.Settings:
-        return recipe.parse(settings, context.Settings)
+    def parsed(**settings: object) -> context.ContextSettings:
+        return recipe.parse(settings, context.ContextSettings)
 
     for name in ("caption", "captions", "caption_1", "Caption", "caption 2"):
         with pytest.raises(RecipeError, match="only oracle = true"):
@@ -155,11 +155,13 @@ def test_the_caption_is_no_source_unless_that_is_said(model: str) -> None:
      "Joe said so. Ann Lee in Lake Orion. He went.", "\u201cAnn Lee\u201d in Lake Orion"],
 )  # fmt: skip
 def test_a_column_that_repeats_the_caption_gives_nothing_away(text: str, model: str) -> None:
-    settings = context.Settings(model=model, template="{person} | {location}")
+    settings = context.ContextSettings(model=model, template="{person} | {location}")
     assert line(settings, sample(headline=text)) == ""
     assert line(settings, sample(headline=text, article="Kabul Khan spoke.")) == "Kabul Khan"
-    assert line(context.Settings(model=model, template="{person}", oracle=True), sample(headline=text)) == "Ann Lee"
-    oracle = context.open(context.Settings(model=model, oracle=True))
+    assert (
+        line(context.ContextSettings(model=model, template="{person}", oracle=True), sample(headline=text)) == "Ann Lee"
+    )
+    oracle = context.open(context.ContextSettings(model=model, oracle=True))
     assert context.is_oracle(oracle(sample(headline=text)))
     oracle.close()
 
@@ -177,7 +179,7 @@ def test_captions_are_cut_out_of_texts() -> None:
 
 
 def test_sections_from_addresses_then_columns_and_vague_ones_last() -> None:
-    settings = context.Settings(model="", template="{section}")
+    settings = context.ContextSettings(model="", template="{section}")
     vague = "https://static01.nyt.com/images/2024/02/08/multimedia/ND-1-zgvf/ND-1-zgvf-superJumbo.jpg"
     assert line(settings, sample(source=vague)) == "multimedia"
     assert line(settings, sample(source=vague, section="Food")) == "Food"
@@ -185,7 +187,7 @@ def test_sections_from_addresses_then_columns_and_vague_ones_last() -> None:
 
 
 def test_rendering_leaves_out_what_is_absent_and_keeps_the_budget() -> None:
-    template = context.Settings().template
+    template = context.ContextSettings().template
     values = {"section": ["us"], "person": ["Ann Lee", "Bo"], "event": ["World Cup"]}
     whole = "[us | PERSON=Ann Lee | PERSON=Bo | EVENT=World Cup]"
     assert context.render(template, values, 100) == whole
@@ -195,7 +197,7 @@ def test_rendering_leaves_out_what_is_absent_and_keeps_the_budget() -> None:
     assert context.render(template, {}, 100) == ""
     assert context.render("{person} ({location}) | at {date}", {"person": ["A"], "date": ["2020"]}, 99) == "at 2020"
     with pytest.raises(RecipeError, match="is no field"):
-        recipe.parse({"template": "[{place}]"}, context.Settings)
+        recipe.parse({"template": "[{place}]"}, context.ContextSettings)
 
 
 def test_the_budget_is_counted_by_the_tokenizer_that_is_named(tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ def test_the_budget_is_counted_by_the_tokenizer_that_is_named(tmp_path: Path) ->
     whole = "[2012-07-27 | EVENT=Olympics]"
 
     def line(**how: object) -> str | None:
-        settings = context.Settings.model_validate({"model": "", "texts": ["headline"]} | how)
+        settings = context.ContextSettings.model_validate({"model": "", "texts": ["headline"]} | how)
         return context.open(settings)(sample).context.get("context")
 
     assert line(max_tokens=len(whole) - 1) == whole  # as estimated
@@ -301,7 +303,7 @@ def test_notes_of_a_photograph() -> None:
 
 def test_without_a_model_a_word_how_to_get_it() -> None:
     with pytest.raises(CutlineError, match="python -m spacy download en_core_web_none"):
-        context.open(context.Settings(model="en_core_web_none"))
+        context.open(context.ContextSettings(model="en_core_web_none"))
 
 
 def test_in_a_dataset_and_remembered(tmp_path: Path, model: str, monkeypatch) -> None:

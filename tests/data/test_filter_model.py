@@ -14,6 +14,7 @@ from cutline.cli.prepare import prepare
 from cutline.core import config as recipe
 from cutline.core.errors import CheckpointError, RecipeError
 from cutline.data.dataset import Dataset
+from cutline.data.steps import Scorer
 from cutline.data.steps import filter as filtering
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import find
@@ -65,9 +66,9 @@ def test_what_cannot_score_is_refused(checkpoints) -> None:
     with pytest.raises(CheckpointError):
         caption_scores.scorer(checkpoints["captioner"])
     with pytest.raises(RecipeError, match="model needs min_score"):
-        recipe.parse({"model": checkpoints["clip"]}, filtering.Settings)
+        recipe.parse({"model": checkpoints["clip"]}, filtering.FilterSettings)
     with pytest.raises(RecipeError, match="give one of them"):
-        recipe.parse({"model": checkpoints["clip"], "scorer": "a:b", "min_score": 0.3}, filtering.Settings)
+        recipe.parse({"model": checkpoints["clip"], "scorer": "a:b", "min_score": 0.3}, filtering.FilterSettings)
 
 
 def test_captions_below_the_bound_go_and_scores_are_remembered(checkpoints, tmp_path, monkeypatch) -> None:
@@ -87,7 +88,7 @@ def test_captions_below_the_bound_go_and_scores_are_remembered(checkpoints, tmp_
         left = tuple(text for text, value in zip(CAPTIONS, row, strict=True) if value >= bound - 1e-6)
         assert found.get(f"images/{n}.png", ()) == left
 
-    def never(checkpoint: str) -> filtering.Scorer:
+    def never(checkpoint: str) -> Scorer:
         def ask(path: str, captions: object) -> list[float]:
             raise AssertionError("asked again")
 
@@ -98,7 +99,7 @@ def test_captions_below_the_bound_go_and_scores_are_remembered(checkpoints, tmp_
     again = run(source, tmp_path / "out", steps=changed, max_lost_share=1)
     assert again.samples == len(found)
 
-    def asked(checkpoint: str) -> filtering.Scorer:
+    def asked(checkpoint: str) -> Scorer:
         raise CheckpointError("another model", "")
 
     monkeypatch.setattr(caption_scores, "scorer", asked)

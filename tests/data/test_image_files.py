@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, features
 
 from cutline.core.errors import CutlineError
 from cutline.images import open as images
-from cutline.images.open import ImageProblem, check_image, image_hash, open_image
+from cutline.images.open import ImageProblem, decode, image_hash, open_image, read_bytes
 from tests.data import bad_images
 from tests.data.bad_images import BLUE, BROKEN, COLOURFUL, RED, encode, marker
 
@@ -49,7 +49,7 @@ def test_broken_files_say_why(tmp_path: Path, name: str) -> None:
     assert isinstance(caught.value, CutlineError)
     assert "0x" not in caught.value.detail  # no address of an object
     with pytest.raises(ImageProblem) as again:
-        check_image(path)
+        decode(read_bytes(path), str(path))
     assert again.value.reason == reason
 
 
@@ -117,10 +117,11 @@ def test_pixels_are_limited_by_our_limit_alone(tmp_path: Path, monkeypatch: pyte
 def test_facts_are_of_the_upright_picture_and_its_real_format(tmp_path: Path) -> None:
     data = bad_images.turned(6)
     (tmp_path / "a.gif").write_bytes(data)
-    facts, read = check_image(tmp_path / "a.gif")
-    assert (facts.width, facts.height, facts.suffix) == (96, 64, ".jpg")
+    read = read_bytes(tmp_path / "a.gif")
+    picture, suffix = decode(read, "a.gif")
+    assert (picture.size, suffix) == ((96, 64), ".jpg")
     assert read == data
-    assert facts.sha256 == image_hash(tmp_path / "a.gif") == hashlib.sha256(data).hexdigest()
+    assert image_hash(tmp_path / "a.gif") == hashlib.sha256(data).hexdigest()
 
 
 def test_nothing_of_pillow_or_of_warnings_changes(tmp_path: Path) -> None:

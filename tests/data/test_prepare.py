@@ -206,7 +206,7 @@ def test_a_kill_at_any_moment_changes_nothing(tmp_path: Path) -> None:
         child.send_signal(signal.SIGKILL)
         child.wait()
         child.stdout.close()
-        with pytest.raises(DataError, match="goes on where it stopped"):
+        with pytest.raises(DataError, match="resumes"):
             Dataset.open(tmp_path / "out")
     with open(tmp_path / "out/.work/checked.jsonl", "a") as ledger:
         ledger.write('{"path": "torn')

@@ -35,7 +35,7 @@ BEST = "https://static01.nyt.com/images/2012/01/01/arts/design/x-y/x-y-superJumb
     ],
 )
 def test_the_times(address: str, version: str) -> None:
-    assert rewrite.open(rewrite.Settings()).address(address) == BEST.format(version)
+    assert rewrite.open(rewrite.RewriteSettings()).address(address) == BEST.format(version)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_the_times(address: str, version: str) -> None:
     ],
 )  # fmt: skip
 def test_other_sites_and_what_is_left_alone(address: str, best: str) -> None:
-    assert rewrite.open(rewrite.Settings()).address(address) == best
+    assert rewrite.open(rewrite.RewriteSettings()).address(address) == best
 
 
 def test_the_real_addresses(shared) -> None:
-    step = rewrite.open(rewrite.Settings())
+    step = rewrite.open(rewrite.RewriteSettings())
     for line in (shared / "news/nyt_urls.jsonl").read_text().splitlines():
         row = json.loads(line)
         head = row["image_url"].partition("?")[0].replace("http://", "https://")
@@ -75,7 +75,7 @@ def test_the_real_addresses(shared) -> None:
 
 def test_own_rules_come_first_and_the_original_is_kept() -> None:
     rule = {"match": r"https://cdn\.example\.org/(\d+)_s\.jpg", "replace": r"https://cdn.example.org/\1_l.jpg"}
-    step = rewrite.open(rewrite.Settings.model_validate({"own": {"cdn": rule}}))
+    step = rewrite.open(rewrite.RewriteSettings.model_validate({"own": {"cdn": rule}}))
     address = "https://cdn.example.org/7_s.jpg"
     assert step(Sample(id="a", image=address)) == Sample(
         id="a", image="https://cdn.example.org/7_l.jpg", extra={"original_address": address}

@@ -29,8 +29,8 @@ def test_every_step_keeps_the_contract(name: str) -> None:
     assert module.DESCRIPTION
     assert module.PHASE in steps.PHASES
     assert module.ORDER > 0
-    assert issubclass(module.Settings, Section)
-    for key, field in module.Settings.model_fields.items():
+    assert issubclass(module.SETTINGS, Section)
+    for key, field in module.SETTINGS.model_fields.items():
         assert field.description, f"{name}.{key} is not explained"
     if module.REASONS is not LOSSES and module.PHASE != "images":
         assert not module.REASONS.keys() & (LOSSES.keys() | MENDED.keys())
@@ -49,7 +49,7 @@ def test_download_and_resize_alone(tmp_path: Path) -> None:
 
     place = Workspace(tmp_path, ImageStore(tmp_path))
     with serving({"a.png": encode(marker(), "PNG")}) as server:
-        step = download.open(download.Settings(**QUICK), place)
+        step = download.open(download.SETTINGS(**QUICK), place)
         sample = step(Sample(id="a", image=f"{server.address}/good/a.png"))
         assert isinstance(sample, Sample)
         assert Path(sample.image).read_bytes() == server.files["a.png"]
@@ -57,7 +57,7 @@ def test_download_and_resize_alone(tmp_path: Path) -> None:
         assert isinstance(missing, Drop)
         assert missing.reason == "not_found"
         step.close()  # type: ignore[attr-defined]
-    settings = resize.Settings(size_px=16)
+    settings = resize.SETTINGS(size_px=16)
     resized = resize.open(settings, Workspace(tmp_path, ImageStore(tmp_path, resize=settings)))(sample)
     assert isinstance(resized, Sample)
     with Image.open(resized.image) as picture:

@@ -32,7 +32,7 @@ _COMPACT = re.compile(r"((?:18|19|20)\d\d)(\d\d)(\d\d)(?:T?\d{4,6}.*)?", re.ASCI
 def date_in(text: str) -> str:
     """The first whole date in a text that the calendar knows, as YYYY-MM-DD; "" for none.
 
-    8/9/2021 is passed over: it means one day here and another there. 8/29/2021 and 29/8/2021 leave no doubt.
+    8/9/2021 is skipped: it means one day here and another there. 8/29/2021 and 29/8/2021 leave no doubt.
     """
     best: tuple[int, str] | None = None
     for form in _FORMS:

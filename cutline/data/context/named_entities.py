@@ -46,7 +46,7 @@ def listed_events(text: str) -> list[Named]:
 
 
 class Recogniser:
-    """spaCy's named entities, remembered in a file, since recognising is slow and a killed job must not begin anew.
+    """spaCy's named entities, remembered in a file, since recognising is slow and a killed job must not start over.
 
     Args:
         model: name of an installed pipeline, or a folder with one; "" recognises nothing but the list's events.

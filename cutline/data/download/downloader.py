@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,11 +36,34 @@ _ADVICE = {
 }
 
 
+class _Batch:
+    """One call of ``Downloader.run``: its samples, and those whose images are on the way.
+
+    Attributes:
+        samples: those that are still to come.
+        step: called once for each sample that is finished.
+        waiting: address → samples that wait for it.
+        stored: bodies that a thread has stored, or failed to.
+        storing: how many bodies the threads have.
+        exhausted: no samples are to come.
+    """
+
+    def __init__(self, samples: Iterable[Sample], step: Callable[[], None]):
+        self.samples = iter(samples)
+        self.step = step
+        self.waiting: dict[str, list[Sample]] = {}
+        self.stored: queue.SimpleQueue[tuple[Fetched, Future[tuple[ImageFacts, str]]]] = queue.SimpleQueue()
+        self.storing = 0
+        self.exhausted = False
+
+    def put(self, answer: Fetched, done: Future[tuple[ImageFacts, str]]) -> None:
+        self.stored.put((answer, done))
+
+
 class Downloader:
     """Brings images in and remembers them in the ledger.
 
     Attributes:
-        requests: made in this run; ``bytes``: received in this run.
         store: stores the images.
     """
 
@@ -51,13 +75,11 @@ class Downloader:
         ledger: Path | None = None,
         known: Path | None = None,
     ):
-        """``ledger``: another place for it than the dataset's folder; ``known``: a ledger that it begins with."""
+        """``ledger``: its file, by default in the dataset's folder; ``known``: a ledger to copy what is known from."""
         self.settings = settings
         self.store = store
         self.ledger = DownloadLedger(ledger or store.folder / NAME, known)
         self.workers = workers or cores()
-        self.requests = 0
-        self.bytes = 0
         self._streak: list[str] = []  # addresses of the images that failed since the last success
         self._reasons: Counter[str] = Counter()  # of the streak
 
@@ -122,60 +144,61 @@ class Downloader:
         Raises:
             DataError: images fail without a single success, or the folder can't be written.
         """
-        rest = iter(samples)
-        waiting: dict[str, list[Sample]] = {}
-        finished: queue.SimpleQueue[tuple[Fetched, Future[tuple[ImageFacts, str]]]] = queue.SimpleQueue()
-        storing = 0
-        most = 4 * self.workers + 16  # bodies in memory: enough to keep the threads busy
-        window = max(1000, 20 * self.settings.connections)  # addresses in memory: enough to find hosts with room
-        exhausted = False
-
-        def want(sample: Sample, first: bool = False) -> None:  # first: it was wanted before, and goes to the front
-            address = self._missing(sample)
-            if address is None:
-                if first:
-                    self._account(sample)
-                step()
-            elif address in waiting:
-                waiting[address].append(sample)
-            else:
-                waiting[address] = [sample]
-                fetcher.add(address, first=first)
-
-        def settled(address: str) -> None:
-            for sample in waiting.pop(address):
-                want(sample, first=True)
-
+        batch = _Batch(samples, step)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="store")
         with Fetcher(self.settings) as fetcher:
             try:
-                while True:
-                    while not exhausted and fetcher.unfinished + storing < window:
-                        sample = next(rest, None)
-                        exhausted = sample is None
-                        if sample is not None and is_address(sample.image):
-                            want(sample)
-                        elif sample is not None:
-                            step()
-                    if not (waiting or storing):
-                        break
-                    for answer in fetcher.turn(0.02 if storing else 0.5, start=storing < most):
-                        self.requests += answer.tries
-                        if isinstance(answer, Fetched):
-                            storing += 1
-                            future = pool.submit(self._store, answer)
-                            future.add_done_callback(lambda done, answer=answer: finished.put((answer, done)))  # type: ignore[misc]
-                        else:
-                            self._record_failure(answer)
-                            settled(answer.address)
-                    while not finished.empty():
-                        fetched, stored = finished.get()
-                        storing -= 1
-                        self._record(fetched, stored)
-                        settled(fetched.address)
+                while self._fill(batch, fetcher):
+                    self._turn(batch, fetcher, pool)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
         self._nothing_answered()
+
+    def _fill(self, batch: _Batch, fetcher: Fetcher) -> bool:
+        """Takes samples until enough addresses are under way; whether anything is left to do."""
+        window = max(1000, 20 * self.settings.connections)  # addresses in memory: enough to find hosts with room
+        while not batch.exhausted and fetcher.unfinished + batch.storing < window:
+            sample = next(batch.samples, None)
+            if sample is None:
+                batch.exhausted = True
+            elif is_address(sample.image):
+                self._request(batch, fetcher, sample)
+            else:
+                batch.step()
+        return bool(batch.waiting or batch.storing)
+
+    def _turn(self, batch: _Batch, fetcher: Fetcher, pool: ThreadPoolExecutor) -> None:
+        """Moves the transfers on, and records what was fetched or stored meanwhile."""
+        most = 4 * self.workers + 16  # bodies in memory: enough to keep the threads busy
+        for answer in fetcher.turn(0.02 if batch.storing else 0.5, start=batch.storing < most):
+            if isinstance(answer, Fetched):
+                batch.storing += 1
+                pool.submit(self._store, answer).add_done_callback(partial(batch.put, answer))
+            else:
+                self._record_failure(answer)
+                self._settle(batch, fetcher, answer.address)
+        while not batch.stored.empty():
+            fetched, stored = batch.stored.get()
+            batch.storing -= 1
+            self._record(fetched, stored)
+            self._settle(batch, fetcher, fetched.address)
+
+    def _request(self, batch: _Batch, fetcher: Fetcher, sample: Sample, again: bool = False) -> None:
+        """Asks for a sample's next address; ``again``: one of its addresses is settled, and the next goes first."""
+        address = self._missing(sample)
+        if address is None:
+            if again:
+                self._account(sample)
+            batch.step()
+        elif address in batch.waiting:
+            batch.waiting[address].append(sample)
+        else:
+            batch.waiting[address] = [sample]
+            fetcher.add(address, first=again)
+
+    def _settle(self, batch: _Batch, fetcher: Fetcher, address: str) -> None:
+        for sample in batch.waiting.pop(address):
+            self._request(batch, fetcher, sample, again=True)
 
     def _store(self, answer: Fetched) -> tuple[ImageFacts, str]:
         facts = self.store(answer.body, answer.address)
@@ -193,13 +216,12 @@ class Downloader:
         except OSError as error:
             raise DataError(
                 f"{target.parent} can't be written: {error.strerror}.",
-                "Make room there; preparing goes on where it stopped.",
+                "Free some space and prepare again; it resumes.",
             ) from error
 
     # ---- writing down
 
     def _record(self, answer: Fetched, stored: Future[tuple[ImageFacts, str]]) -> None:
-        self.bytes += len(answer.body)
         try:
             facts, digest = stored.result()
         except ImageProblem as problem:
@@ -266,7 +288,7 @@ class Downloader:
         advice = _ADVICE.get(self._reasons.most_common(1)[0][0], "Are the addresses still good?")
         raise DataError(
             f"{problem}: {counted} (the last: {example and example.address}: {example and example.detail}).",
-            f"{advice} Started again it goes on where it stopped; stop_after in [data.steps.download] changes when.",
+            f"{advice} Run it again to resume; [data.steps.download] stop_after says how many failures stop it.",
         )
 
 

@@ -114,7 +114,7 @@ class Fetcher:
         """Moves all transfers on, waiting for news at most ``wait_s`` seconds.
 
         Args:
-            start: False begins no new request, only goes on with those that are under way.
+            start: False begins no new request, only continues those that are under way.
         """
         self._wake()
         if start:

@@ -103,7 +103,7 @@ class DownloadLedger:
             )  # fmt: skip
         except sqlite3.OperationalError as error:
             raise DataError(
-                f"{self.path} can't be written: {error}.", "Make room there; preparing goes on where it stopped."
+                f"{self.path} can't be written: {error}.", "Free some space there and prepare again; it resumes."
             ) from error
 
     def again(self, address: str) -> None:

@@ -11,16 +11,20 @@ from cutline.core.version import __version__
 class DownloadSettings(Section):
     """[data.steps.download]"""
 
-    connections: int = Field(default=64, ge=1, le=500, description="at most so many at a time, in all")
-    per_host: int = Field(default=16, ge=1, description="at most so many at a time to one host")
-    connect_timeout_s: float = Field(default=10, gt=0, description="for the connection to stand, in s")
-    read_timeout_s: float = Field(default=15, gt=0, description="longest silence of a server, in s")
-    timeout_s: float = Field(default=60, gt=0, description="for one request as a whole, in s")
-    max_bytes: int = Field(default=50_000_000, ge=1, description="a longer body is refused as soon as that is known")
+    connections: int = Field(default=64, ge=1, le=500, description="largest number of simultaneous requests")
+    per_host: int = Field(default=16, ge=1, description="largest number of simultaneous requests to one host")
+    connect_timeout_s: float = Field(default=10, gt=0, description="time to establish a connection, in s")
+    read_timeout_s: float = Field(default=15, gt=0, description="longest time without data from the server, in s")
+    timeout_s: float = Field(default=60, gt=0, description="time for one whole request, in s")
+    max_bytes: int = Field(
+        default=50_000_000,
+        ge=1,
+        description="largest file; a larger one is refused as soon as its size is known",
+    )
     max_redirects: int = Field(default=5, ge=0, description="redirects followed for one address")
-    tries: int = Field(default=4, ge=1, description="requests for one address, when the fault may pass by itself")
+    tries: int = Field(default=4, ge=1, description="attempts for one URL when the error may be temporary")
     backoff_s: float = Field(
-        default=1, gt=0, description="pause before the second try, in s; doubled each time, ± half of it by chance"
+        default=1, gt=0, description="pause before the second attempt, in s; doubles each time, with ±50 % jitter"
     )
     longest_wait_s: float = Field(
         default=120, ge=0, description="longest pause, in s; a server that asks for more (Retry-After) is given up"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cutline.core.records import Sample
 from cutline.data.steps.filter import Filter
-from cutline.data.steps.filter import Settings as FilterSettings
+from cutline.data.steps.filter import FilterSettings as FilterSettings
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 

@@ -74,7 +74,7 @@ def _leaks(pictures: PictureFacts, divided: Mapping[str, Mapping[str, int]], ima
                 level="leak", kind=f"{how}_picture_in_two_splits",
                 says=f"{_images(many)} {_has(many)} {phrase} another split: {pair.second} ({pair.splits[1] or 'none'}) "
                 f"and {pair.first} ({pair.splits[0] or 'none'}) for one.",
-                matters="What was trained on is remembered, so its score says nothing about new images.",
+                matters="The model has seen these images in training, so its score says nothing about new images.",
                 remedy="Give the splits to [data] val and test with [data.steps.dedup], or take one of each out.",
                 share=many / images, examples=(pair.first, pair.second),
             )  # fmt: skip
@@ -85,7 +85,7 @@ def _leaks(pictures: PictureFacts, divided: Mapping[str, Mapping[str, int]], ima
             level="leak", kind="group_in_two_splits",
             says=f"{_count(len(divided), 'group')} lie{'s' if len(divided) == 1 else ''} in several splits, {group} "
             f"for one ({', '.join(f'{count} in {split}' for split, count in splits.items())}).",
-            matters="Images of one article or scene are alike, so the score flatters.",
+            matters="Images of one article or scene are alike, so scores are too high.",
             remedy="Leave the splits to [data] val and test, which keep groups together.", share=many / images,
         )  # fmt: skip
 
@@ -109,8 +109,8 @@ def _of_context(contexts: ContextFacts | None) -> Iterator[Finding]:
                 level="note", kind="context_unrelated",
                 says=f"The context’s {name!r} says no more of its own image’s captions ({given:.1%} of their words) "
                 f"than another image’s does ({chance:.1%}).",
-                matters="It costs tokens and teaches nothing, or it was joined to the wrong images.",
-                remedy="Look at a few, and leave it out if that is so.", share=field.images / max(contexts.of, 1),
+                matters="It costs tokens and teaches nothing, or it is matched to the wrong images.",
+                remedy="Look at a few, and leave it out if it is unrelated.", share=field.images / max(contexts.of, 1),
             )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def why_leaks(field: FieldFacts) -> str:
 def _repetition(captions: CaptionFacts, images: int) -> Iterator[Finding]:
     several = captions.several
     if several and captions.some_same > 0.01 * several:
-        whole = f"{captions.all_same:,} say one caption again and again" if captions.all_same else "none only one"
+        whole = f"{captions.all_same:,} repeat a single caption" if captions.all_same else "none of them only one"
         yield Finding(
             level="problem", kind="captions_repeated_within_images",
             says=f"{captions.some_same:,} of {several:,} images with several captions repeat some of them; {whole}.",
@@ -203,8 +203,8 @@ def _of_pictures(pictures: PictureFacts, images: int) -> Iterator[Finding]:
         yield Finding(
             level="problem", kind="broken_images",
             says=f"{_images(broken)} can’t be opened: {reasons}. For one, {first.id}: {first.detail}.",
-            matters="They are lost, and with them what they would have taught.",
-            remedy="Fetch them again, or let cutline prepare leave them out.", share=broken / images,
+            matters="They can't be used for training or scoring.",
+            remedy="Download them again, or let cutline prepare leave them out.", share=broken / images,
             examples=tuple(problem.id for problem in pictures.named[:5]),
         )  # fmt: skip
     phrases = {"exact": ("comes", "come", "again byte for byte"), "near": ("looks", "look", "like an earlier one")}
@@ -223,7 +223,7 @@ def _of_pictures(pictures: PictureFacts, images: int) -> Iterator[Finding]:
     if sizes and sizes["short_side"]["median"] < 200:
         yield Finding(
             level="note", kind="small_images",
-            says=f"Images are small: the shorter side is {sizes['short_side']['median']:.0f} px in the middle.",
+            says=f"Images are small: the shorter side has {sizes['short_side']['median']:.0f} px (median).",
             matters="Models look at 224 px and more, so these are blown up and hold little detail.",
             remedy="Use the originals if there are any.", share=1.0 if sizes["short_side"]["max"] < 200 else 0.5,
         )  # fmt: skip
@@ -236,7 +236,7 @@ def _of_rows(problems: Mapping[str, int], images: int) -> Iterator[Finding]:
         yield Finding(
             level="problem" if many > 0.01 * images else "note", kind="lost_rows",
             says=f"{_count(many, 'row')} of the source {'is' if many == 1 else 'are'} lost: {reasons}.",
-            matters="What is lost is seldom lost by chance: what is left may be another kind of data.",
+            matters="Rows are seldom lost at random, so the rest may be a biased sample.",
             remedy="problems.jsonl of the prepared dataset names each.", share=many / (many + images),
         )  # fmt: skip
 

@@ -42,7 +42,7 @@ class Inspection:
     Attributes:
         name: of the dataset or source.
         prepared: whether it is a prepared dataset.
-        findings: what to mend or mind, the worst first.
+        findings: leaks, problems and notes, the worst first.
         problems: reason → rows lost before their image was looked at, and what preparing noted.
         languages: language → images, of those asked; None when nobody could be asked.
         shown: samples drawn by their names, the same each time.

@@ -2,7 +2,7 @@
 
 read → reading steps → tidy captions → split → limit → download → decode every image → checked steps → write → end steps
 
-It can be killed at any moment and goes on when started again: images are stored under the hash of their bytes,
+It can be killed at any moment and resumes when started again: images are stored under the hash of their bytes,
 results on them are kept in ``.work/checked.jsonl``, what became of addresses in ``downloads.sqlite``, the rest is made
 again from the source, and the marker is written last. Images that shall lie in tars alone are files until then.
 """
@@ -81,7 +81,7 @@ def prepare(
     engine: Engine = "threads",
     scorer: OpenScorer | None = None,
 ) -> Report:
-    """Makes a dataset of the source that the settings name, or goes on with it; at once when nothing has changed.
+    """Makes a dataset of the source that the settings name, or resumes it. Returns at once when nothing has changed.
 
     Args:
         folder: of the dataset: new, empty, or prepared before.
@@ -121,7 +121,7 @@ class Preparation(Work):
     """One run of everything but the marker."""
 
     def __call__(self) -> tuple[dict[str, Any], int]:
-        """Returns what the marker is to say, and the number of images decoded."""
+        """Returns the content of the marker, and the number of images decoded."""
         duplicates = DuplicateImages()
         with ProblemLog(self.scratch / dataset.PROBLEMS) as log:
             source_rows = self._read(log)
@@ -213,7 +213,7 @@ class Preparation(Work):
             groups.append(moves.get(row["group"], row)["group"])
             strata.append(stratum(column, json.loads(row["context"]), json.loads(row["extra"])))
         if not any(strata):
-            raise DataError(f"No sample has a {column!r} to divide by.", "Mend stratify in [data.steps.split].")
+            raise DataError(f"No sample has a {column!r} to divide by.", "Fix stratify in [data.steps.split].")
         splits = stratified(groups, strata, self.settings.val, self.settings.test, self.settings.seed)
         final = {group: {"group": group, "split": split} for group, split in splits.items()}
         return final | {old: final[new["group"]] for old, new in moves.items() if new["group"] in final}

@@ -91,7 +91,7 @@ def across() -> list[str]:
 
 
 def work(shard: Shard, scorer: OpenScorer | None = None) -> None:
-    """Does one shard, or goes on with it; at once when it is finished.
+    """Does one shard, or resumes it. Returns at once when it is finished.
 
     Raises:
         DataError: as ``prepare``.

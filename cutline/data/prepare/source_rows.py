@@ -168,5 +168,5 @@ def refuse_large_loss(log: ProblemLog, max_lost_share: float, rows: int, lost_in
     elif log.counts["no_caption"] * 2 >= log.rows:
         remedy += "Is [data.columns] caption right? captions_required = false keeps images without captions."
     else:
-        remedy += "Mend the source" + (", or raise [data] max_lost_share." if kept > 0 else ".")
+        remedy += "Fix the source" + (", or raise [data] max_lost_share." if kept > 0 else ".")
     raise DataError(f"{amount} would be lost: {log.top()}.", remedy)

@@ -7,7 +7,7 @@ A step module has
     DESCRIPTION                              one line for people
     PHASE, ORDER                             when its turn comes (below); small orders first
     REASONS: dict[str, str]                  reason of a drop → what happened, in a few words
-    class Settings(Section)                  its part of the recipe, [data.steps.<name>]
+    SETTINGS                                 the Section that is its part of the recipe, [data.steps.<name>]
     open(settings, workspace) -> Step            the step: Sample → Sample | Drop
     ACROSS = True                            where it compares samples with each other, so that it sees all of them
 
@@ -83,7 +83,7 @@ class StepModule(Protocol):
     PHASE: Phase
     ORDER: int
     REASONS: dict[str, str]
-    Settings: type[Section]
+    SETTINGS: type[Section]
 
     @staticmethod
     def open(settings: Any, workspace: Workspace) -> Step: ...
@@ -119,7 +119,7 @@ class Steps(Section):
     @classmethod
     def known(cls) -> type[Steps]:
         """This section with a key for every step."""
-        fields: dict[str, Any] = {name: (load(name).Settings | None, None) for name in names()}
+        fields: dict[str, Any] = {name: (load(name).SETTINGS | None, None) for name in names()}
         fields |= {
             name: (Annotated[Any, BeforeValidator(_refuse(text))], None) for name, text in PLUGINS.broken().items()
         }
@@ -142,6 +142,8 @@ def _refuse(problem: str) -> Callable[[object], object]:
     """Checks the section of a step that can't be imported: nobody may ask for it."""
 
     def refuse(value: object) -> object:
+        if value is None:  # the default, which is checked too
+            return None
         raise ValueError(problem)
 
     return refuse

@@ -43,7 +43,7 @@ _CAPTION = re.compile(r"captions?([ _-]?\d+)?", re.IGNORECASE)
 ORACLE = "oracle"
 
 
-class Settings(Section):
+class ContextSettings(Section):
     """[data.steps.context]"""
 
     texts: list[str] = Field(
@@ -87,7 +87,7 @@ class Settings(Section):
     )
 
     @model_validator(mode="after")
-    def _reads_no_caption(self) -> Settings:
+    def _reads_no_caption(self) -> ContextSettings:
         for key in ("texts", "addresses", "dates", "sections"):
             forbidden = [name for name in getattr(self, key) if _CAPTION.fullmatch(name.strip())]
             if forbidden and not (self.oracle and key == "texts"):
@@ -99,6 +99,9 @@ class Settings(Section):
         if unknown:
             raise ValueError(f"the template's {{{unknown.pop()}}} is no field; fields: {', '.join(FIELDS)}")
         return self
+
+
+SETTINGS = ContextSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ def is_oracle(sample: Sample) -> bool:
     return any(str(found.get("source", "")).startswith(ORACLE) for found in sources.values())
 
 
-def open(settings: Settings, workspace: Workspace | None = None) -> ContextStep:
+def open(settings: ContextSettings, workspace: Workspace | None = None) -> ContextStep:
     from cutline.data.context.named_entities import Recogniser
 
     memory = workspace.folder / ".work/context.sqlite" if workspace else None
@@ -125,7 +128,7 @@ def open(settings: Settings, workspace: Workspace | None = None) -> ContextStep:
 class ContextStep:
     """Sample → sample with ``context["context"]``, and the fields with their sources in ``extra``."""
 
-    def __init__(self, settings: Settings, recogniser: Any):
+    def __init__(self, settings: ContextSettings, recogniser: Any):
         self.settings = settings
         self.recogniser = recogniser
         self._length = counter(settings.tokenizer) if settings.tokenizer else tokens

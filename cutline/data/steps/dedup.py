@@ -24,7 +24,7 @@ REASONS = {
 Choice = Literal["drop", "group"]
 
 
-class Settings(Section):
+class DedupSettings(Section):
     """[data.steps.dedup]"""
 
     exact: Choice = Field(
@@ -41,7 +41,10 @@ class Settings(Section):
     )
 
 
-def open(settings: Settings, workspace: Workspace) -> Dedup:
+SETTINGS = DedupSettings
+
+
+def open(settings: DedupSettings, workspace: Workspace) -> Dedup:
     return Dedup(settings, workspace)
 
 
@@ -52,7 +55,7 @@ class Dedup:
         joins: pairs (earlier, later) of (id, group, split) that look the same and must stay together.
     """
 
-    def __init__(self, settings: Settings, workspace: Workspace):
+    def __init__(self, settings: DedupSettings, workspace: Workspace):
         from cutline.images.perceptual import Near
         from cutline.images.perceptual_cache import PerceptualHashCache
 

@@ -17,7 +17,7 @@ DESCRIPTION = "addresses of images → images"
 PHASE: Literal["images"] = "images"
 ORDER = 10
 REASONS = FETCHING
-Settings = DownloadSettings
+SETTINGS = DownloadSettings
 
 
 def open(settings: DownloadSettings, workspace: Workspace) -> Step:

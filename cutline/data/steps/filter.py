@@ -38,7 +38,7 @@ REASONS = {
 }
 
 
-class Settings(Section):
+class FilterSettings(Section):
     """[data.steps.filter]: each rule takes captions out; a sample goes when none of its captions is left."""
 
     min_words: int = Field(default=3, ge=0, description="shortest caption, in words")
@@ -69,7 +69,7 @@ class Settings(Section):
     min_score: float = Field(default=0, description="captions that the model or scorer gives less are taken out")
 
     @model_validator(mode="after")
-    def _has_one_bound(self) -> Settings:
+    def _has_one_bound(self) -> FilterSettings:
         if self.model and self.scorer:
             raise ValueError("model and scorer both score captions; give one of them")
         if self.model and "min_score" not in self.model_fields_set:
@@ -77,7 +77,10 @@ class Settings(Section):
         return self
 
 
-def open(settings: Settings, workspace: Workspace | None = None) -> Filter:
+SETTINGS = FilterSettings
+
+
+def open(settings: FilterSettings, workspace: Workspace | None = None) -> Filter:
     if workspace is None:
         return Filter(settings)
     return Filter(settings, workspace.folder / ".work/scores.sqlite", workspace.scorer)
@@ -86,7 +89,7 @@ def open(settings: Settings, workspace: Workspace | None = None) -> Filter:
 class Filter:
     """Sample → sample with its good captions, or a drop."""
 
-    def __init__(self, settings: Settings, memory: Path | None = None, open_scorer: OpenScorer | None = None):
+    def __init__(self, settings: FilterSettings, memory: Path | None = None, open_scorer: OpenScorer | None = None):
         """
         Args:
             memory: file for the model's scores, so that a resumed job asks it only once for each image.

@@ -16,7 +16,7 @@ ORDER = 20
 REASONS: dict[str, str] = {}
 
 
-class Settings(Section):
+class LayoutSettings(Section):
     """[data.steps.layout]"""
 
     tars: bool = Field(
@@ -30,13 +30,16 @@ class Settings(Section):
     samples_per_tar: int = Field(default=5000, ge=1, description="samples in one tar")
 
     @model_validator(mode="after")
-    def _somewhere(self) -> Settings:
+    def _somewhere(self) -> LayoutSettings:
         if not (self.tars or self.folders):
             raise ValueError("tars and folders are both false, so the images would be nowhere")
         return self
 
 
-def open(settings: Settings, workspace: Workspace) -> Step:
+SETTINGS = LayoutSettings
+
+
+def open(settings: LayoutSettings, workspace: Workspace) -> Step:
     """Tars are made of all samples: preparing has ``tars`` write them when the table is written."""
 
     def step(sample: Sample) -> Sample:

@@ -14,7 +14,7 @@ DESCRIPTION = "images → RGB JPEGs of one size"
 PHASE: Literal["images"] = "images"
 ORDER = 20
 REASONS: dict[str, str] = {}
-Settings = ResizeSettings
+SETTINGS = ResizeSettings
 
 
 def open(settings: ResizeSettings, workspace: Workspace) -> Step:

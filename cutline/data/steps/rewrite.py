@@ -42,7 +42,7 @@ class Rule(Section):
         return re.compile(self.match)
 
 
-class Settings(Section):
+class RewriteSettings(Section):
     """[data.steps.rewrite]"""
 
     rules: list[str] = Field(
@@ -55,11 +55,14 @@ class Settings(Section):
     )
 
     @model_validator(mode="after")
-    def _rules_exist(self) -> Settings:
+    def _rules_exist(self) -> RewriteSettings:
         for name in self.rules:
             if name not in known():
                 raise ValueError(f"there is no rule {name!r}; known: {', '.join(known())}")
         return self
+
+
+SETTINGS = RewriteSettings
 
 
 @cache
@@ -91,6 +94,6 @@ class Rewrite:
         return replace(sample, image=best, extra={**sample.extra, ORIGINAL: sample.image})
 
 
-def open(settings: Settings, workspace: Workspace | None = None) -> Rewrite:
+def open(settings: RewriteSettings, workspace: Workspace | None = None) -> Rewrite:
     chosen = [*settings.own.values(), *(known()[name] for name in settings.rules)]
     return Rewrite([(rule.pattern(), rule.replace) for rule in chosen])

@@ -23,7 +23,7 @@ REASONS: dict[str, str] = {}
 _OF_IMAGES = ("original_width", "original_height", "photo_notes")
 
 
-class Settings(Section):
+class SplitSettings(Section):
     """[data.steps.split]; the shares and the seed are [data] val, test and seed."""
 
     stratify: str = Field(
@@ -31,7 +31,10 @@ class Settings(Section):
     )
 
 
-def open(settings: Settings, workspace: Workspace) -> Step:
+SETTINGS = SplitSettings
+
+
+def open(settings: SplitSettings, workspace: Workspace) -> Step:
     """Samples can't be divided one by one: preparing calls ``stratified`` when all are there."""
 
     def step(sample: Sample) -> Sample:
@@ -40,7 +43,7 @@ def open(settings: Settings, workspace: Workspace) -> Step:
     return step
 
 
-def refuse(settings: Settings, split_by: str, samples: Iterable[Sample], made: Collection[str]) -> None:
+def refuse(settings: SplitSettings, split_by: str, samples: Iterable[Sample], made: Collection[str]) -> None:
     """
     Args:
         split_by: "source" or "seed": who divides them.
@@ -57,7 +60,7 @@ def refuse(settings: Settings, split_by: str, samples: Iterable[Sample], made: C
         )
     column = settings.stratify
     if column not in (*made, *_OF_IMAGES) and not any(stratum(column, one.context, one.extra) for one in samples):
-        raise DataError(f"No sample has a {column!r} to divide by.", "Mend stratify in [data.steps.split].")
+        raise DataError(f"No sample has a {column!r} to divide by.", "Fix stratify in [data.steps.split].")
 
 
 def stratum(column: str, context: Mapping[str, Any], extra: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ class ImageFinder:
 
     def __init__(self, folders: Sequence[Path], chosen: str | None = None):
         if chosen is not None and not Path(chosen).is_dir():
-            raise DataError(f"There is no folder {chosen}.", "Mend the path in [data] images.")
+            raise DataError(f"There is no folder {chosen}.", "Fix the path in [data] images.")
         self.folders = [Path(chosen)] if chosen is not None else list(dict.fromkeys(folders))
         self._ending = ""  # what worked last time is tried first: names of one table lack the same ending
         self._shortened: dict[Path, str] = {}

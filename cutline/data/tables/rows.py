@@ -256,7 +256,7 @@ def _header(file: io.TextIOWrapper, path: Path) -> tuple[list[str], str]:
     try:
         names = _next(csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True), path) or []
     except csv.Error as error:
-        raise DataError(f"{path}: the line with the column names is broken: {error}.", "Mend its quotes.") from error
+        raise DataError(f"{path}: the line with the column names is broken: {error}.", "Fix its quotes.") from error
     names = [name.strip() for name in names]
     while names and not names[-1]:  # spreadsheets leave empty columns at the end
         names.pop()
