@@ -108,9 +108,9 @@ class Spice(MeanMetric):
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
         if code:
-            output = " ".join(log.read_text(encoding="utf-8", errors="replace").split())[-300:]
+            printed = " ".join(log.read_text(encoding="utf-8", errors="replace").split())[-300:]
             raise ScoreError(
-                f"spice's Java program failed (exit code {code}): {output or 'it printed nothing'}",
+                f"spice's Java program failed (exit code {code}): {printed or 'it printed nothing'}",
                 f"It needs Java 8 or 11 and {self._settings.memory} of memory. Fix that, {_WITHOUT}",
             )
 
