@@ -110,11 +110,11 @@ def caption_all(
     seed: int = 0,
     bars: Bars = silent,
 ) -> dict[str, dict[str, Prediction]]:
-    """Captions the samples under each condition into ``folder/<condition>.jsonl``, or goes on with that.
+    """Captions the samples under each condition into ``folder/<condition>.jsonl``, or resumes that.
 
     Args:
         made_from: fingerprint of the model, the samples and how captions are generated.
-        seed: of the shuffling.
+        seed: seed for shuffling the contexts.
 
     Returns:
         Condition → image id → prediction.
@@ -134,7 +134,7 @@ def weigh(
     score: ScoreSettings,
     audit: Contexts,
 ) -> Ablation:
-    """Scores captions made under several conditions, tests them pair by pair, and says what context is worth.
+    """Scores the captions of several conditions, tests them in pairs, and judges what the context is worth.
 
     Args:
         conditions: name → image id → prediction; "with" among them.
@@ -146,34 +146,47 @@ def weigh(
         contexts={sample.id: _text(sample) for sample in samples},
         images={sample.id: sample.image for sample in samples},
     )
-    groups = {sample.id: sample.group for sample in samples}
     scorer = Scorer(
-        references, score.metrics, groups=groups, resamples=score.resamples, seed=score.seed, options=score.options
+        references,
+        score.metrics,
+        groups={sample.id: sample.group for sample in samples},
+        resamples=score.resamples,
+        seed=score.seed,
+        options=score.options,
     )
     systems: dict[str, dict[str, Caption]] = {
-        name: {sample.id: made[sample.id] for sample in samples} for name, made in conditions.items()
+        name: {sample.id: predictions[sample.id] for sample in samples} for name, predictions in conditions.items()
     }
     systems[CONTEXT] = {sample.id: _text(sample) for sample in samples}
-    candidates = {name: scorer.candidates(found) for name, found in systems.items()}
-    statistics = {name: scorer.statistics(found) for name, found in candidates.items()}
+    candidates = {name: scorer.candidates(captions) for name, captions in systems.items()}
+    statistics = {name: scorer.statistics(captions) for name, captions in candidates.items()}
     scores = {
-        name: scorer.score_candidates(found, only_comparing=True, statistics=statistics[name])
-        for name, found in candidates.items()
+        name: scorer.score_candidates(captions, only_comparing=True, statistics=statistics[name])
+        for name, captions in candidates.items()
     }
-    differences: list[Difference] = []
-    for names in _PAIRS:
-        if score.resamples and set(names) <= set(systems):
-            tested, _ = paired_differences(scorer, names, candidates, statistics)
-            differences += [row for row in tested if row.metric in scorer.comparing]
+    pairs = [names for names in _PAIRS if score.resamples and set(names) <= set(systems)]
+    tests = [paired_differences(scorer, names, candidates, statistics)[0] for names in pairs]
+    differences = [row for rows in tests for row in rows if row.metric in scorer.comparing]
+    facts = _audited(audit, samples)
+    by = "cider" if "cider" in scores[WITH] else next(iter(scores[WITH]), "")
+    verdict, says = judge([row for row in differences if row.metric == by], facts)
+    return Ablation(
+        by=by,
+        images=len(samples),
+        scores=scores,
+        differences=differences,
+        audit=facts,
+        verdict=verdict,
+        says=says,
+    )
+
+
+def _audited(audit: Contexts, samples: Sequence[Sample]) -> ContextFacts:
     for sample in samples:
         audit.add(sample)
     facts = audit.facts()
     assert facts is not None  # checked before anything was captioned
-    by = "cider" if "cider" in scores[WITH] else next(iter(scores[WITH]), "")
-    verdict, says = judge([row for row in differences if row.metric == by], facts)
-    return Ablation(
-        by=by, images=len(samples), scores=scores, differences=differences, audit=facts, verdict=verdict, says=says
-    )  # fmt: skip
+    return facts
 
 
 def judge(differences: Iterable[Difference], audit: ContextFacts) -> tuple[Verdict, str]:

@@ -16,11 +16,11 @@ class AblationSettings(Section):
     conditions: tuple[Condition, ...] = Field(
         default=("without", "shuffled", "oracle"),
         min_length=1,
-        description='what the captions are held against: captions "without" context; with the context of another image '
-        '("shuffled"); with what the references name ("oracle")',
+        description='conditions to compare with: "without" context, with the context of another image ("shuffled"), '
+        'with the names in the references ("oracle")',
     )
     names: str = Field(
         default="",
-        description="spaCy pipeline that finds names, by its name or its folder; a rule of capitals and numbers where "
-        "none is said",
+        description="spaCy pipeline that finds names: its name or folder; if empty, words with capitals or digits "
+        "count as names",
     )

@@ -13,10 +13,13 @@ class KeepSettings(Section):
     """``[bootstrap.keep]``: what the filter lets through."""
 
     threshold: float = Field(
-        0.5, ge=0, le=1, description="captions whose probability to match is below it are dropped; published: 0.5"
+        0.5, ge=0, le=1, description="lowest matching probability of a caption that is kept; published: 0.5"
     )
     share: float | None = Field(
-        None, gt=0, le=1, description="instead: this share of the captions of each kind, web and synthetic, best first"
+        None,
+        gt=0,
+        le=1,
+        description="share of captions to keep, of each kind, web and synthetic, best first; replaces threshold",
     )
 
 
@@ -24,7 +27,7 @@ class DrawSettings(GenerateSettings):
     """``[bootstrap.generate]``: as ``[generate]``, but by default as published for bootstrapping, by nucleus sampling,
     which says more than beam search."""
 
-    do_sample: bool = Field(True, description="draw from the distribution instead of taking the best")
+    do_sample: bool = Field(True, description="sample tokens instead of taking the most probable")
     top_p: float = Field(0.9, gt=0, le=1, description="sample from the smallest set with this probability")
     min_new_tokens: int = Field(5, ge=0, description="shortest caption, in new tokens")
     max_new_tokens: int = Field(20, ge=1, description="longest caption, in new tokens, the end token included")
@@ -33,12 +36,14 @@ class DrawSettings(GenerateSettings):
 class BootstrapSettings(Section):
     """``[bootstrap]``: web images get synthetic captions, a matcher filters both kinds, the rest joins the dataset."""
 
-    web: DataSettings | None = Field(
-        None, description="images from the web with the captions found beside them; keys as in [data]"
+    web: DataSettings | None = Field(None, description="images from the web with their captions; keys as in [data]")
+    captioner: ModelSettings | None = Field(
+        None, description="model that writes the synthetic captions; keys as in [model]"
     )
-    captioner: ModelSettings | None = Field(None, description="what writes the synthetic captions; keys as in [model]")
-    filter: ModelSettings | None = Field(None, description="what matches captions and images; keys as in [model]")
-    captions: int = Field(1, ge=0, description="synthetic captions an image; 0: web captions are filtered only")
+    filter: ModelSettings | None = Field(
+        None, description="model that scores how well captions match their images; keys as in [model]"
+    )
+    captions: int = Field(1, ge=0, description="synthetic captions per image; 0: only filter the web captions")
     generate: DrawSettings = DrawSettings()
     keep: KeepSettings = KeepSettings()
 

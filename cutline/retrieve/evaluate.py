@@ -71,13 +71,13 @@ def evaluate(
     embedder = exact or family
     gallery = gather(samples, lambda texts: tokens(embedder, texts))
     if not gallery.samples:
-        raise DataError("No image here has a caption.", "Retrieval is judged by images with their captions.")
+        raise DataError("No image of this dataset has a caption.", "Retrieval is evaluated on images with captions.")
     with bars("embedding") as progress:
         images, failed = embed_images(embedder, gallery.pictures, folder / "embeddings", progress)
     for place, problem in failed.items():
         logger.warning(f"skipped: {gallery.pictures[place].id}: {problem}")
     if len(failed) == len(gallery.pictures):
-        raise DataError("Not one image could be opened.", "cutline inspect says what is wrong with a dataset.")
+        raise DataError("None of the images could be opened.", "Run cutline inspect on the dataset to see why.")
     kept = torch.tensor([place not in failed for place in range(len(images))])
     images, gallery = images[kept], gallery.without(failed)
     texts = embed_texts(embedder, gallery.texts, settings.text_batch_size)
@@ -123,9 +123,7 @@ class Features:
             pixels, wrong = opened(self.family, self.parts[number])
             if wrong or pixels is None:
                 lost = self.parts[number][min(wrong)]
-                raise DataError(
-                    f"{lost.image} can't be opened any more: {wrong[min(wrong)]}", "Start with --overwrite."
-                )
+                raise DataError(f"{lost.image} can no longer be opened: {wrong[min(wrong)]}", "Start with --overwrite.")
             with torch.inference_mode():
                 self.seen = self.family.split_features(self.family.encode_images(pixels))
             self.number = number

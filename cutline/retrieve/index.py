@@ -87,7 +87,7 @@ class Index:
         """
         path = Path(path)
         if not (path / FACTS).is_file():
-            raise DataError(f"{path} is no index.", "Make one: cutline retrieve index MODEL DATASET -o INDEX")
+            raise DataError(f"{path} is not an index.", "Build one: cutline retrieve index MODEL DATASET -o INDEX")
         before = said = ""
         while True:
             try:
@@ -200,7 +200,9 @@ class Condition:
             if found and name.strip():
                 self.name, self.sign, self.value = name.strip(), sign, value.strip()
                 return
-        raise RecipeError(f"--filter {text} is no condition.", "For example --filter split=test, --filter 'date>=2016'")
+        raise RecipeError(
+            f"--filter {text} is not a condition.", "For example --filter split=test, --filter 'date>=2016'"
+        )
 
     def __str__(self) -> str:
         return f"{self.name} {self.sign} {self.value}"
@@ -273,7 +275,7 @@ def _updated(
 ) -> Change:
     old = Index.open(path) if (path / FACTS).is_file() else None
     if old and old.facts["made_by"] != made_by:
-        raise DataError(f"{path} was made with {old.facts['checkpoint']}.", "Give another -o for another model.")
+        raise DataError(f"{path} was built with {old.facts['checkpoint']}.", "Give another -o for another model.")
     if approximate is None:
         approximate = bool(old and "approximate" in old.facts)
     if approximate:
@@ -283,7 +285,7 @@ def _updated(
     new = _embed(plan, family, work, text_batch_size, progress)
     rows, vectors = plan.kept + new.rows, new.vectors
     if not rows:
-        raise DataError("There is nothing to index.", "Not one image could be opened, and there is no caption.")
+        raise DataError("There is nothing to index.", "None of the images could be opened, and there are no captions.")
     if old and plan.kept:
         vectors = [old.vectors[plan.kept_rows], *vectors]
     _write(path, rows, vectors, {"made_by": made_by, "checkpoint": checkpoint}, old, approximate)

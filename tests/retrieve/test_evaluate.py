@@ -15,7 +15,8 @@ from cutline.core.records import Sample
 from cutline.families.blip import BlipMatcher
 from cutline.families.blip_2 import Blip2Matcher
 from cutline.families.clip import Clip
-from cutline.families.common.matching import Matching, PlainMatching
+from cutline.families.common.matching import Matching
+from cutline.families.common.retrieval import PlainMatching
 from cutline.retrieve import recall
 from cutline.retrieve.evaluate import evaluate
 from cutline.retrieve.gallery import gather
@@ -232,7 +233,7 @@ def test_an_image_that_cannot_be_opened_is_a_miss(blip, samples, tmp_path):
     assert result.scores["tr_recall_at_10"].value == pytest.approx(4 / 5)
     assert result.scores["ir_recall_at_10"].value == pytest.approx(8 / 10)
     assert result.scores["tr_recall_at_10"].per_image == (1, 1, 1, 1, 0)
-    with pytest.raises(DataError, match="Not one image"):
+    with pytest.raises(DataError, match="None of the images"):
         run(blip, [lost], tmp_path / "none")
     with pytest.raises(DataError, match="has a caption"):
         run(blip, samples[4:5], tmp_path / "empty")

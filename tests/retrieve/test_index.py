@@ -132,7 +132,7 @@ def test_filters(blip, index, conditions, wanted):
 
 
 def test_a_wrong_filter_is_said():
-    with pytest.raises(RecipeError, match="is no condition"):
+    with pytest.raises(RecipeError, match="is not a condition"):
         Condition("split")
 
 
@@ -166,7 +166,7 @@ def test_adding_changing_and_removing(blip, samples, tmp_path, monkeypatch):
     one, other = (search(Index.open(path), blip, text="a red square", k=20) for path in (tmp_path, fresh))
     assert sorted(ids(one)) == sorted(ids(other))
     np.testing.assert_allclose([hit.itc for hit, *_ in one], [hit.itc for hit, *_ in other], atol=1e-5)
-    with pytest.raises(DataError, match="was made with c"):
+    with pytest.raises(DataError, match="was built with c"):
         update(tmp_path, blip, "another", "d", samples)
 
 
@@ -219,7 +219,7 @@ def test_an_image_that_cannot_be_opened_is_named(blip, samples, tmp_path):
     change = update(tmp_path / "index", blip, "m", "c", [samples[0], lost])
     assert list(change.failed) == ["lost"]
     assert Index.open(tmp_path / "index").facts["images"] == 1
-    with pytest.raises(DataError, match="is no index"):
+    with pytest.raises(DataError, match="is not an index"):
         Index.open(tmp_path)
 
 
@@ -238,7 +238,7 @@ def test_a_damaged_index_is_said_to_be(blip, samples, tmp_path, name, cut):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
     else:
         (tmp_path / name).unlink()
-    with pytest.raises(DataError, match=r"is damaged|is no index"):
+    with pytest.raises(DataError, match=r"is damaged|is not an index"):
         Index.open(tmp_path)
 
 

@@ -4,15 +4,15 @@ import copy
 
 import pytest
 import torch
-from cutline.families.common.blip_matching import BlipMatching
 
 from cutline.core.errors import CheckpointError
 from cutline.families.blip import BlipMatcher
 from cutline.families.blip_2 import Blip2Matcher
 from cutline.families.clip import Clip
 from cutline.families.common.blip_2_matching import Blip2Matching
+from cutline.families.common.blip_roles import BlipMatching
 from cutline.families.common.blip_texts import clean
-from cutline.families.common.matching import PlainMatching
+from cutline.families.common.retrieval import PlainMatching
 from cutline.retrieve.rerank import Candidates, distinct_pairs, nearest, rerank
 from tests.conftest import drawing
 
