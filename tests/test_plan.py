@@ -126,4 +126,3 @@ def test_verb_prints_a_table_and_json(capsys):
     plan_verb(recipe, [], as_json=True)
     (stage,) = json.loads(capsys.readouterr().out)
     assert stage["trainable"] == 3_686_400
-    assert stage["peak_memory_bytes"] is None

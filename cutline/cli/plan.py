@@ -35,14 +35,15 @@ def _show(stage: Plan) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from cutline.train.trainable import part_rows
+
     table = Table(title=_TITLES[stage.stage])
     for column in ("part", "policy"):
         table.add_column(column)
     for column in ("parameters", "trainable", "adapters"):
         table.add_column(column, justify="right")
-    for line in stage.parts:
-        adapters = f"{line.adapters:,}" if line.adapters else ""
-        table.add_row(line.part, line.policy, f"{line.parameters:,}", f"{line.trainable:,}", adapters)
-    share = f"{stage.trainable / stage.parameters:.2%}"
-    table.add_row("all", share, f"{stage.parameters:,}", f"{stage.trainable:,}", "", style="bold")
+    *parts, total = part_rows(stage.parts)
+    for row in parts:
+        table.add_row(*row)
+    table.add_row(*total, style="bold")
     Console().print(table)

@@ -37,12 +37,10 @@ class Plan:
     Attributes:
         stage: "align", "train", or "none" where nothing is trained.
         parts: a line for each part of the model.
-        peak_memory_bytes: None: not predicted yet.
     """
 
     stage: str
     parts: tuple[PartSummary, ...]
-    peak_memory_bytes: int | None = None
 
     @property
     def parameters(self) -> int:
@@ -60,7 +58,6 @@ class Plan:
             "parameters": self.parameters,
             "trainable": self.trainable,
             "parts": [{key: value for key, value in asdict(line).items() if key != "dtype"} for line in self.parts],
-            "peak_memory_bytes": self.peak_memory_bytes,
         }
 
 

@@ -32,14 +32,16 @@ class AlignSettings(Section):
 
     parts: dict[str, str] = Field(
         default_factory=lambda: {"bridge": "full"},
-        description="what is trained in this stage; parts that are not named are frozen",
+        description="policy of each part in this stage; parts that are not named are frozen",
     )
-    epochs: float = Field(1, gt=0, description="epochs of this stage")
-    max_steps: int | None = Field(None, ge=1, description="stop this stage after so many steps, whatever epochs says")
+    epochs: float = Field(1, gt=0, description="number of epochs of this stage")
+    max_steps: int | None = Field(
+        None, ge=1, description="number of optimizer steps after which this stage stops; overrides epochs"
+    )
     lr: float = Field(1e-3, gt=0, description="peak learning rate of this stage")
-    batch_size: int | None = Field(None, ge=1, description="examples a device and step; none: as in [train]")
+    batch_size: int | None = Field(None, ge=1, description="examples per device and batch; none: as in [train]")
     gradient_accumulation_steps: int | None = Field(
-        None, ge=1, description="batches that make one step; none: as in [train]"
+        None, ge=1, description="batches per optimizer step; none: as in [train]"
     )
 
     _policies = field_validator("parts")(_check_policies)
@@ -48,12 +50,14 @@ class AlignSettings(Section):
 class GuardSettings(Section):
     """``[train.guards]``: what stops a training that went wrong."""
 
-    enabled: bool = Field(True, description="whether captions and losses are judged while training")
-    images: int = Field(8, ge=2, description="validation images that are captioned each time, and one blank one")
-    every: int | Literal["auto"] = Field("auto", description="steps between panels; auto: a twentieth, 50 to 500")
-    patience: int = Field(3, ge=1, description="bad panels, or bad losses, one after another that stop the training")
+    enabled: bool = Field(True, description="whether captions and losses are checked while training")
+    images: int = Field(8, ge=2, description="number of validation images captioned at each check, besides a blank one")
+    every: int | Literal["auto"] = Field(
+        "auto", description="steps between checks; auto: a twentieth of the training, 50 to 500"
+    )
+    patience: int = Field(3, ge=1, description="number of bad checks, or bad losses, in a row that stop the training")
     grace: float = Field(
-        0.5, ge=0, le=1, description="share of the training that a model has to say something sound for the first time"
+        0.5, ge=0, le=1, description="share of the training that a model may take until its first sound captions"
     )
 
 
@@ -99,63 +103,85 @@ class TrainSettings(Section):
 
     parts: dict[str, str] = Field(
         default_factory=dict,
-        description='what is trained of each part (vision, bridge, text, head): "frozen", "full" or "last:N" (its last '
-        "N layers); parts that are not named are trained in full",
+        description='training policy of each part (vision, bridge, text, head): "frozen", "full", "lora" or "last:N" '
+        "(its last N layers); parts that are not named are trained in full",
     )
     lora: LoraSettings = LoraSettings()
-    align: AlignSettings | None = Field(None, description="a stage before, which trains the bridge alone")
-    retrieval: RetrievalSettings | None = Field(None, description="train for retrieval instead of captions")
-    epochs: float = Field(10, gt=0, description="times that each image–caption pair is seen")
-    max_steps: int | None = Field(None, ge=1, description="stop after so many steps, whatever epochs says")
-    batch_size: int = Field(32, ge=1, description="examples a device and step: images with captions_per_image captions")
-    gradient_accumulation_steps: int = Field(1, ge=1, description="batches whose gradients make one step together")
+    align: AlignSettings | None = Field(None, description="a first stage, which trains the bridge alone")
+    retrieval: RetrievalSettings | None = Field(None, description="training for retrieval instead of captions")
+    epochs: float = Field(10, gt=0, description="number of epochs: how often each image–caption pair is seen")
+    max_steps: int | None = Field(
+        None, ge=1, description="number of optimizer steps after which training stops; overrides epochs"
+    )
+    batch_size: int = Field(
+        32, ge=1, description="examples per device and batch; an example is an image with captions_per_image captions"
+    )
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, description="batches per optimizer step, whose gradients are added"
+    )
     captions_per_image: int | Literal["all"] = Field(
-        1, description='captions of an image that one example holds; "all" sees each image once an epoch, and is faster'
+        1, description='number of captions in an example; "all" sees each image once an epoch, and is faster'
     )
     horizontal_flip: bool = Field(
-        False, description="mirror a half of the images, but none whose captions say what is left or right"
+        False, description="whether half of the images are mirrored; images whose captions name left or right never are"
     )
     drop_context: float = Field(
-        0.0, ge=0, le=1, description="share of the examples whose prompt has no context, drawn anew each epoch"
+        0.0, ge=0, le=1, description="share of the examples whose prompt has no context, drawn for each epoch"
     )
     lr: float = Field(1e-4, gt=0, description="peak learning rate")
     part_lr: dict[str, float] = Field(
         default_factory=dict,
-        description="peak learning rate of parts that differ from lr; same schedule, in proportion",
+        description="peak learning rates of parts that differ from lr; the schedule is the same",
     )
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = Field(
-        "cosine", description="of the learning rate, after warm-up"
+        "cosine", description="schedule of the learning rate after the warm-up"
     )
-    warmup_steps: float = Field(0.05, ge=0, description="steps of warm-up; below 1 a share of all steps")
+    warmup_steps: float = Field(0.05, ge=0, description="number of warm-up steps; below 1, a share of all steps")
     min_lr: float = Field(0.0, ge=0, description="learning rate at the end of the cosine")
     optimizer: str = Field(
         "adamw_torch",
-        description="any optimiser name of Hugging Face's Trainer; "
+        description="any optimizer name of Hugging Face's Trainer; "
         '"adamw_8bit" and "paged_adamw_8bit" need cutline[bnb]',
     )
-    weight_decay: float = Field(0.01, ge=0, description="of matrices; biases and norms have none")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="of Adam's moments")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
-    precision: Dtype = Field("auto", description="of the arithmetic; auto: bfloat16 on a GPU that has it, else float32")
-    gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
-    eval_steps: int | Literal["epoch"] = Field("epoch", description="steps between validations, each with a checkpoint")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of matrices; biases and norms have none")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's beta1 and beta2")
+    max_grad_norm: float = Field(1.0, gt=0, description="maximum norm that gradients are clipped to")
+    precision: Dtype = Field(
+        "auto", description="precision of the arithmetic; auto: bfloat16 on a GPU that supports it, else float32"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="whether activations are computed twice instead of kept, to save memory"
+    )
+    eval_steps: int | Literal["epoch"] = Field(
+        "epoch", description="steps between validations; each saves a checkpoint"
+    )
     metric: str = Field("cider", description="score of the generated validation captions that chooses the checkpoint")
-    val_images: int | None = Field(None, ge=2, description="validation images to caption each time; none: all")
-    val_num_beams: int = Field(1, ge=1, description="beams of the captions made for validation")
-    val_max_new_tokens: int = Field(40, ge=1, description="longest caption made for validation, in tokens")
-    patience: int = Field(0, ge=0, description="stop after so many validations without a better score; 0: never")
-    save_total_limit: int = Field(2, ge=2, description="checkpoints kept for going on; one more is the best")
-    cache_features: bool = Field(True, description="compute a frozen vision part's features once and keep them on disk")
-    cache_dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="of the features on disk")
+    val_images: int | None = Field(None, ge=2, description="number of validation images captioned each time; none: all")
+    val_num_beams: int = Field(1, ge=1, description="number of beams for validation captions")
+    val_max_new_tokens: int = Field(40, ge=1, description="maximum length of validation captions, in tokens")
+    patience: int = Field(
+        0, ge=0, description="number of validations without a better score after which training stops; 0: never"
+    )
+    save_total_limit: int = Field(
+        2, ge=2, description="number of checkpoints kept to resume from, besides the best one"
+    )
+    cache_features: bool = Field(
+        True, description="whether the features of a frozen vision part are computed once and kept on disk"
+    )
+    cache_dtype: Literal["float16", "bfloat16", "float32"] = Field(
+        "float16", description="dtype of the features on disk"
+    )
     dataloader_num_workers: int = Field(
-        0, ge=0, description="processes that prepare batches; 0: the training process itself"
+        0, ge=0, description="number of processes that prepare batches; 0: the training process itself"
     )
     guards: GuardSettings = GuardSettings()
-    logging_steps: int = Field(20, ge=1, description="steps between lines of the log")
-    fsdp: str | None = Field(None, description='as the Trainer has it ("full_shard"), under torchrun')
-    fsdp_config: str | None = Field(None, description="a JSON file with more of FSDP's settings")
-    deepspeed: str | None = Field(None, description="a DeepSpeed configuration, a JSON file")
-    report_to: list[str] = Field(default_factory=list, description='"tensorboard", "wandb", "trackio", "mlflow", …')
+    logging_steps: int = Field(20, ge=1, description="steps between log entries")
+    fsdp: str | None = Field(None, description='FSDP mode, as in the Trainer ("full_shard"); run with torchrun')
+    fsdp_config: str | None = Field(None, description="path of a JSON file with FSDP settings")
+    deepspeed: str | None = Field(None, description="path of a JSON file with a DeepSpeed configuration")
+    report_to: list[str] = Field(
+        default_factory=list, description='trackers to report to: "tensorboard", "wandb", "trackio", "mlflow", …'
+    )
 
     _policies = field_validator("parts")(_check_policies)
 

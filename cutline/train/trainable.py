@@ -209,15 +209,19 @@ def _layer(pattern: str, name: str) -> str | None:
     return found.groupdict().get("layer") if found else None
 
 
-def parts_table(parts: Sequence[PartSummary]) -> str:
-    """What is trained, a line a part."""
-    rows = [
-        (
-            line.part, line.policy, line.dtype, f"{line.parameters:,}", f"{line.trainable:,}",
-            f"{line.adapters:,}" if line.adapters else "",
-        )
-        for line in parts
-    ]  # fmt: skip
+def part_rows(parts: Sequence[PartSummary]) -> list[tuple[str, str, str, str, str]]:
+    """What is trained, as cells: part, policy, parameters, trainable, adapters; the last row is the sum."""
+    rows = []
+    for line in parts:
+        count = f"{line.adapters:,}" if line.adapters else ""
+        rows.append((line.part, line.policy, f"{line.parameters:,}", f"{line.trainable:,}", count))
     total, trainable = sum(line.parameters for line in parts), sum(line.trainable for line in parts)
-    rows.append(("all", f"{trainable / total:.2%}", "", f"{total:,}", f"{trainable:,}", ""))
+    rows.append(("all", f"{trainable / total:.2%}", f"{total:,}", f"{trainable:,}", ""))
+    return rows
+
+
+def parts_table(parts: Sequence[PartSummary]) -> str:
+    """What is trained, as text, with the dtype of each part."""
+    dtypes = [*(line.dtype for line in parts), ""]
+    rows = [(*row[:2], dtype, *row[2:]) for row, dtype in zip(part_rows(parts), dtypes, strict=True)]
     return text_table(("part", "policy", "dtype", "parameters", "trainable", "adapters"), rows, left=3)

@@ -50,7 +50,7 @@ def extended(section: str) -> Callable[[type[AnySection]], type[AnySection]]:
             for name, one in known.items()
             if section == "" and one.section is None
         }
-        made = create_model(model.__name__, __base__=(model, *bases), __module__=model.__module__, **fields)
+        made = create_model(model.__name__, __base__=(*bases, model), __module__=model.__module__, **fields)
         made.__doc__ = model.__doc__
         return cast(type[AnySection], made)
 
