@@ -133,7 +133,7 @@ def open_run(
         overrides: ``section.key=value`` each.
         tiny, bars, set_threads: as for :class:`~cutline.run.context.RunContext`.
     """
-    place = folder or default_folder(recipe, tiny)
-    if Path(recipe).resolve() == (place / "recipe.toml").resolve():
-        tiny = tiny or bool(RunFolder(place).facts().get("tiny"))
-    return Run(load(recipe, Recipe, overrides), place, tiny=tiny, bars=bars, set_threads=set_threads)
+    run_folder = folder or default_folder(recipe, tiny)
+    if Path(recipe).resolve() == (run_folder / "recipe.toml").resolve():
+        tiny = tiny or bool(RunFolder(run_folder).facts().get("tiny"))
+    return Run(load(recipe, Recipe, overrides), run_folder, tiny=tiny, bars=bars, set_threads=set_threads)

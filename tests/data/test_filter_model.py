@@ -121,7 +121,7 @@ def test_the_verb_and_the_stage_prepare_hand_the_model_in(checkpoints, tmp_path,
     source.write_text("".join(json.dumps({"image": f"{n}.png", "captions": CAPTIONS}) + "\n" for n in range(3)))
     opened: list[str] = []
 
-    def scorer(checkpoint: str) -> filtering.Scorer:
+    def scorer(checkpoint: str) -> Scorer:
         opened.append(checkpoint)
         return lambda path, captions: [float(caption == CAPTIONS[0]) for caption in captions]
 

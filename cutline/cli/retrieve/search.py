@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def search(
-    place: Annotated[str, typer.Argument(metavar="INDEX", help="Folder that cutline retrieve index made.")],
+    index_folder: Annotated[str, typer.Argument(metavar="INDEX", help="Folder that cutline retrieve index made.")],
     text: Annotated[str, typer.Argument(metavar="[TEXT]", help="What the images should show.")] = "",
     image: Annotated[str, typer.Option(help="An image to search by instead of a text.")] = "",
     kind: Annotated[str, typer.Option("--for", metavar="images|texts", help="What to search for.")] = "images",
@@ -49,13 +49,14 @@ def search(
     text = text.strip()
     _check(text, image, kind, rerank, html)
     conditions = [Condition(condition) for condition in filters]
-    index = Index.open(place)
+    index = Index.open(index_folder)
     checkpoint = index.facts["checkpoint"]
     family = open_checkpoint(checkpoint, "float32", device, task="embed")
     limit_threads(family, set_threads)
     if checkpoint_fingerprint(checkpoint) != index.facts["made_by"]:
         raise CutlineError(
-            f"The checkpoint {checkpoint} has changed since the index {place} was built.", "Index the dataset again."
+            f"The checkpoint {checkpoint} has changed since the index {index_folder} was built.",
+            "Index the dataset again.",
         )
     query: dict[str, Any] = {
         "text": text,
