@@ -102,6 +102,7 @@ BROKEN = "import a_package_that_nobody_has\n"
 ENTRY_POINTS = """
 [cutline.families]
 parrot = zoo.parrots
+broken_family = zoo.broken
 
 [cutline.metrics]
 letters = zoo.letters
@@ -111,6 +112,9 @@ no_metric = zoo.arrows
 [cutline.readers]
 arrows = zoo.arrows
 broken_reader = zoo.broken
+
+[cutline.objectives]
+broken_objective = zoo.broken
 
 [cutline.steps]
 shout = zoo.shout
@@ -162,7 +166,10 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_a_foreign_family_is_listed_and_rehearsed(cutline: Cutline, source: Path, tmp_path: Path) -> None:
-    assert "parrot" in cutline("families").stdout.split()
+    listed = cutline("families")
+    assert "parrot" in listed.stdout.split()
+    assert "broken_family" not in listed.stdout
+    assert "warning: The family broken_family of the package zoo-plugins can't be used" in listed.stderr
     (tmp_path / "recipe.toml").write_text(
         f'[data]\nsource = "{source}"\n[model]\nfamily = "parrot"\n[model.new]\n[train]\n'
         '[score]\nmetrics = ["bleu4"]\nresamples = 0\n'

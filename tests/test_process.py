@@ -72,7 +72,7 @@ from cutline.run.run import Run
 recipe = parse(
     {
         "data": {"source": "photos.csv"},
-        "model": {"family": "vision_encoder_decoder", "new": {}, "device": "cpu"},
+        "model": {"family": "cnn_rnn", "new": {}, "device": "cpu"},
         "train": {},
         "score": {"metrics": ["bleu4"], "resamples": 10},
     },

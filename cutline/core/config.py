@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from cutline.core.errors import RecipeError
@@ -31,6 +31,16 @@ class Section(BaseModel):
 
 
 AnySection = TypeVar("AnySection", bound=Section)
+
+
+def refused(problem: str) -> Any:
+    """The type of a key that nobody may set, for the section of a plug-in that can't be imported."""
+
+    def refuse(value: object) -> None:
+        if value is not None:  # the default
+            raise ValueError(problem)
+
+    return Annotated[Any, BeforeValidator(refuse)]
 
 
 def load(path: str | Path, recipe: type[AnySection], overrides: Sequence[str] = ()) -> AnySection:

@@ -19,6 +19,7 @@ from cutline.core import ranks
 from cutline.core.errors import TrainingError
 from cutline.core.progress import Bars, silent
 from cutline.core.records import Sample
+from cutline.core.threads import SetThreads, keep_threads
 from cutline.data.dataset import Dataset, captioned_split
 from cutline.families.base import Family
 from cutline.families.common.feature_cache import FeatureCache
@@ -57,6 +58,7 @@ class Stage:
         bars: shows the progress.
         evaluator: the user's own validation, if there is one.
         chooses: whether the stage ends with its best checkpoint, and not with the last one.
+        set_threads: called where the model trains faster on one thread.
     """
 
     family: Family
@@ -69,6 +71,7 @@ class Stage:
     bars: Bars
     evaluator: Evaluator | None
     chooses: bool = True
+    set_threads: SetThreads = keep_threads
 
 
 def train(
@@ -81,6 +84,7 @@ def train(
     cache_root: Path | None = None,
     evaluator: Evaluator | None = None,
     bars: Bars = silent,
+    set_threads: SetThreads = keep_threads,
 ) -> dict[str, Any]:
     """Trains a family; starts, or resumes from the last whole checkpoint in the folder.
 
@@ -94,6 +98,7 @@ def train(
         evaluator: your own validation, instead of the CIDEr of generated captions or of recall: called with the family
             and the step, it returns scores by name; see ``cutline.train.evaluator.Evaluator``.
         bars: shows the progress.
+        set_threads: called where the model trains faster on one thread; by default the process keeps its threads.
 
     Returns:
         Facts for the run's record: steps, best score, parts.
@@ -109,7 +114,9 @@ def train(
         )
     training = [sample for sample in captioned_split(dataset, "train") if sample.captions]
     validating = spread([sample for sample in captioned_split(dataset, "val") if sample.captions], settings.val_images)
-    stage = Stage(family, training, validating, settings, folder, seed, cache_root, bars, evaluator)
+    stage = Stage(
+        family, training, validating, settings, folder, seed, cache_root, bars, evaluator, set_threads=set_threads
+    )
     if settings.align is not None:
         _align(replace(stage, settings=_aligned(settings, family), folder=folder / "align", chooses=False))
     return _run(stage)
@@ -159,7 +166,7 @@ def _run(stage: Stage) -> dict[str, Any]:
     guards = _guards(stage, learner, steps_done)
     with (
         gradient_checkpointing(family, settings.gradient_checkpointing),
-        _few_threads(family),
+        _few_threads(family, stage.set_threads),
         stage.bars("training") as progress,
         Log(stage.folder / "log.jsonl", progress, steps_done) as log,
     ):
@@ -296,15 +303,15 @@ def _trainer(
 
 
 @contextmanager
-def _few_threads(family: Family) -> Iterator[None]:
-    """One thread, for as long as this lasts, for a model whose steps are rows of small ones: more make it slower."""
+def _few_threads(family: Family, set_threads: SetThreads) -> Iterator[None]:
+    """Asks for one thread while a model trains whose steps are rows of small ones: more threads make it slower."""
     threads = torch.get_num_threads()
     if family.serial and family.device.type == "cpu":
-        torch.set_num_threads(1)
+        set_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        set_threads(threads)
 
 
 @contextmanager

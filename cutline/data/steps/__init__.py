@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from pydantic import BeforeValidator, create_model
+from pydantic import create_model
 
-from cutline.core.config import Section
+from cutline.core.config import Section, refused
 from cutline.core.errors import RecipeError
 from cutline.core.plugins import Plugins
 from cutline.core.records import Sample
@@ -120,9 +120,7 @@ class Steps(Section):
     def known(cls) -> type[Steps]:
         """This section with a key for every step."""
         fields: dict[str, Any] = {name: (load(name).SETTINGS | None, None) for name in names()}
-        fields |= {
-            name: (Annotated[Any, BeforeValidator(_refuse(text))], None) for name, text in PLUGINS.broken().items()
-        }
+        fields |= {name: (refused(problem), None) for name, problem in PLUGINS.broken().items()}
         return create_model("Steps", __base__=cls, **fields)
 
     def chosen(self, *phases: Phase) -> dict[str, Any]:
@@ -136,17 +134,6 @@ class Steps(Section):
     def only(self, wanted: Sequence[str]) -> Steps:
         """The same without the steps that are not wanted."""
         return self.model_copy(update=dict.fromkeys(self.chosen().keys() - set(wanted)))
-
-
-def _refuse(problem: str) -> Callable[[object], object]:
-    """Checks the section of a step that can't be imported: nobody may ask for it."""
-
-    def refuse(value: object) -> object:
-        if value is None:  # the default, which is checked too
-            return None
-        raise ValueError(problem)
-
-    return refuse
 
 
 class Chain:

@@ -44,6 +44,7 @@ class Train(Stage):
             seed=context.recipe.seed,
             cache_root=context.folder / "cache" if context.tiny else None,
             bars=context.bars,
+            set_threads=context.set_threads,
         )
         if ranks.is_first():
             family.generation = context.recipe.generate

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import Field, create_model
 
-from cutline.core.config import Section
+from cutline.core.config import Section, refused
 from cutline.core.plugins import Plugins
 from cutline.train.objective import Objective
 
@@ -23,13 +23,9 @@ PLUGINS = Plugins("objectives", noun="objective", package=__name__)
 
 @cache
 def find() -> Mapping[str, type[Objective]]:
-    """Name → objective, by name.
-
-    Raises:
-        CutlineError: another package's objective can't be used.
-    """
+    """Name → objective, by name, without those of other packages that can't be imported."""
     found: dict[str, type[Objective]] = {}
-    for name in sorted(PLUGINS.names()):
+    for name in sorted(PLUGINS.usable(Objective)):
         found[name] = PLUGINS.find(name, Objective)
         found[name].name = name
     return found
@@ -50,6 +46,8 @@ def extended(section: str) -> Callable[[type[AnySection]], type[AnySection]]:
             for name, one in known.items()
             if section == "" and one.section is None
         }
+        if section == "":
+            fields |= {name: (refused(problem), None) for name, problem in PLUGINS.broken(Objective).items()}
         made = create_model(model.__name__, __base__=(*bases, model), __module__=model.__module__, **fields)
         made.__doc__ = model.__doc__
         return cast(type[AnySection], made)
