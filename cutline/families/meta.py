@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import nn
 
 from cutline.families.base import Family
 
@@ -26,3 +28,17 @@ def on_meta(family: type[Family], config: Any) -> Family:
     else:
         opened = kind(model, None, None)
     return opened
+
+
+def without_weights(family: Family) -> Family:
+    """A copy with the same structure, configuration and processors, whose parameters and buffers hold no data.
+
+    It makes batches as the family does, and takes nearly no memory.
+    """
+    empty: dict[int, Any] = {}
+    for parameter in family.parameters():
+        bare = torch.empty_like(parameter.data, device="meta")
+        empty[id(parameter)] = nn.Parameter(bare, requires_grad=parameter.requires_grad)
+    for buffer in family.buffers():
+        empty[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(family, empty)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Sampler
 from cutline.core.records import Sample
 from cutline.families.base import Batch, Family
 from cutline.families.common.feature_cache import FeatureCache
+from cutline.families.meta import without_weights
 from cutline.images.open import MIRRORED
 
 #: Keys of a training batch that the model does not see: which samples its images are, and how they were changed.
@@ -100,6 +101,10 @@ class Collator:
     def __init__(self, family: Family, cache: FeatureCache | None):
         self.family = family
         self.cache = cache
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a worker needs no weights; under forkserver each tensor would take a file descriptor, of which there are 256
+        return {"family": without_weights(self.family), "cache": self.cache}
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         features = self.cache.get(samples) if self.cache else None

@@ -72,6 +72,14 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._index)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # for a data loader's worker, which only reads: without the family, and without the bytes of the memory map
+        return {name: value for name, value in self.__dict__.items() if name != "family"} | {"_map": None, "_index": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._read_index()
+
     def get(self, samples: Sequence[Sample]) -> list[Batch]:
         """The features of each sample, from the disk. They must have been filled in before."""
         return [self._one(self._index[self._hash(sample)]) for sample in samples]
