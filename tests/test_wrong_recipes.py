@@ -89,7 +89,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "no recipe": ("goood", "There is no recipe goood.toml", "Did you mean good.toml?"),
     "no [model]": ("no_model", r"the section \[model\] is missing", r"Add \[model\]"),
     "no source": ("no_source", "data.source is missing", "Name a file or folder with captioned images"),
-    "wrong type": ("good --set train.batch_size=many", 'train.batch_size = "many": must be a whole number', "images"),
+    "wrong type": ("good --set train.batch_size=x", 'train.batch_size = "x": must be a whole number', "per device"),
     "wrong choice": ("good --set train.lr_scheduler_type=cosin", "must be one of 'cosine'", 'Did you mean "cosine"?'),
     "out of range": ("good --set train.lr=-1", "train.lr = -1: must be above 0", "peak learning rate"),
     "malformed --set": ("good --set train.lr", "--set train.lr is not of the form", "For example --set train.epochs=3"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -38,7 +38,8 @@ def without_context(sample: Sample) -> Sample:
     return replace(sample, context={})
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Draw:
     """What the sampler draws: an example, and how it is changed.
 
     Attributes:
@@ -73,13 +74,13 @@ class Examples(Dataset[Sample]):
 
     def __getitem__(self, draw: Draw | int) -> Sample:
         """The example at an index, changed as the draw says. ``extra["index"]`` is the index of its sample."""
-        index, flip, bare = draw if isinstance(draw, Draw) else Draw(draw)
-        number, first, end = self._slices[index]
+        draw = draw if isinstance(draw, Draw) else Draw(draw)
+        number, first, end = self._slices[draw.index]
         sample = self.samples[number]
         example = replace(sample, captions=sample.captions[first:end], extra={"index": number})
-        if bare:
+        if draw.bare:
             example = without_context(example)
-        return mirrored(example) if flip and may_mirror(sample) else example
+        return mirrored(example) if draw.flip and may_mirror(sample) else example
 
     def of(self, batch: Batch) -> list[Sample]:
         """The samples of a collated batch: each once, with all its captions, changed as the batch has them."""

@@ -48,7 +48,8 @@ def extended(section: str) -> Callable[[type[AnySection]], type[AnySection]]:
         }
         if section == "":
             fields |= {name: (refused(problem), None) for name, problem in PLUGINS.broken(Objective).items()}
-        made = create_model(model.__name__, __base__=(*bases, model), __module__=model.__module__, **fields)
+        above: Any = (*bases, model)
+        made = create_model(model.__name__, __base__=above, __module__=model.__module__, **fields)
         made.__doc__ = model.__doc__
         return cast(type[AnySection], made)
 

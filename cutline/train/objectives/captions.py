@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cutline.families.base import Batch, Family
 
 
-class Settings(Section):
+class CaptionsSettings(Section):
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="share of each target that is spread evenly over the vocabulary"
     )
@@ -25,9 +25,9 @@ class Settings(Section):
 class Captions(CaptionObjective):
     """The sum over the label tokens of a step, divided by their number: accumulation changes nothing."""
 
-    Settings = Settings
+    Settings = CaptionsSettings
     section = ""
-    settings: Settings
+    settings: CaptionsSettings
 
     def loss(self, family: Family, batch: Batch, step: Step) -> Tensor:
         result = family(batch, label_smoothing=self.settings.label_smoothing if family.training else 0.0)

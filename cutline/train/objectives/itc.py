@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STATE = "momentum_encoder.safetensors"
 
 
-class Settings(Section):
+class ItcSettings(Section):
     """Keys of ``[train.retrieval]``."""
 
     itc: float = Field(1.0, ge=0, description="weight of the contrastive loss (ITC)")
@@ -58,7 +58,7 @@ class Settings(Section):
     )
 
     @model_validator(mode="after")
-    def _has_a_momentum_encoder(self) -> Settings:
+    def _has_a_momentum_encoder(self) -> ItcSettings:
         if self.momentum is None and (self.queue or self.alpha):
             raise ValueError("queue and alpha need momentum, for example 0.995")
         return self
@@ -67,11 +67,11 @@ class Settings(Section):
 class Contrast(RetrievalObjective):
     """The mean over queries of both directions, over all processes."""
 
-    Settings = Settings
+    Settings = ItcSettings
     tasks = frozenset({"embed"})
-    settings: Settings
+    settings: ItcSettings
 
-    def __init__(self, settings: Settings, context: Context):
+    def __init__(self, settings: ItcSettings, context: Context):
         super().__init__(settings, context)
         family: Any = context.family
         self.kind = family.contrast if settings.loss == "auto" else settings.loss
@@ -88,11 +88,11 @@ class Contrast(RetrievalObjective):
             self.momentum_encoder = MomentumEncoder(family, settings.momentum, settings.queue)
 
     @classmethod
-    def weight_of(cls, settings: Settings, tasks: frozenset[str]) -> float:
+    def weight_of(cls, settings: ItcSettings, tasks: frozenset[str]) -> float:
         return settings.itc
 
     @classmethod
-    def rehearsed(cls, settings: Settings) -> dict[str, Any]:
+    def rehearsed(cls, settings: ItcSettings) -> dict[str, Any]:
         return {"queue": min(4, settings.queue)}
 
     def begin(self, space: EmbeddingSpace, chunks: Sequence[Chunk], step: Step) -> None:

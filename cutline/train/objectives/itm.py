@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_PAIRS = 6
 
 
-class Settings(Section):
+class ItmSettings(Section):
     """Keys of ``[train.retrieval]``."""
 
     itm: float | Literal["auto"] = Field(
@@ -43,7 +43,7 @@ class Settings(Section):
     )
 
     @model_validator(mode="after")
-    def _weight(self) -> Settings:
+    def _weight(self) -> ItmSettings:
         if self.itm != "auto" and self.itm < 0:
             raise ValueError("itm is below 0")
         return self
@@ -67,17 +67,17 @@ class Plan:
 class Matching(RetrievalObjective):
     """The mean over pairs of the cross-entropy of "it matches"."""
 
-    Settings = Settings
+    Settings = ItmSettings
     tasks = frozenset({"match"})
-    settings: Settings
+    settings: ItmSettings
 
-    def __init__(self, settings: Settings, context: Context):
+    def __init__(self, settings: ItmSettings, context: Context):
         super().__init__(settings, context)
         #: How hard negatives are: 0 are random ones, 1 those that the published loss draws.
         self.hardness = 1.0
 
     @classmethod
-    def weight_of(cls, settings: Settings, tasks: frozenset[str]) -> float:
+    def weight_of(cls, settings: ItmSettings, tasks: frozenset[str]) -> float:
         return float("match" in tasks) if settings.itm == "auto" else settings.itm
 
     def begin(self, space: EmbeddingSpace, chunks: Sequence[Chunk], step: Step) -> None:

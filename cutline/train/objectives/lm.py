@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cutline.train.embedding_space import Chunk, EmbeddingSpace
 
 
-class Settings(Section):
+class LmSettings(Section):
     """Keys of ``[train.retrieval]``."""
 
     lm: float = Field(0.0, ge=0, description="weight of the captions' likelihood (LM), for models that also write")
@@ -30,11 +30,11 @@ class Settings(Section):
 class LanguageModelling(RetrievalObjective):
     """The negative log-likelihood of the captions, in nats a token of the whole batch, over all processes."""
 
-    Settings = Settings
+    Settings = LmSettings
     tasks = frozenset({"caption"})
 
     @classmethod
-    def weight_of(cls, settings: Settings, tasks: frozenset[str]) -> float:
+    def weight_of(cls, settings: LmSettings, tasks: frozenset[str]) -> float:
         return settings.lm
 
     @staticmethod
@@ -65,4 +65,4 @@ class LanguageModelling(RetrievalObjective):
         batch, tokens = chunk.plans[self.name]
         own = {name: tensor.to(space.family.device) for name, tensor in batch.items()}
         nll: Tensor = space.family(own | features).nll
-        return nll / tokens
+        return nll / float(tokens)

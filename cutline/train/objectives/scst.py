@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cutline.families.base import Batch, Family
 
 
-class Settings(Section):
+class ScstSettings(Section):
     """``[train.scst]``."""
 
     start_epoch: float = Field(ge=0, description="epochs of the usual training before the first self-critical step")
@@ -44,12 +44,12 @@ class Scst(CaptionObjective):
     """Replaces the usual loss from ``start_epoch`` on, with a lower learning rate: at the usual one, captions that are
     worse than others of the same image are pushed away without end."""
 
-    Settings = Settings
+    Settings = ScstSettings
     description = "finish with self-critical training, which rewards the CIDEr of sampled captions"
     alone = True
-    settings: Settings
+    settings: ScstSettings
 
-    def __init__(self, settings: Settings, context: Context):
+    def __init__(self, settings: ScstSettings, context: Context):
         super().__init__(settings, context)
         from cutline.train.cider_reward import CiderReward
         from cutline.train.weight_interpolation import WeightInterpolation
@@ -64,7 +64,7 @@ class Scst(CaptionObjective):
         )
 
     @classmethod
-    def rehearsed(cls, settings: Settings) -> dict[str, Any]:
+    def rehearsed(cls, settings: ScstSettings) -> dict[str, Any]:
         return {"start_epoch": 0.05, "samples": 2}
 
     def batch(self, batch: Batch, samples: Callable[[], Sequence[Sample]]) -> Batch:
