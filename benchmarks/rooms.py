@@ -15,6 +15,7 @@ search loads what only pages or scores need.
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import subprocess
@@ -29,11 +30,18 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cutline"
 
-#: Room → floor, as in tests/test_floors.py; "cutline" is the package's own file.
-FLOORS = {
-    "core": 1, "images": 2, "data": 3, "families": 3, "metrics": 4, "caption": 4, "retrieve": 5, "ablation": 5,
-    "api": 6, "train": 6, "report": 6, "bootstrap": 6, "run": 7, "check": 8, "cli": 9, "cutline": 10,
-}  # fmt: skip
+
+def read_floors() -> dict[str, int]:
+    """Room → floor: the table of tests/test_floors.py, and above all rooms "cutline", the package's own file."""
+    tree = ast.parse((ROOT / "tests" / "test_floors.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS":
+            floors: dict[str, int] = ast.literal_eval(node.value)
+            return floors | {"cutline": max(floors.values()) + 1}
+    raise LookupError("tests/test_floors.py has no table FLOORS")
+
+
+FLOORS = read_floors()
 
 #: Command → most rooms that it may enter.
 GOALS = {"caption": 7, "score": 6, "search": 7, "run": 12}
@@ -176,8 +184,10 @@ def main() -> int:
             result = folder / f"{command}.json"
             done = subprocess.run(
                 [sys.executable, __file__, "--trace", str(result), *arguments],
-                env=_environment(), capture_output=True, text=True,
-            )  # fmt: skip
+                env=_environment(),
+                capture_output=True,
+                text=True,
+            )
             counted = json.loads(result.read_text()) if result.exists() else {"code": done.returncode}
             if counted["code"]:
                 print(f"cutline {' '.join(arguments)}: exit code {counted['code']}\n{done.stderr}", file=sys.stderr)

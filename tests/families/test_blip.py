@@ -62,7 +62,7 @@ def test_matching_starts_with_enc_as_published(matcher):
     published = {**texts, "input_ids": texts["input_ids"].clone()}
     published["input_ids"][:, 0] = matcher.match_start_id
     with torch.no_grad():
-        ours = matcher.match(pixels, texts, torch.arange(2))
+        ours = matcher.match_logits(pixels, texts, torch.arange(2))[:, 1]
         torch.testing.assert_close(ours, matcher.model(**published, **pixels).itm_score[:, 1])
         # what leaving [CLS] there would give
         assert not torch.allclose(ours, matcher.model(**texts, **pixels).itm_score[:, 1], atol=1e-4)
@@ -164,7 +164,8 @@ def test_the_mixture_matches_as_the_matcher_did(matcher, mixture):
         torch.testing.assert_close(mixture.embed_images(pixels), matcher.embed_images(pixels))
         torch.testing.assert_close(mixture.embed_texts(texts), matcher.embed_texts(texts))
         torch.testing.assert_close(
-            mixture.match(pixels, texts, torch.arange(2)), matcher.match(pixels, texts, torch.arange(2))
+            mixture.match_logits(pixels, texts, torch.arange(2))[:, 1],
+            matcher.match_logits(pixels, texts, torch.arange(2))[:, 1],
         )
 
 
@@ -173,7 +174,7 @@ def test_the_mixture_captions_and_all_its_heads_learn(mixture):
     batch = mixture.collate(sample, with_targets=True, images=pictures())
     texts = mixture.encode_texts(TEXTS)
     loss = mixture(batch).nll
-    loss = loss + mixture.match(batch, texts, torch.arange(2)).sum()
+    loss = loss + mixture.match_logits(batch, texts, torch.arange(2))[:, 1].sum()
     cosines = mixture.similarity(mixture.embed_images(batch), mixture.embed_texts(texts))
     (loss + (cosines / mixture.model.temperature).diagonal().sum()).backward()
     idle = [name for name, p in mixture.model.named_parameters() if p.grad is None]
@@ -196,7 +197,7 @@ def test_a_saved_mixture_opens_again_and_as_a_plain_matcher(mixture, tmp_path):
     texts["input_ids"][:, 0] = mixture.match_start_id
     with torch.no_grad():
         scores = plain(**texts, pixel_values=batch["pixel_values"]).itm_score[:, 1]
-        torch.testing.assert_close(mixture.match(batch, texts, torch.arange(2)), scores)
+        torch.testing.assert_close(mixture.match_logits(batch, texts, torch.arange(2))[:, 1], scores)
 
 
 def test_a_mixture_is_not_quantised(mixture, tmp_path):

@@ -140,7 +140,7 @@ def test_what_it_cannot_do_is_said(family):
             family.collate([], with_targets=False)
     if "match" not in family.tasks:
         with pytest.raises(CheckpointError, match="can't match"):
-            family.match({}, {}, torch.zeros(0))
+            family.match_logits({}, {}, torch.zeros(0))
 
 
 def test_three_pairs_are_learnt_by_contrast(family):
@@ -172,10 +172,10 @@ def test_pairs_are_matched_each_by_itself(matcher):
     texts = [TEXTS[0], TEXTS[1], TEXTS[2], TEXTS[2]]
     with torch.no_grad():
         seen = matcher.encode_images(matcher.pixels(pictures()))
-        together = matcher.match(seen, matcher.encode_texts(texts), images)
+        together = matcher.match_logits(seen, matcher.encode_texts(texts), images)[:, 1]
         for n, (image, text) in enumerate(zip(images.tolist(), texts, strict=True)):
             live = matcher.pixels([pictures()[image]])
-            alone = matcher.match(live, matcher.encode_texts([text]), torch.zeros(1, dtype=torch.int64))
+            alone = matcher.match_logits(live, matcher.encode_texts([text]), torch.zeros(1, dtype=torch.int64))[:, 1]
             torch.testing.assert_close(alone[0], together[n], atol=1e-5, rtol=1e-5)
     assert together.dtype == torch.float32
     assert together.unique().numel() == 4
@@ -189,7 +189,7 @@ def test_matching_is_learnt(matcher):
     images, answers = torch.tensor([0, 1, 1, 0]), torch.tensor([1.0, 1.0, 0.0, 0.0])
     optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=2e-3)
     for _ in range(150):
-        scores = student.match(pixels, texts, images)
+        scores = student.match_logits(pixels, texts, images)[:, 1]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(scores, answers)
         optimizer.zero_grad()
         loss.backward()

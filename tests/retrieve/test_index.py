@@ -90,7 +90,9 @@ def test_reranking_adds_the_matching_logit(blip, index, samples):
         with torch.no_grad():
             seen = blip.encode_images(blip.pixels([drawing(n)]))
             cosine = blip.similarity(blip.embed_images(seen), blip.embed_texts(blip.encode_texts(["a red square"])))
-            match = blip.match(seen, blip.encode_texts(["a red square"]), torch.zeros(1, dtype=torch.int64))
+            match = blip.match_logits(seen, blip.encode_texts(["a red square"]), torch.zeros(1, dtype=torch.int64))[
+                :, 1
+            ]
         scores.append(float(cosine) + float(match))
     got = [hit.itc + (hit.itm or 0.0) for hit, *_ in found]
     np.testing.assert_allclose(got, sorted(scores, reverse=True)[:4], atol=1e-4)

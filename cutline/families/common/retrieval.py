@@ -66,11 +66,6 @@ class RetrievalFamily(Family):
         """
         raise self._unable("match")
 
-    def match(self, features: Batch, texts: Batch, images: Tensor) -> Tensor:
-        """float32 [P], the raw logit of "it matches", which the published evaluations add to the cosine; arguments
-        as ``match_logits``."""
-        return self.match_logits(features, texts, images)[:, 1].float()
-
     def matching(self, texts: Sequence[str]) -> WholeMatching:
         """What scores these texts with one image after another, in the fastest way that the family has."""
         self.require("match")
@@ -83,7 +78,7 @@ class RetrievalFamily(Family):
             texts: cleaned already.
             padding: "longest", or "max_length" for models that read the last position, padding or not.
         """
-        made = self.tokenizer(
+        tokens = self.tokenizer(
             list(texts),
             padding=padding,
             truncation=True,
@@ -92,7 +87,7 @@ class RetrievalFamily(Family):
             return_attention_mask=True,
             return_tensors="pt",
         )
-        return {name: made[name].to(self.device) for name in ("input_ids", "attention_mask")}
+        return {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -108,12 +103,12 @@ class PlainMatching(WholeMatching):
 
     @torch.no_grad()
     def logits(self, features: Batch, texts: Tensor) -> Tensor:
-        found = [
+        logits = [
             self.family.match_logits(
                 features,
-                self.family.encode_texts([self.texts[place] for place in places.tolist()]),
-                torch.zeros(len(places), dtype=torch.int64, device=self.family.device),
+                self.family.encode_texts([self.texts[index] for index in indices.tolist()]),
+                torch.zeros(len(indices), dtype=torch.int64, device=self.family.device),
             )
-            for places in torch.split(texts, self.batch_size)
+            for indices in torch.split(texts, self.batch_size)
         ]
-        return torch.cat(found) if found else torch.zeros(0, 2, device=self.family.device)
+        return torch.cat(logits) if logits else torch.zeros(0, 2, device=self.family.device)
