@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from cutline.core.progress import Progress
-    from cutline.data.inspect.look import Inspection
+    from cutline.data.inspect.inspection import Inspection
 
 #: How many findings are printed; the page shows all.
 SHOWN = 12
@@ -69,7 +69,7 @@ def _inspect(
     from cutline.core import config
     from cutline.core.errors import DataError
     from cutline.data.dataset import MARKER, Dataset
-    from cutline.data.inspect.look import inspect_dataset, inspect_source
+    from cutline.data.inspect.inspection import inspect_dataset, inspect_source
     from cutline.data.settings import PrepareRecipe
 
     for folder in (source, source / "dataset"):
@@ -93,7 +93,7 @@ def _show(found: Inspection) -> None:
 
     console = Console(highlight=False)
     for finding in found.findings[:SHOWN]:
-        console.print(f"[bold]{finding.level}:[/bold] {escape(finding.says)}", soft_wrap=True)
+        console.print(f"[bold]{finding.level}:[/bold] {escape(finding.message)}", soft_wrap=True)
     if len(found.findings) > SHOWN:
         console.print(f"and {len(found.findings) - SHOWN} more, on the page")
     if not found.findings:
@@ -102,17 +102,17 @@ def _show(found: Inspection) -> None:
     images = sum(captions.images.values())
     table = Table(title=f"{images:,} image{'s' * (images != 1)}", title_justify="left")
     table.add_column("split", no_wrap=True)
-    for heading in ("images", "captions", "captions an image"):
+    for heading in ("images", "captions", "captions per image"):
         table.add_column(heading, justify="right")
     for name, images in captions.images.items():
-        many = captions.captions[name]
-        table.add_row(escape(name or "none"), f"{images:,}", f"{many:,}", f"{many / images:.2f}")
+        count = captions.captions[name]
+        table.add_row(escape(name or "none"), f"{images:,}", f"{count:,}", f"{count / images:.2f}")
     console.print(table)
     if lengths := captions.length_statistics():
         words = captions.vocabulary()
         console.print(
             f"captions: {lengths['min']}–{lengths['max']} words, mean {lengths['mean']:.1f}; {words['words']:,} "
-            f"different words, {words['said_once']:,} of them used once; {captions.distinct:,} different captions",
+            f"different words, {words['used_once']:,} of them used once; {captions.distinct:,} different captions",
             soft_wrap=True,
         )
     if found.contexts:
@@ -125,7 +125,7 @@ def _show(found: Inspection) -> None:
                 if shares[f"{kind}_given_away"] is not None
             ]
             console.print(
-                f"context {escape(repr(name))}: on {field.images:,} of {found.contexts.of:,} images; gives away "
-                f"{' and '.join(given_away) or 'nothing'}: {field.verdict}",
+                f"context {escape(repr(name))}: on {field.images:,} of {found.contexts.captioned:,} images; gives away "
+                f"{' and '.join(given_away) or 'nothing'}: {field.relation}",
                 soft_wrap=True,
             )

@@ -1,4 +1,4 @@
-"""Pictures that look the same though their bytes differ: other sizes, other compression, small retouches."""
+"""Images that look the same though their bytes differ: other sizes, other compression, small retouches."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-#: Grey levels by which the colours of two such pictures may differ on average, in 16 fields. Flat pictures (sky, sea,
-#: deserts) have hashes that are nearly alike, and differ in this.
-_COLOURS = 10.0
+#: The colours of two such images differ by at most this many levels (of 255) on average, over 4 × 4 fields. Uniform
+#: images (sky, sea, deserts) have nearly the same hashes; their colours tell them apart.
+_COLOUR_DISTANCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """
+class PerceptualHash:
+    """How an image looks, in 56 bytes.
+
     Attributes:
         hash: 64 bits: whether each of 8 × 8 fields is brighter than its right neighbour ("difference hash").
         colours: mean RGB of 4 × 4 fields, 48 values.
@@ -27,23 +28,23 @@ class Look:
     colours: bytes
 
 
-def look(picture: Image.Image) -> Look:
-    """How an RGB picture looks."""
+def perceptual_hash(picture: Image.Image) -> PerceptualHash:
+    """The hash of an RGB image."""
     small = picture.resize((9, 8), Image.Resampling.BOX).convert("L")
     grey = np.asarray(small, np.int16)  # [8, 9]
     bits = (grey[:, :-1] > grey[:, 1:]).ravel()  # [64]
     colours = picture.resize((4, 4), Image.Resampling.BOX)
-    return Look(int.from_bytes(np.packbits(bits).tobytes(), "big"), colours.tobytes())
+    return PerceptualHash(int.from_bytes(np.packbits(bits).tobytes(), "big"), colours.tobytes())
 
 
-class Near:
-    """Finds the first picture seen before that looks like one. Memory: about 300 bytes a picture.
+class NearDuplicates:
+    """Finds the first image added before that looks like a given one. Memory: about 300 bytes per image.
 
-    Two hashes at most ``distance`` bits apart agree in at least one of ``distance + 1`` bands of their bits, so only
-    pictures that share a band are compared.
+    Two hashes that differ in at most ``distance`` bits agree in at least one of ``distance + 1`` bands of bits, so only
+    images that share a band are compared.
 
     Args:
-        distance: bits, 0–15.
+        distance: number of bits, 0–15.
     """
 
     def __init__(self, distance: int):
@@ -58,30 +59,30 @@ class Near:
     def __len__(self) -> int:
         return self._size
 
-    def find(self, one: Look) -> int | None:
-        """The number of the first such picture, in the order of ``add``; None for none."""
-        places: set[int] = set()
+    def find(self, hashed: PerceptualHash) -> int | None:
+        """The index of the first such image, in the order of ``add``; None if there is none."""
+        indices: set[int] = set()
         for (low, mask), members in zip(self._bands, self._members, strict=True):
-            places.update(members.get(one.hash >> low & mask, ()))
-        if not places:
+            indices.update(members.get(hashed.hash >> low & mask, ()))
+        if not indices:
             return None
-        candidates = np.fromiter(sorted(places), np.int64, len(places))
-        bits = np.bitwise_count(self._hashes[candidates] ^ np.uint64(one.hash))
+        candidates = np.fromiter(sorted(indices), np.int64, len(indices))
+        bits = np.bitwise_count(self._hashes[candidates] ^ np.uint64(hashed.hash))
         candidates = candidates[bits <= self.distance]
-        colours = np.frombuffer(one.colours, np.uint8).astype(np.int16)
+        colours = np.frombuffer(hashed.colours, np.uint8).astype(np.int16)
         differences = np.abs(self._colours[candidates].astype(np.int16) - colours).mean(axis=1)
-        found = candidates[differences <= _COLOURS]
-        return int(found[0]) if len(found) else None
+        matches = candidates[differences <= _COLOUR_DISTANCE]
+        return int(matches[0]) if len(matches) else None
 
-    def add(self, one: Look) -> int:
-        """Remembers a picture; returns its number, from 0."""
-        number = self._size
-        if number == len(self._hashes):
+    def add(self, hashed: PerceptualHash) -> int:
+        """Adds an image; returns its index."""
+        index = self._size
+        if index == len(self._hashes):
             self._hashes = np.concatenate([self._hashes, np.zeros_like(self._hashes)])
             self._colours = np.concatenate([self._colours, np.zeros_like(self._colours)])
-        self._hashes[number] = one.hash
-        self._colours[number] = np.frombuffer(one.colours, np.uint8)
+        self._hashes[index] = hashed.hash
+        self._colours[index] = np.frombuffer(hashed.colours, np.uint8)
         for (low, mask), members in zip(self._bands, self._members, strict=True):
-            members[one.hash >> low & mask].append(number)
+            members[hashed.hash >> low & mask].append(index)
         self._size += 1
-        return number
+        return index

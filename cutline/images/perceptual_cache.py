@@ -1,4 +1,4 @@
-"""How pictures look, remembered by the hash of their files' bytes, so that no file is decoded twice for it."""
+"""Perceptual hashes of image files, cached by the SHA-256 of their bytes, so that no file is decoded twice for them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import threading
 
 from cutline.core.cache import cache_root
 from cutline.images.open import MAX_PIXELS, ImageFacts, decode
-from cutline.images.perceptual import Look, look
+from cutline.images.perceptual import PerceptualHash, perceptual_hash
 
-#: Raised when a look is computed in another way, or says more.
+#: Raised when the hash is computed in another way, or holds more.
 _VERSION = 1
 
 _TABLE = f"""
@@ -22,27 +22,27 @@ create table if not exists looks{_VERSION} (
 
 
 class PerceptualHashCache:
-    """What files show, in ``looks.sqlite`` in the user's cache; about 200 bytes a picture. Safe to use from threads.
+    """Sizes and perceptual hashes, in ``looks.sqlite`` in the user's cache: about 200 bytes per image. Thread-safe.
 
-    A file is read and hashed each time, so one that was changed or damaged since is never taken for what it was. Where
-    the cache can't be written, files are decoded each time.
+    A file is read and hashed each time, so a changed or damaged file is decoded again. Where the cache can't be
+    written, files are decoded each time.
 
     Attributes:
-        decoded: how many files were decoded, rather than known.
+        decoded: how many files were decoded rather than found in the cache.
     """
 
     def __init__(self) -> None:
         self.decoded = 0
         self._lock = threading.Lock()
-        place = cache_root() / "looks.sqlite"
+        path = cache_root() / "looks.sqlite"
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            self._db = self._open(str(place))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = self._open(str(path))
         except (OSError, sqlite3.Error):  # a home that can't be written, or a damaged file
             self._db = self._open(":memory:")
 
-    def get(self, data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[ImageFacts, Look]:
-        """What an image file's bytes show when they are decoded to the last pixel.
+    def get(self, data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[ImageFacts, PerceptualHash]:
+        """Facts and hash of an image, decoded from its file's bytes to the last pixel unless they are in the cache.
 
         Args:
             name: for messages.
@@ -55,13 +55,13 @@ class PerceptualHashCache:
         if known and known[0].width * known[0].height <= max_pixels:
             return known
         picture, suffix = decode(data, name, max_pixels)
-        facts, found = ImageFacts(digest, *picture.size, suffix), look(picture)
-        row = (bytes.fromhex(digest), *picture.size, suffix, found.hash.to_bytes(8, "big"), found.colours)
+        facts, hashed = ImageFacts(digest, *picture.size, suffix), perceptual_hash(picture)
+        row = (bytes.fromhex(digest), *picture.size, suffix, hashed.hash.to_bytes(8, "big"), hashed.colours)
         with self._lock:
             self.decoded += 1
             with contextlib.suppress(sqlite3.Error):  # a full disk, or another process that writes long
                 self._db.execute(f"insert or replace into looks{_VERSION} values (?,?,?,?,?,?)", row)
-        return facts, found
+        return facts, hashed
 
     def close(self) -> None:
         self._db.close()
@@ -72,7 +72,7 @@ class PerceptualHashCache:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _find(self, digest: str) -> tuple[ImageFacts, Look] | None:
+    def _find(self, digest: str) -> tuple[ImageFacts, PerceptualHash] | None:
         with self._lock:
             try:
                 row = self._db.execute(
@@ -84,11 +84,11 @@ class PerceptualHashCache:
         if row is None:
             return None
         width, height, suffix, bits, colours = row
-        return ImageFacts(digest, width, height, suffix), Look(int.from_bytes(bits, "big"), colours)
+        return ImageFacts(digest, width, height, suffix), PerceptualHash(int.from_bytes(bits, "big"), colours)
 
     @staticmethod
-    def _open(place: str) -> sqlite3.Connection:
-        database = sqlite3.connect(place, isolation_level=None, check_same_thread=False)
+    def _open(path: str) -> sqlite3.Connection:
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         database.execute("pragma journal_mode = wal")
         database.execute("pragma synchronous = off")  # what a crash of the machine loses is decoded again
         database.execute(_TABLE)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from cutline.core.records import Sample
 from cutline.data.inspect.contexts import FieldFacts
-from cutline.data.inspect.look import Inspection
+from cutline.data.inspect.inspection import Inspection
 from cutline.data.inspect.pictures import Pair
 from cutline.images.open import ImageProblem
 from cutline.report import dataset_plots, html
@@ -40,10 +40,10 @@ def render(found: Inspection) -> str:
         splits=_splits(found),
         counts=_counts(found),
         lengths=Markup(
-            dataset_plots.histogram(captions.lengths, "lengths", "words a caption") if captions.total else ""
+            dataset_plots.histogram(captions.lengths, "lengths", "words per caption") if captions.total else ""
         ),
         per_image=Markup(
-            dataset_plots.histogram(captions.per_image, "per-image", "captions an image")
+            dataset_plots.histogram(captions.per_image, "per-image", "captions per image")
             if len(captions.per_image) > 1
             else ""
         ),
@@ -54,7 +54,7 @@ def render(found: Inspection) -> str:
             for one, paths in zip(captions.frequent, found.frequent_images, strict=True)
         ],
         pairs=[_pair(pair) for pair in pictures.pairs[:_PAIRS]],
-        broken=pictures.named[:_NAMED],
+        broken=pictures.broken_listed[:_NAMED],
         fields=_fields(found),
         cards=[_card(sample) for sample in found.shown],
     )
@@ -66,7 +66,7 @@ def deck(found: Inspection) -> list[str]:
     counted = f"{images:,} images, {captions:,} captions."
     if not found.findings:
         return ["No problems that would spoil training or inflate a score.", counted]
-    return [found.findings[0].says, counted]
+    return [found.findings[0].message, counted]
 
 
 def _splits(found: Inspection) -> list[dict[str, Any]]:
@@ -86,13 +86,13 @@ def _counts(found: Inspection) -> list[tuple[str, str]]:
     captions, lengths, words = found.captions, found.captions.length_statistics(), found.captions.vocabulary()
     images = sum(captions.images.values())
     rows = [(f"{images:,}", "images"), (f"{captions.total:,}", "captions")]
-    rows.append((f"{captions.total / images:.1f}", "captions an image"))
+    rows.append((f"{captions.total / images:.1f}", "captions per image"))
     if lengths:
         rows += [
-            (f"{lengths['mean']:.1f}", "words a caption"),
+            (f"{lengths['mean']:.1f}", "words per caption"),
             (f"{lengths['min']}–{lengths['max']}", "shortest and longest, in words"),
             (f"{words['words']:,}", "different words"),
-            (f"{words['said_once']:,}", "of them used once"),
+            (f"{words['used_once']:,}", "of them used once"),
             (f"{captions.distinct:,}", "different captions"),
         ]
     return rows
@@ -102,9 +102,9 @@ def _fields(found: Inspection) -> list[tuple[str, FieldFacts, float]]:
     """Name, facts and share of the images that have it; all fields together last."""
     if found.contexts is None:
         return []
-    rows = [(name, facts, facts.images / found.contexts.of) for name, facts in found.contexts.fields.items()]
+    rows = [(name, facts, facts.images / found.contexts.captioned) for name, facts in found.contexts.fields.items()]
     if len(rows) > 1:
-        rows.append(("all together", found.contexts.whole, found.contexts.images / found.contexts.of))
+        rows.append(("all together", found.contexts.whole, found.contexts.images / found.contexts.captioned))
     return rows
 
 

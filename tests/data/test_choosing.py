@@ -16,7 +16,7 @@ from cutline.data.dataset import Dataset
 from cutline.data.steps import filter as filtering
 from cutline.data.steps import reasons
 from cutline.data.steps.split import stratified
-from cutline.images.perceptual import Near, look
+from cutline.images.perceptual import NearDuplicates, perceptual_hash
 from tests.conftest import drawing
 from tests.data.making import run, table
 
@@ -102,35 +102,35 @@ def test_what_is_filtered_is_counted_but_not_lost(tmp_path: Path) -> None:
 
 def test_pictures_that_look_the_same_are_found_and_others_are_not() -> None:
     originals = [photo(seed) for seed in range(40)]
-    near = Near(distance=6)
+    near = NearDuplicates(distance=6)
     for picture in originals:
-        assert near.find(look(picture)) is None
-        near.add(look(picture))
+        assert near.find(perceptual_hash(picture)) is None
+        near.add(perceptual_hash(picture))
     for number, picture in enumerate(originals):
-        assert near.find(look(picture.resize((64, 64)))) == number
-        assert near.find(look(ImageEnhance.Brightness(picture).enhance(1.03))) == number
-        assert near.find(look(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))) is None
+        assert near.find(perceptual_hash(picture.resize((64, 64)))) == number
+        assert near.find(perceptual_hash(ImageEnhance.Brightness(picture).enhance(1.03))) == number
+        assert near.find(perceptual_hash(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))) is None
     red, blue = Image.new("RGB", (64, 64), (200, 40, 40)), Image.new("RGB", (64, 64), (40, 40, 200))
-    near.add(look(red))
-    assert near.find(look(blue)) is None  # flat pictures have the same hash
+    near.add(perceptual_hash(red))
+    assert near.find(perceptual_hash(blue)) is None  # flat pictures have the same hash
 
 
 def test_bands_miss_nothing() -> None:
     chance = np.random.default_rng(1)
-    from cutline.images.perceptual import Look
+    from cutline.images.perceptual import PerceptualHash
 
     hashes = [int(value) for value in chance.integers(0, 2**63, 300, dtype=np.uint64)]
     for distance in (0, 3, 7, 15):
-        near = Near(distance)
+        near = NearDuplicates(distance)
         for value in hashes:
-            near.add(Look(value, bytes(48)))
+            near.add(PerceptualHash(value, bytes(48)))
         for number in range(0, 300, 7):
             flips = chance.choice(64, distance, replace=False)
             changed = hashes[number]
             for bit in flips:
                 changed ^= 1 << int(bit)
             slow = next(i for i, value in enumerate(hashes) if (value ^ changed).bit_count() <= distance)
-            assert near.find(Look(changed, bytes(48))) == slow
+            assert near.find(PerceptualHash(changed, bytes(48))) == slow
 
 
 def test_duplicates_are_dropped_or_kept_in_one_split(tmp_path: Path) -> None:

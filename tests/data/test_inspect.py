@@ -14,7 +14,7 @@ from cutline.core.records import Sample
 from cutline.data.dataset import Dataset
 from cutline.data.inspect.contexts import Contexts, names_in
 from cutline.data.inspect.findings import findings
-from cutline.data.inspect.look import Inspection, inspect_dataset, inspect_source
+from cutline.data.inspect.inspection import Inspection, inspect_dataset, inspect_source
 from cutline.data.settings import DataSettings
 from tests.conftest import drawing
 from tests.data.making import run, table
@@ -54,7 +54,7 @@ def test_counts_are_those_of_the_source(tmp_path):
     found = look(source(tmp_path, ROWS))
     assert found.captions.images == {"train": 4, "val": 1, "test": 1}
     assert found.captions.length_statistics() == {"min": 4, "mean": 4.0, "median": 4, "p95": 4, "max": 4}
-    assert found.captions.vocabulary() == {"words": 9, "said_once": 6, "running_words": 24}
+    assert found.captions.vocabulary() == {"words": 9, "used_once": 6, "running_words": 24}
     assert found.captions.unknown_words == {"val": 0.25, "test": 0.25}
     assert found.pictures.quantiles()["aspect"]["median"] == 1.2
     assert not found.leaks
@@ -63,12 +63,12 @@ def test_counts_are_those_of_the_source(tmp_path):
 def test_a_few_guessed_languages_are_nothing_to_say(tmp_path):
     one = look(source(tmp_path, ROWS))
 
-    def says(languages: dict[str, int]) -> list[str]:
+    def messages(languages: dict[str, int]) -> list[str]:
         found = findings(one.captions, one.pictures, one.contexts, one.divided, one.problems, languages)
-        return [finding.says for finding in found if finding.kind == "several_languages"]
+        return [finding.message for finding in found if finding.kind == "several_languages"]
 
-    assert says({"en": 1, "la": 1}) == says({"en": 990, "la": 10}) == says({"en": 400, "la": 5}) == []
-    assert says({"en": 900, "de": 94, "la": 6}) == ["Captions are in several languages: en 90%, de 9%."]
+    assert messages({"en": 1, "la": 1}) == messages({"en": 990, "la": 10}) == messages({"en": 400, "la": 5}) == []
+    assert messages({"en": 900, "de": 94, "la": 6}) == ["Captions are in several languages: en 90%, de 9%."]
 
 
 def test_endless_captions_do_not_fill_the_page(tmp_path, monkeypatch, capsys):
@@ -135,7 +135,7 @@ def test_a_prepared_dataset_shows_the_same(tmp_path):
     assert prepared.prepared
     assert prepared.captions == plain.captions
     assert prepared.pictures.repeats == plain.pictures.repeats
-    assert [one.says for one in prepared.findings] == [one.says for one in plain.findings]
+    assert [one.message for one in prepared.findings] == [one.message for one in plain.findings]
 
 
 def test_an_image_that_was_damaged_after_preparing_is_found(tmp_path):
@@ -192,8 +192,8 @@ def test_context_is_audited():
     assert unrelated is not None
     assert made is not None
     assert whole is not None
-    verdicts = [found.whole.verdict for found in (helps, unrelated, made, whole)]
-    assert verdicts == ["related", "unrelated", "leaks", "leaks"]
+    relations = [found.whole.relation for found in (helps, unrelated, made, whole)]
+    assert relations == ["related", "unrelated", "leaks", "leaks"]
     assert helps.whole.shares["names_given_away"] == 0.5
     assert helps.whole.shares["names_given_away_by_chance"] == 0
     assert made.whole.shares["names_given_away"] == made.whole.shares["own_names_in_captions"] == 1
@@ -208,8 +208,8 @@ def test_what_an_oracle_gave_is_called_a_leak():
                             context={"context": "[Paris]"}, extra={"context_sources": sources}))  # fmt: skip
     found = contexts.facts()
     assert found is not None
-    assert found.fields["context"].verdict == "leaks"
-    assert found.found == {"location": {"oracle (caption)": 3}}
+    assert found.fields["context"].relation == "leaks"
+    assert found.step_sources == {"location": {"oracle (caption)": 3}}
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -226,11 +226,11 @@ def test_the_verb_says_the_worst_first_writes_a_page_and_fails_on_a_leak(tmp_pat
     monkeypatch.chdir(tmp_path)
     assert command(monkeypatch, path) == 1
     printed = capsys.readouterr()
-    assert printed.out.startswith("leak: 1 image has the same picture")
+    assert printed.out.startswith("leak: 1 image has the same bytes")
     assert "page: captions-inspection.html" in printed.err
     html = (tmp_path / "captions-inspection.html").read_text()
     assert "&lt;b&gt;Something&lt;/b&gt;" in html
-    assert html.index("has the same picture") < html.index("Counts")
+    assert html.index("has the same bytes") < html.index("Counts")
     assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert sorted(path.parent.iterdir()) == [path, path.parent / "images"]  # nothing is written into the source
 

@@ -14,7 +14,7 @@ from cutline.bootstrap.merge import merge
 from cutline.core.config import parse
 from cutline.core.errors import RecipeError
 from cutline.data.dataset import Dataset
-from cutline.data.inspect.look import inspect_dataset
+from cutline.data.inspect.inspection import inspect_dataset
 from cutline.data.prepare.prepare import prepare
 from cutline.data.settings import DataSettings
 from cutline.images.open import container, image_hash, open_image

@@ -1,4 +1,4 @@
-"""Captions: how many, how long, of which words, and which are said again and again."""
+"""Statistics of captions: number, length, vocabulary and repetition."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cutline.core.records import Sample
-from cutline.data.steps.filter import Filter
-from cutline.data.steps.filter import FilterSettings as FilterSettings
+from cutline.data.steps.filter import Filter, FilterSettings
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
-#: Captions that are listed because many images have them.
+#: How many of the most frequent captions are listed.
 MOST_FREQUENT = 20
 
 
@@ -28,8 +27,14 @@ def words_of(text: str) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frequent:
-    """A caption that several images have: as it was first written, how many images, and the first of them."""
+class FrequentCaption:
+    """A caption that several images have.
+
+    Attributes:
+        text: as its first image has it.
+        images: number of images that have it.
+        first: indices of the first of these images.
+    """
 
     text: str
     images: int
@@ -38,22 +43,22 @@ class Frequent:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionFacts:
-    """What is known of a dataset's captions. Two are the same when their words are, whatever case and punctuation.
+    """Statistics of a dataset's captions. Captions with the same words are the same, whatever case and punctuation.
 
     Attributes:
         images, captions: number by split.
-        per_image: captions an image → number of images.
-        lengths: words a caption → number of captions.
-        words: word → how often it is said.
+        per_image: captions per image → number of images.
+        lengths: words per caption → number of captions.
+        words: word → number of occurrences.
         several: images with two captions or more.
-        all_same, some_same: of these, images whose captions are all the same; that say one of theirs twice or more.
+        all_same, some_same: of these, images whose captions are all the same; images that repeat at least one.
         distinct: number of different captions.
-        shared: images of which a caption also stands at another image.
-        no_own: images without a caption that is theirs alone.
+        shared: images that share a caption with another image.
+        no_own: images that share each of their captions with another image.
         known: split other than train → (images with a caption that a training image has, images).
-        unknown_words: split other than train → share of its words (each counted as often as said) never said in train.
+        unknown_words: split other than train → share of its words (counted with repetition) that never occur in train.
         faults: rule of the filter step → captions that break it.
-        frequent: the captions that most images have; only those of two or more.
+        frequent: the captions of most images, most frequent first; only captions of two images or more.
     """
 
     images: Mapping[str, int]
@@ -70,53 +75,64 @@ class CaptionFacts:
     known: Mapping[str, tuple[int, int]]
     unknown_words: Mapping[str, float]
     faults: Mapping[str, int]
-    frequent: tuple[Frequent, ...]
+    frequent: tuple[FrequentCaption, ...]
 
     @property
     def total(self) -> int:
         return sum(self.captions.values())
 
     def length_statistics(self) -> dict[str, float]:
-        """Fewest, mean, most words of a caption, median, and the 95th percentile; {} without captions."""
+        """Words per caption: minimum, mean, median, 95th percentile, maximum; {} without captions."""
         if not self.lengths:
             return {}
         values = np.array(sorted(self.lengths))
         counts = np.array([self.lengths[value] for value in values])
-        below = np.cumsum(counts) / counts.sum()
-        quantile = {share: int(values[np.searchsorted(below, share)]) for share in (0.5, 0.95)}
+        cumulative = np.cumsum(counts) / counts.sum()
+        quantile = {share: int(values[np.searchsorted(cumulative, share)]) for share in (0.5, 0.95)}
         mean = float((values * counts).sum() / counts.sum())
         return {
-            "min": int(values[0]), "mean": mean, "median": quantile[0.5], "p95": quantile[0.95], "max": int(values[-1])
-        }  # fmt: skip
+            "min": int(values[0]),
+            "mean": mean,
+            "median": quantile[0.5],
+            "p95": quantile[0.95],
+            "max": int(values[-1]),
+        }
 
     def vocabulary(self) -> dict[str, int]:
-        """Different words, those said once, and all words."""
+        """Number of different words, of words that occur once, and of all words."""
         return {
             "words": len(self.words),
-            "said_once": sum(count == 1 for count in self.words.values()),
+            "used_once": sum(count == 1 for count in self.words.values()),
             "running_words": sum(self.words.values()),
         }
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "images": dict(self.images), "captions": dict(self.captions), "total": self.total,
-            "per_image": {str(many): count for many, count in self.per_image.items()},
-            "length_words": self.length_statistics(), "vocabulary": self.vocabulary(),
+            "images": dict(self.images),
+            "captions": dict(self.captions),
+            "total": self.total,
+            "per_image": {str(captions): images for captions, images in self.per_image.items()},
+            "length_words": self.length_statistics(),
+            "vocabulary": self.vocabulary(),
             "repeated": {
-                "images_with_several": self.several, "all_the_same": self.all_same, "some_the_same": self.some_same,
-                "distinct_captions": self.distinct, "images_sharing_a_caption": self.shared,
+                "images_with_several": self.several,
+                "all_the_same": self.all_same,
+                "some_the_same": self.some_same,
+                "distinct_captions": self.distinct,
+                "images_sharing_a_caption": self.shared,
                 "images_without_own_caption": self.no_own,
                 "images_with_a_training_caption": {
-                    split: {"images": known, "of": of} for split, (known, of) in self.known.items()
+                    split: {"images": known, "of": images} for split, (known, images) in self.known.items()
                 },
             },
-            "words_unknown_to_train": dict(self.unknown_words), "faults": dict(self.faults),
-            "most_frequent": [{"caption": found.text, "images": found.images} for found in self.frequent],
-        }  # fmt: skip
+            "words_unknown_to_train": dict(self.unknown_words),
+            "faults": dict(self.faults),
+            "most_frequent": [{"caption": caption.text, "images": caption.images} for caption in self.frequent],
+        }
 
 
 class Captions:
-    """Counts captions sample by sample. Memory: each different caption once, and four bytes for each caption."""
+    """Collects the statistics sample by sample. Memory: each different caption once, and 8 bytes per caption."""
 
     def __init__(self) -> None:
         self._images: Counter[str] = Counter()
@@ -124,10 +140,10 @@ class Captions:
         self._per_image: Counter[int] = Counter()
         self._lengths: Counter[int] = Counter()
         self._words: dict[str, Counter[str]] = {}
-        self._numbers: dict[str, int] = {}  # caption's words → its number
-        self._written: list[str] = []
-        self._said = array("L")  # the different captions of each image, by number
-        self._ends = array("L")
+        self._indices: dict[str, int] = {}  # words of a caption → its index in _texts
+        self._texts: list[str] = []
+        self._entries = array("Q")  # the different captions of each image, as indices in _texts
+        self._ends = array("Q")  # where each image's entries end
         self._splits: list[str] = []
         self._several = self._all_same = self._some_same = 0
         self._filter = Filter(FilterSettings())
@@ -137,96 +153,106 @@ class Captions:
         self._images[sample.split] += 1
         self._captions[sample.split] += len(sample.captions)
         self._per_image[len(sample.captions)] += 1
-        said = []
-        counted = self._words.setdefault(sample.split, Counter())
+        indices = []
+        word_counts = self._words.setdefault(sample.split, Counter())
         for caption in sample.captions:
             words = words_of(caption)
             self._lengths[len(words)] += 1
-            counted.update(words)
+            word_counts.update(words)
             key = " ".join(words)
-            if key not in self._numbers:
-                self._numbers[key] = len(self._written)
-                self._written.append(caption)
-            said.append(self._numbers[key])
+            if key not in self._indices:
+                self._indices[key] = len(self._texts)
+                self._texts.append(caption)
+            indices.append(self._indices[key])
             if fault := self._filter.fault(caption):
                 self._faults[fault] += 1
-        different = dict.fromkeys(said)
-        if len(said) > 1:
+        different = dict.fromkeys(indices)
+        if len(indices) > 1:
             self._several += 1
             self._all_same += len(different) == 1
-            self._some_same += len(different) < len(said)
-        self._said.extend(different)
-        self._ends.append(len(self._said))
+            self._some_same += len(different) < len(indices)
+        self._entries.extend(different)
+        self._ends.append(len(self._entries))
         self._splits.append(sample.split)
 
     def facts(self) -> CaptionFacts:
-        said = np.frombuffer(self._said, f"u{self._said.itemsize}") if self._said else np.zeros(0, np.uint64)
+        entries = np.array(self._entries, np.int64)
         ends = np.array(self._ends, np.int64)
-        image = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))  # of each entry of `said`
-        images = np.bincount(said.astype(np.int64), minlength=len(self._written))  # of each caption
-        shared_here = images[said.astype(np.int64)] > 1
+        image = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))  # of each entry
+        images = np.bincount(entries, minlength=len(self._texts))  # number of images of each caption
+        is_shared = images[entries] > 1
         shared = np.zeros(len(ends), bool)
-        shared[image[shared_here]] = True
+        shared[image[is_shared]] = True
         own = np.zeros(len(ends), bool)
-        own[image[~shared_here]] = True
+        own[image[~is_shared]] = True
         captioned = np.diff(ends, prepend=0) > 0
         words: Counter[str] = Counter()
-        for counted in self._words.values():
-            words.update(counted)
+        for word_counts in self._words.values():
+            words.update(word_counts)
         return CaptionFacts(
-            images=self._images, captions=self._captions, per_image=dict(sorted(self._per_image.items())),
-            lengths=dict(sorted(self._lengths.items())), words=words, several=self._several, all_same=self._all_same,
-            some_same=self._some_same, distinct=len(self._written), shared=int(shared.sum()),
-            no_own=int((captioned & ~own).sum()), known=self._known(said, image), unknown_words=self._unknown_words(),
-            faults=self._faults, frequent=self._frequent(said, image, images),
-        )  # fmt: skip
+            images=self._images,
+            captions=self._captions,
+            per_image=dict(sorted(self._per_image.items())),
+            lengths=dict(sorted(self._lengths.items())),
+            words=words,
+            several=self._several,
+            all_same=self._all_same,
+            some_same=self._some_same,
+            distinct=len(self._texts),
+            shared=int(shared.sum()),
+            no_own=int((captioned & ~own).sum()),
+            known=self._known(entries, image),
+            unknown_words=self._unknown_words(),
+            faults=self._faults,
+            frequent=self._frequent(entries, image, images),
+        )
 
-    def _known(self, said: NDArray[Any], image: NDArray[np.int64]) -> dict[str, tuple[int, int]]:
+    def _known(self, entries: NDArray[np.int64], image: NDArray[np.int64]) -> dict[str, tuple[int, int]]:
         splits = np.array(self._splits)
         if "train" not in self._images:
             return {}
-        in_train = np.zeros(len(self._written), bool)
-        in_train[said[splits[image] == "train"].astype(np.int64)] = True
-        found = {}
-        for split, many in self._images.items():
+        in_train = np.zeros(len(self._texts), bool)
+        in_train[entries[splits[image] == "train"]] = True
+        known = {}
+        for split, images in self._images.items():
             if split != "train":
-                here = (splits[image] == split) & in_train[said.astype(np.int64)]
-                found[split] = (len(np.unique(image[here])), many)
-        return found
+                matches = (splits[image] == split) & in_train[entries]
+                known[split] = (len(np.unique(image[matches])), images)
+        return known
 
     def _unknown_words(self) -> dict[str, float]:
         train = self._words.get("train")
         if not train:
             return {}
         shares = {}
-        for split, counted in self._words.items():
-            if split != "train" and (every := counted.total()):
-                shares[split] = sum(many for word, many in counted.items() if word not in train) / every
+        for split, word_counts in self._words.items():
+            if split != "train" and (total := word_counts.total()):
+                shares[split] = sum(count for word, count in word_counts.items() if word not in train) / total
         return shares
 
     def _frequent(
-        self, said: NDArray[Any], image: NDArray[np.int64], images: NDArray[np.int64]
-    ) -> tuple[Frequent, ...]:
+        self, entries: NDArray[np.int64], image: NDArray[np.int64], images: NDArray[np.int64]
+    ) -> tuple[FrequentCaption, ...]:
         order = np.argsort(-images, kind="stable")[:MOST_FREQUENT]
         return tuple(
-            Frequent(
-                text=self._written[number],
-                images=int(images[number]),
-                first=tuple(int(place) for place in image[np.flatnonzero(said == number)[:4]]),
+            FrequentCaption(
+                text=self._texts[caption],
+                images=int(images[caption]),
+                first=tuple(int(index) for index in image[np.flatnonzero(entries == caption)[:4]]),
             )
-            for number in order
-            if images[number] > 1
+            for caption in order
+            if images[caption] > 1
         )
 
 
-def languages(texts: Sequence[str], most: int = 2000) -> dict[str, int] | None:
-    """Language (ISO code) → number of texts, of at most ``most`` of them, evenly drawn; None without py3langid.
+def languages(texts: Sequence[str], limit: int = 2000) -> dict[str, int] | None:
+    """Language (ISO code) → number of texts, of at most ``limit`` evenly spaced ones; None without py3langid.
 
-    Of a short text a language is a guess: give all that is said of an image as one text.
+    The language of a short text is a guess: give all captions of an image as one text.
     """
     try:
         import py3langid
     except ImportError:
         return None
-    step = max(1, -(-len(texts) // most))
+    step = max(1, -(-len(texts) // limit))
     return dict(Counter(str(py3langid.classify(text)[0]) for text in texts[::step]).most_common())

@@ -1,8 +1,8 @@
 """How much of the captions the context gives away: the leak audit.
 
 Context is meant to help, so it may share names with the caption. It leaks when it was made from the caption: then it
-holds the caption itself, or everything that it names stands in the caption and everything that the caption names stands
-in it. What chance gives away is measured with the context of another image.
+contains the caption itself, or nearly the same names as the caption. Names shared by chance are measured with the
+context of another image.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from cutline.data.context.dates import date_in
 from cutline.data.inspect.captions import words_of
 from cutline.data.steps.context import ORACLE, SOURCES
 
-#: A field leaks when it holds the caption of more images than this share; captions of fewer words don't count.
-SHARE, FEWEST_WORDS = 0.01, 3
-#: … or when this share of what the captions name stands in it, and of what it names in the captions.
+#: A field leaks when it contains the caption of a larger share of its images; captions of fewer words don't count.
+LEAKING_SHARE, FEWEST_WORDS = 0.01, 3
+#: A field also leaks when it contains this share of the captions' names, and they contain this share of its names.
 NEARLY_ALL = 0.9
-#: Context that gives away less than this share more than another image's context does has nothing to do with the image.
+#: A field is related to its images when it gives away this share more than another image's context does.
 MORE_THAN_CHANCE = 0.02
 
-#: What the context is to the captions.
-Verdict = Literal["leaks", "related", "unrelated"]
+#: How a field of the context relates to the captions.
+Relation = Literal["leaks", "related", "unrelated"]
 
 #: A text → the names in it.
 Names = Callable[[str], Collection[str]]
@@ -39,7 +39,7 @@ _CAPITALISED = regex.compile(rf"{_CAPITAL}(?:(?: (?:of|the|de|du|van|von|la|al))
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NUMBER = re.compile(r"\b\d[\d.,:]*\d\b")
 _ENDS = (".", "!", "?", ":", "“", '"', "[", "|", "=", ";")
-#: Words that begin a sentence and a name never.
+#: Words that begin a sentence, but never a name.
 _OPENERS = frozenset(
     re.findall(
         r"\w+",
@@ -50,12 +50,12 @@ _OPENERS = frozenset(
 
 
 def names_in(text: str) -> list[str]:
-    """Names by a simple rule: words with a capital inside a sentence, in a row, and numbers of two digits or more.
+    """Names by a simple rule: runs of capitalised words inside a sentence, and numbers of two digits or more.
 
-    A word that begins a sentence counts only when more of its kind follow, or when it has a capital elsewhere, too. For
-    languages that write other words with capitals, or none, a recogniser must be asked.
+    A word that begins a sentence counts only when another capitalised word follows, or when it is capitalised
+    elsewhere, too. Languages with other rules for capitals need a recogniser.
     """
-    found = []
+    names = []
     inside: set[str] = set()
     opening: list[str] = []
     for match in _CAPITALISED.finditer(text):
@@ -66,10 +66,10 @@ def names_in(text: str) -> list[str]:
         if begins and len(words) == 1 and len(match[0].split()) == 1:
             opening.append(words[0])
         elif words and words[0].lower() not in _OPENERS:
-            found.append(" ".join(words))
+            names.append(" ".join(words))
             inside.update(words)
-    found += [word for word in opening if word in inside]
-    return list(dict.fromkeys([*found, *_NUMBER.findall(text)]))
+    names += [word for word in opening if word in inside]
+    return list(dict.fromkeys([*names, *_NUMBER.findall(text)]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +77,14 @@ class FieldFacts:
     """One field of the context, or all of them together.
 
     Attributes:
-        images: images that have it; ``sources``: where it comes from → images.
-        holds_caption: images whose caption stands in it, word for word; ``examples``: ids of some.
-        names: names in the captions of these images; ``given``: those that stand in the field; ``given_by_chance``:
-            those that stand in the field of another image.
-        own_names: names in the field; ``taken``: those that stand in the captions.
+        images: images that have the field.
+        sources: where the field comes from → images.
+        holds_caption: images whose field contains their caption, word for word.
+        examples: ids of some of these images.
+        names: names in the captions of these images.
+        given, given_by_chance: those of ``names`` that the field contains; that the field of another image contains.
+        own_names: names in the field.
+        taken: those of ``own_names`` that the captions contain.
         words, words_given, words_given_by_chance: the same for all words of four letters or more.
         own_words, words_taken: as ``own_names`` and ``taken``.
     """
@@ -103,10 +106,10 @@ class FieldFacts:
 
     @property
     def shares(self) -> dict[str, float | None]:
-        """Shares 0–1; None where there is nothing to have a share of."""
+        """Shares, 0–1; None where the total is 0."""
 
-        def share(some: int, every: int) -> float | None:
-            return some / every if every else None
+        def share(part: int, total: int) -> float | None:
+            return part / total if total else None
 
         return {
             "names_given_away": share(self.given, self.names),
@@ -119,13 +122,13 @@ class FieldFacts:
 
     @property
     def is_oracle(self) -> bool:
-        """Whether some of it was made from the caption, as ``oracle = true`` allows."""
+        """Whether some of the field was made from the caption, as ``oracle = true`` allows."""
         return any(source.startswith(ORACLE) for source in self.sources)
 
     @property
-    def verdict(self) -> Verdict:
+    def relation(self) -> Relation:
         shares = self.shares
-        if self.holds_caption > SHARE * self.images or self.is_oracle:
+        if self.holds_caption > LEAKING_SHARE * self.images or self.is_oracle:
             return "leaks"
         for kind in ("names", "words"):
             away, own = shares[f"{kind}_given_away"], shares[f"own_{kind}_in_captions"]
@@ -139,9 +142,13 @@ class FieldFacts:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "images": self.images, "sources": dict(self.sources), "verdict": self.verdict,
-            "images_holding_their_caption": self.holds_caption, "names_in_captions": self.names, **self.shares,
-        }  # fmt: skip
+            "images": self.images,
+            "sources": dict(self.sources),
+            "relation": self.relation,
+            "images_holding_their_caption": self.holds_caption,
+            "names_in_captions": self.names,
+            **self.shares,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,83 +156,94 @@ class ContextFacts:
     """The audit of a dataset's context.
 
     Attributes:
-        images: images with any context, of ``of`` with captions.
-        whole: all fields together; ``fields``: each by itself.
-        found: the fields that the context step took the line from: field → source → images.
-        named_by: what found the names.
+        images: images with any context.
+        captioned: images with captions.
+        whole: all fields together.
+        fields: each field by itself.
+        step_sources: the fields that the context step built its line from: field → source → images.
+        named_by: what recognised the names, for people.
     """
 
     images: int
-    of: int
+    captioned: int
     whole: FieldFacts
     fields: Mapping[str, FieldFacts]
-    found: Mapping[str, Mapping[str, int]]
+    step_sources: Mapping[str, Mapping[str, int]]
     named_by: str
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "images": self.images, "of": self.of, "names_by": self.named_by, "whole": self.whole.to_json(),
+            "images": self.images,
+            "captioned": self.captioned,
+            "names_by": self.named_by,
+            "whole": self.whole.to_json(),
             "fields": {name: facts.to_json() for name, facts in self.fields.items()},
-            "found_by_the_context_step": {name: dict(sources) for name, sources in self.found.items()},
-        }  # fmt: skip
+            "context_step_sources": {name: dict(sources) for name, sources in self.step_sources.items()},
+        }
 
 
 class Contexts:
     """Audits context sample by sample.
 
     Args:
-        names: finds the names in a text; a simple rule by default.
-        named_by: what that is called.
+        names: recognises the names in a text; a simple rule by default.
+        named_by: what it is called, for people.
     """
 
     def __init__(self, names: Names = names_in, named_by: str = "capitals and numbers"):
         self._names, self._named_by = names, named_by
-        self._images = self._of = 0
+        self._images = self._captioned = 0
         self._whole = _Field()
         self._fields: dict[str, _Field] = defaultdict(_Field)
-        self._found: dict[str, Counter[str]] = defaultdict(Counter)
+        self._step_sources: dict[str, Counter[str]] = defaultdict(Counter)
 
     def add(self, sample: Sample) -> None:
         if not sample.captions:
             return
-        self._of += 1
+        self._captioned += 1
         context = {field: text for field, text in sample.context.items() if text.strip()}
         if not context:
             return
         self._images += 1
         sources = sample.extra.get(SOURCES) or {}
-        origins = {str(found.get("source", "")) for found in sources.values()}
-        for field, found in sources.items():
-            self._found[field][str(found.get("source", ""))] += 1
+        origins = {str(entry.get("source", "")) for entry in sources.values()}
+        for field, entry in sources.items():
+            self._step_sources[field][str(entry.get("source", ""))] += 1
         target = _Target(sample, _names(self._names, sample.captions))
         for field, text in context.items():
             self._fields[field].add(target, text, self._names, sorted(origins) if field == "context" else [])
         self._whole.add(
-            target, " ; ".join(context.values()), self._names, [one for one in origins if one.startswith(ORACLE)]
+            target,
+            " ; ".join(context.values()),
+            self._names,
+            [origin for origin in origins if origin.startswith(ORACLE)],
         )
 
     def facts(self) -> ContextFacts | None:
-        """None where no image has context."""
+        """The audit; None where no image has context."""
         if not self._images:
             return None
         return ContextFacts(
-            images=self._images, of=self._of, whole=self._whole.facts(),
-            fields={name: field.facts() for name, field in self._fields.items()}, found=self._found,
+            images=self._images,
+            captioned=self._captioned,
+            whole=self._whole.facts(),
+            fields={name: field.facts() for name, field in self._fields.items()},
+            step_sources=self._step_sources,
             named_by=self._named_by,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
 class _Target:
-    """A sample's captions, made ready to be looked for."""
+    """A sample's captions, in the forms in which the context is searched for them."""
 
     sample: Sample
     names: frozenset[str]
 
     @property
     def phrases(self) -> list[str]:
-        found = [words_of(caption) for caption in self.sample.captions]
-        return [" ".join(words) for words in found if len(words) >= FEWEST_WORDS]
+        captions = [words_of(caption) for caption in self.sample.captions]
+        return [" ".join(words) for words in captions if len(words) >= FEWEST_WORDS]
 
     @property
     def plain(self) -> str:
@@ -233,7 +251,7 @@ class _Target:
 
     @property
     def words(self) -> frozenset[str]:
-        return _telling(" ".join(self.sample.captions))
+        return _long_words(" ".join(self.sample.captions))
 
 
 class _Field:
@@ -243,8 +261,8 @@ class _Field:
         self._counts: Counter[str] = Counter()
         self._sources: Counter[str] = Counter()
         self._examples: list[str] = []
-        self._before: tuple[str, str] | None = None  # another group and its text
-        self._last: tuple[str, str] | None = None
+        self._last: tuple[str, str] | None = None  # group and text of the last image
+        self._before: tuple[str, str] | None = None  # of the last one of a group other than that
 
     def add(self, target: _Target, text: str, names: Names, sources: Sequence[str]) -> None:
         self._counts["images"] += 1
@@ -254,24 +272,29 @@ class _Field:
             self._counts["holds_caption"] += 1
             if len(self._examples) < 5:
                 self._examples.append(target.sample.id)
-        words, own_words = target.words, _telling(text)
+        words, own_words = target.words, _long_words(text)
         self._counts.update(
-            names=len(target.names), given=sum(name in plain for name in target.names), own_names=len(own),
-            taken=sum(name in caption for name in own), words=len(words), words_given=len(words & own_words),
-            own_words=len(own_words), words_taken=len(own_words & words),
-        )  # fmt: skip
+            names=len(target.names),
+            given=sum(name in plain for name in target.names),
+            own_names=len(own),
+            taken=sum(name in caption for name in own),
+            words=len(words),
+            words_given=len(words & own_words),
+            own_words=len(own_words),
+            words_taken=len(own_words & words),
+        )
         other = self._other(target.sample.group or target.sample.id)
         if other is not None:
-            telling = _telling(other)
+            other_words = _long_words(other)
             self._counts["given_by_chance"] += sum(name in _plain(other) for name in target.names)
-            self._counts["words_given_by_chance"] += len(words & telling)
+            self._counts["words_given_by_chance"] += len(words & other_words)
         self._remember(target.sample.group or target.sample.id, text)
 
     def _other(self, group: str) -> str | None:
-        """The text of another group: the last one before this one's."""
-        for one in (self._last, self._before):
-            if one is not None and one[0] != group:
-                return one[1]
+        """The last text of another group."""
+        for earlier in (self._last, self._before):
+            if earlier is not None and earlier[0] != group:
+                return earlier[1]
         return None
 
     def _remember(self, group: str, text: str) -> None:
@@ -281,40 +304,50 @@ class _Field:
 
     def facts(self) -> FieldFacts:
         keys = (
-            "images", "holds_caption", "names", "given", "given_by_chance", "own_names", "taken", "words",
-            "words_given", "words_given_by_chance", "own_words", "words_taken",
-        )  # fmt: skip
+            "images",
+            "holds_caption",
+            "names",
+            "given",
+            "given_by_chance",
+            "own_names",
+            "taken",
+            "words",
+            "words_given",
+            "words_given_by_chance",
+            "own_words",
+            "words_taken",
+        )
         counts = {key: self._counts[key] for key in keys}
         return FieldFacts(sources=self._sources, examples=tuple(self._examples), **counts)
 
 
 def _names(find: Names, texts: Sequence[str]) -> frozenset[str]:
-    """Names of several texts in the form in which they are looked for; a whole date as the context step writes it."""
-    found = set()
+    """Names of several texts in their normal form; a whole date as the context step writes it."""
+    names = set()
     for text in texts:
         date = date_in(text)
         for name in find(text):
             plain = _plain(name)
             if plain.strip() and not (date and plain.strip() in _plain(text) and _is_of_date(plain, date)):
-                found.add(plain)
+                names.add(plain)
         if date:
-            found.add(_plain(date))
-    return frozenset(found)
+            names.add(_plain(date))
+    return frozenset(names)
 
 
 def _is_of_date(plain: str, date: str) -> bool:
-    """Whether a "name" is a piece of a date that is counted as a whole."""
+    """Whether a "name" is part of a date that is counted as a whole."""
     year, month, day = date.split("-")
     pieces = {year, day, day.lstrip("0")}
     return all(word in pieces or word.startswith(_MONTHS[int(month) - 1]) for word in plain.split())
 
 
 def _plain(text: str) -> str:
-    """Words in lower case with one space between them and around them all; dates as YYYY-MM-DD stay findable."""
+    """Words in lower case, with one space around each; a date stands at the end as YYYY MM DD."""
     date = date_in(text)
     words = " ".join(split_words(text))
     return f" {words} {' '.join(date.split('-'))} " if date else f" {words} "
 
 
-def _telling(text: str) -> frozenset[str]:
+def _long_words(text: str) -> frozenset[str]:
     return frozenset(word for word in words_of(text) if len(word) > 3)

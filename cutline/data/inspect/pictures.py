@@ -1,4 +1,4 @@
-"""Pictures: their sizes, those that can't be opened, and those that come again, to the byte or to the eye."""
+"""Statistics of images: sizes, images that can't be opened, and repeated images (the same bytes, or the same look)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ import numpy as np
 from cutline.core.records import Sample
 from cutline.data.problem import Problem
 from cutline.images.open import ImageFacts
-from cutline.images.perceptual import Look, Near
+from cutline.images.perceptual import NearDuplicates, PerceptualHash
 
-#: Bits of 64 by which the hashes of pictures that look the same may differ; as in [data.steps.dedup].
+#: Images look the same when at most this many of the 64 bits of their hashes differ; as in [data.steps.dedup].
 DISTANCE = 6
 
-#: Pairs and broken images that are named one by one.
-MOST_NAMED = 200
+#: How many pairs and broken images are listed.
+MOST_LISTED = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two samples with the same picture ("exact": byte for byte; "near": to the eye)."""
+    """Two samples with the same image.
+
+    Attributes:
+        how: "exact" (the same bytes) or "near" (they look the same).
+        first, second: ids of the samples.
+        splits, images: of the two samples.
+    """
 
     how: str
     first: str
@@ -41,105 +47,114 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFacts:
-    """What is known of a dataset's pictures.
+    """Statistics of a dataset's images.
 
     Attributes:
-        opened: pictures that were decoded, or known to be whole.
-        broken: reason → number of images that give no picture; ``named``: some of them, with id and detail.
-        unfetched: images that are addresses on the web.
-        sizes: (width, height) in px → number of pictures.
-        repeats: ("exact" or "near", "within" or "between" splits) → number of pictures that an earlier one equals.
+        opened: images that were decoded, now or in an earlier run.
+        broken: reason → number of images that can't be decoded.
+        broken_listed: some of these, with id and detail.
+        unfetched: images that are still URLs.
+        sizes: (width, height) in px → number of images.
+        repeats: ("exact" or "near", "within" or "between" splits) → number of images that repeat an earlier one.
         pairs: some of these, those between splits first.
     """
 
     opened: int
     broken: Mapping[str, int]
-    named: tuple[Problem, ...]
+    broken_listed: tuple[Problem, ...]
     unfetched: int
     sizes: Mapping[tuple[int, int], int]
     repeats: Mapping[tuple[str, str], int]
     pairs: tuple[Pair, ...]
 
     def quantiles(self) -> dict[str, dict[str, float]]:
-        """Of width, height, shorter side (px) and aspect (width / height): least, quartiles, greatest."""
+        """Minimum, quartiles and maximum of width, height, shorter side (px) and aspect (width / height)."""
         if not self.sizes:
             return {}
         counts = np.fromiter(self.sizes.values(), np.int64, len(self.sizes))
         width, height = np.array(list(self.sizes), np.float64).T
-        found = {}
+        quantiles = {}
         columns = {"width": width, "height": height, "short_side": np.minimum(width, height), "aspect": width / height}
         for name, values in columns.items():
             order = np.argsort(values)
-            below = np.cumsum(counts[order]) / counts.sum()
+            cumulative = np.cumsum(counts[order]) / counts.sum()
             shares = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "max": 1.0}
-            places = {key: min(int(np.searchsorted(below, share)), len(order) - 1) for key, share in shares.items()}
-            found[name] = {key: round(float(values[order[place]]), 3) for key, place in places.items()}
-        return found
+            ranks = {key: min(int(np.searchsorted(cumulative, share)), len(order) - 1) for key, share in shares.items()}
+            quantiles[name] = {key: round(float(values[order[rank]]), 3) for key, rank in ranks.items()}
+        return quantiles
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "opened": self.opened, "broken": dict(self.broken), "unfetched": self.unfetched,
-            "broken_images": [problem.to_json() for problem in self.named],
-            "different_sizes": len(self.sizes), "size_px": self.quantiles(),
+            "opened": self.opened,
+            "broken": dict(self.broken),
+            "unfetched": self.unfetched,
+            "broken_images": [problem.to_json() for problem in self.broken_listed],
+            "different_sizes": len(self.sizes),
+            "size_px": self.quantiles(),
             "repeated": {
                 how: {where: self.repeats.get((how, where), 0) for where in ("within", "between")}
                 for how in ("exact", "near")
             },
             "repeated_pairs": [pair.to_json() for pair in self.pairs],
-        }  # fmt: skip
+        }
 
 
 class Pictures:
-    """Counts pictures sample by sample. Memory: about 600 bytes a picture."""
+    """Collects the statistics sample by sample. Memory: about 600 bytes per image."""
 
     def __init__(self, distance: int = DISTANCE) -> None:
-        self._same: dict[int, int] = {}
-        self._near = Near(distance)
-        self._samples: list[tuple[str, str, str]] = []  # of each picture in _near: id, split, path
+        self._by_bytes: dict[int, int] = {}  # start of the SHA-256 → index in _samples
+        self._near = NearDuplicates(distance)
+        self._samples: list[tuple[str, str, str]] = []  # id, split and path of each different image, as in _near
         self._sizes: Counter[tuple[int, int]] = Counter()
         self._broken: Counter[str] = Counter()
-        self._named: list[Problem] = []
+        self._broken_listed: list[Problem] = []
         self._repeats: Counter[tuple[str, str]] = Counter()
         self._pairs: dict[bool, list[Pair]] = {True: [], False: []}
         self._opened = self._unfetched = 0
 
-    def add(self, sample: Sample, seen: tuple[ImageFacts, Look] | Problem | None) -> None:
+    def add(self, sample: Sample, opened: tuple[ImageFacts, PerceptualHash] | Problem | None) -> None:
         """
         Args:
-            seen: what opening the image showed; None when it is still an address.
+            opened: the image's facts and hash, or why it can't be decoded; None for a URL.
         """
-        if seen is None:
+        if opened is None:
             self._unfetched += 1
             return
-        if isinstance(seen, Problem):
-            self._broken[seen.reason] += 1
-            if len(self._named) < MOST_NAMED:
-                self._named.append(seen)
+        if isinstance(opened, Problem):
+            self._broken[opened.reason] += 1
+            if len(self._broken_listed) < MOST_LISTED:
+                self._broken_listed.append(opened)
             return
-        facts, look = seen
+        facts, hashed = opened
         self._opened += 1
         self._sizes[facts.width, facts.height] += 1
         this = (sample.id, sample.split, sample.image)
         digest = int(facts.sha256[:16], 16)
-        if digest in self._same:
-            self._again("exact", self._samples[self._same[digest]], this)
+        if digest in self._by_bytes:
+            self._add_pair("exact", self._samples[self._by_bytes[digest]], this)
             return
-        found = self._near.find(look)
-        if found is not None:
-            self._again("near", self._samples[found], this)
-        self._same[digest] = self._near.add(look)
+        earlier = self._near.find(hashed)
+        if earlier is not None:
+            self._add_pair("near", self._samples[earlier], this)
+        self._by_bytes[digest] = self._near.add(hashed)
         self._samples.append(this)
 
-    def _again(self, how: str, first: tuple[str, str, str], second: tuple[str, str, str]) -> None:
+    def _add_pair(self, how: str, first: tuple[str, str, str], second: tuple[str, str, str]) -> None:
         pair = Pair(
             how=how, first=first[0], second=second[0], splits=(first[1], second[1]), images=(first[2], second[2])
         )
         self._repeats[how, "between" if pair.leaks else "within"] += 1
-        if len(self._pairs[pair.leaks]) < MOST_NAMED:
+        if len(self._pairs[pair.leaks]) < MOST_LISTED:
             self._pairs[pair.leaks].append(pair)
 
     def facts(self) -> PictureFacts:
         return PictureFacts(
-            opened=self._opened, broken=self._broken, named=tuple(self._named), unfetched=self._unfetched,
-            sizes=self._sizes, repeats=self._repeats, pairs=(*self._pairs[True], *self._pairs[False]),
-        )  # fmt: skip
+            opened=self._opened,
+            broken=self._broken,
+            broken_listed=tuple(self._broken_listed),
+            unfetched=self._unfetched,
+            sizes=self._sizes,
+            repeats=self._repeats,
+            pairs=(*self._pairs[True], *self._pairs[False]),
+        )

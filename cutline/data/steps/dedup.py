@@ -56,13 +56,13 @@ class Dedup:
     """
 
     def __init__(self, settings: DedupSettings, workspace: Workspace):
-        from cutline.images.perceptual import Near
+        from cutline.images.perceptual import NearDuplicates
         from cutline.images.perceptual_cache import PerceptualHashCache
 
         self.settings = settings
         self.joins: list[tuple[tuple[str, str, str], tuple[str, str, str]]] = []
         self._same: set[int] = set()
-        self._near = Near(settings.distance)
+        self._near = NearDuplicates(settings.distance)
         self._first: list[tuple[str, str, str]] = []  # of each picture in _near
         self._looks = PerceptualHashCache()
 

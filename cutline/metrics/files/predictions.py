@@ -38,12 +38,12 @@ def read_predictions(path: str | Path, columns: Mapping[str, Sequence[str]] | No
         else:
             pairs = [(str(name), _captions(value, name, path)) for name, value in content.items()]
     if not pairs:
-        raise ScoreError(f"{path} holds no predictions.", "Give a file with one caption an image.")
+        raise ScoreError(f"{path} holds no predictions.", "Give a file with one caption per image.")
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
         double = [name for name, _ in pairs if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-        raise ScoreError(f"{path} has {len(double)} ids more than once: {some(double)}.", "Keep one caption an image.")
+        raise ScoreError(f"{path} has {len(double)} ids more than once: {some(double)}.", "Keep one caption per image.")
     return found
 
 

@@ -98,7 +98,7 @@ def read_references(
     if len(usable) < len(named):
         note = f"{note} {len(named) - len(usable)} images without a reference caption were left out.".strip()
     if not usable:
-        raise ScoreError(f"{path} holds no reference captions.", "Give a file with at least one caption an image.")
+        raise ScoreError(f"{path} holds no reference captions.", "Give a file with at least one caption per image.")
     return ReferenceSet(
         captions={name: image.captions for name, image in usable},
         groups={name: image.group for name, image in usable if image.group},

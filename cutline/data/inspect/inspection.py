@@ -1,16 +1,17 @@
-"""Looking through a prepared dataset or a source, image by image."""
+"""Inspecting a prepared dataset or a source, image by image."""
 
 from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from cutline.core.errors import DataError
+from cutline.core.progress import Progress
 from cutline.core.records import Sample
 from cutline.core.threads import cores, prefetch
 from cutline.data import readers
@@ -25,28 +26,28 @@ from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
 from cutline.data.splits import canonical, divided, rank
 from cutline.images.open import MAX_PIXELS, ImageFacts, ImageProblem, read_bytes
-from cutline.images.perceptual import Look
+from cutline.images.perceptual import PerceptualHash
 from cutline.images.perceptual_cache import PerceptualHashCache
 
-#: Called with how many images are done, and how many there are (0: unknown).
-Progress = Callable[[int, int], None]
+#: An image's facts and hash, or why it can't be decoded; None for a URL.
+Opened = tuple[ImageFacts, PerceptualHash] | Problem | None
 
-#: Samples that are shown.
+#: How many samples the page shows.
 SHOWN = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """All that was found.
+    """The statistics and findings of a dataset or source.
 
     Attributes:
         name: of the dataset or source.
         prepared: whether it is a prepared dataset.
-        findings: leaks, problems and notes, the worst first.
-        problems: reason → rows lost before their image was looked at, and what preparing noted.
-        languages: language → images, of those asked; None when nobody could be asked.
-        shown: samples drawn by their names, the same each time.
-        frequent_images: of each of ``captions.frequent``, paths of images that have it.
+        findings: leaks, problems and notes, most serious first.
+        problems: reason → rows that were lost before their image was opened; for a dataset, what preparing counted.
+        languages: language → images, of a sample of them; None when languages can't be detected.
+        shown: samples chosen by the hash of their ids, the same each time.
+        frequent_images: for each of ``captions.frequent``, paths of images that have it.
     """
 
     name: str
@@ -63,18 +64,22 @@ class Inspection:
 
     @property
     def leaks(self) -> bool:
-        """Whether a score on this dataset would be too good."""
+        """Whether a score on this dataset would be too high."""
         return any(finding.level == "leak" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "name": self.name, "prepared": self.prepared, "leaks": self.leaks,
+            "name": self.name,
+            "prepared": self.prepared,
+            "leaks": self.leaks,
             "findings": [finding.to_json() for finding in self.findings],
-            "captions": self.captions.to_json(), "pictures": self.pictures.to_json(),
+            "captions": self.captions.to_json(),
+            "pictures": self.pictures.to_json(),
             "context": self.contexts.to_json() if self.contexts else None,
             "groups_in_several_splits": {group: dict(splits) for group, splits in self.divided.items()},
-            "lost_rows": dict(self.problems), "languages": dict(self.languages) if self.languages is not None else None,
-        }  # fmt: skip
+            "lost_rows": dict(self.problems),
+            "languages": dict(self.languages) if self.languages is not None else None,
+        }
 
 
 def inspect_dataset(
@@ -84,17 +89,17 @@ def inspect_dataset(
     names: Names = names_in,
     named_by: str = "capitals and numbers",
 ) -> Inspection:
-    """Looks through a prepared dataset. Every image is read, and decoded unless the same bytes were before.
+    """Inspects a prepared dataset. Reads every image, and decodes those whose bytes were never decoded before.
 
     Args:
         progress: called after each image.
-        names: finds the names in a text, for what the context gives away.
-        named_by: what that is called.
+        names: recognises the names in a text, for what the context gives away.
+        named_by: what it is called, for people.
     """
     problems = {reason: int(count) for reason, count in dataset.marker.get("problems", {}).items()}
-    viewer = _Viewer(names, named_by, len(dataset), progress)
-    viewer.go(iter(dataset))
-    return viewer.result(name or dataset.path.resolve().name, True, problems)
+    inspector = _Inspector(names, named_by, len(dataset), progress)
+    inspector.add_all(iter(dataset))
+    return inspector.result(name or dataset.path.resolve().name, True, problems)
 
 
 def inspect_source(
@@ -103,21 +108,21 @@ def inspect_source(
     names: Names = names_in,
     named_by: str = "capitals and numbers",
 ) -> Inspection:
-    """Looks through a source of any format as it is, before any step; images are opened as in ``inspect_dataset``.
+    """Inspects a source of any format before any step. Images are opened as in :func:`inspect_dataset`.
 
     Raises:
         RecipeError: no source, an unknown format or column.
         DataError: the source can't be read, or has no rows.
     """
     problems: Counter[str] = Counter()
-    viewer = _Viewer(names, named_by, 0, progress)
-    viewer.go(_usable(settings, problems), settings.max_pixels)
+    inspector = _Inspector(names, named_by, 0, progress)
+    inspector.add_all(_usable(settings, problems), settings.max_pixels)
     path = Path(str(settings.source))
-    return viewer.result(path.name if path.is_dir() else path.stem, False, problems)
+    return inspector.result(path.name if path.is_dir() else path.stem, False, problems)
 
 
 def _usable(settings: DataSettings, problems: Counter[str]) -> Iterator[Sample]:
-    """A source's samples as preparing would read them: captions tidied, splits renamed; no id twice."""
+    """A source's samples as preparing would read them: captions tidied, splits renamed, duplicate ids left out."""
     seen: set[int] = set()
     for item in islice(readers.read(settings), settings.max_samples):
         if isinstance(item, Problem):
@@ -135,31 +140,31 @@ def _usable(settings: DataSettings, problems: Counter[str]) -> Iterator[Sample]:
         )
 
 
-class _Viewer:
-    """Gives each sample to all that count."""
+class _Inspector:
+    """Passes each sample to the collectors of statistics."""
 
     def __init__(self, names: Names, named_by: str, total: int, progress: Progress | None):
         self.captions, self.pictures, self.contexts = Captions(), Pictures(), Contexts(names, named_by)
-        self.texts = _Evenly()
+        self.texts = _EvenSample()
         self.total, self.progress = total, progress
         self.groups: list[str] = []
         self.splits: list[str] = []
         self.images: list[str] = []
         self.shown: list[tuple[bytes, str, Sample]] = []
 
-    def go(self, samples: Iterator[Sample], max_pixels: int = MAX_PIXELS) -> None:
+    def add_all(self, samples: Iterator[Sample], max_pixels: int = MAX_PIXELS) -> None:
         threads = cores()
 
-        def open_one(sample: Sample) -> tuple[ImageFacts, Look] | Problem | None:
-            return view(sample, looks, max_pixels)
+        def open_one(sample: Sample) -> Opened:
+            return open_image(sample, hashes, max_pixels)
 
-        with PerceptualHashCache() as looks:
-            self._count(prefetch(open_one, samples, 4 * threads + 16, threads))
+        with PerceptualHashCache() as hashes:
+            self._collect(prefetch(open_one, samples, 4 * threads + 16, threads))
 
-    def _count(self, seen_samples: Iterator[tuple[Sample, tuple[ImageFacts, Look] | Problem | None]]) -> None:
-        for done, (sample, seen) in enumerate(seen_samples, 1):
+    def _collect(self, samples: Iterator[tuple[Sample, Opened]]) -> None:
+        for done, (sample, opened) in enumerate(samples, 1):
             self.captions.add(sample)
-            self.pictures.add(sample, seen)
+            self.pictures.add(sample, opened)
             self.contexts.add(sample)
             self.texts.add(sample)
             self.groups.append(sample.group or sample.id)
@@ -176,26 +181,33 @@ class _Viewer:
             DataError: there was no sample.
         """
         if not self.images:
-            raise DataError(f"{name} has no images that can be looked at.", "Is it the right file or folder?")
+            raise DataError(f"{name} has no images that can be inspected.", "Is it the right file or folder?")
         captions, pictures, contexts = self.captions.facts(), self.pictures.facts(), self.contexts.facts()
         problems = {reason: count for reason, count in problems.items() if count}
-        torn = divided(self.groups, self.splits)
-        spoken = languages(self.texts.kept)
+        groups = divided(self.groups, self.splits)
+        by_language = languages(self.texts.kept)
         return Inspection(
-            name=name, prepared=prepared, captions=captions, pictures=pictures, contexts=contexts, divided=torn,
-            problems=problems, languages=spoken, shown=tuple(sample for *_, sample in self.shown),
-            findings=findings(captions, pictures, contexts, torn, problems, spoken),
+            name=name,
+            prepared=prepared,
+            captions=captions,
+            pictures=pictures,
+            contexts=contexts,
+            divided=groups,
+            problems=problems,
+            languages=by_language,
+            shown=tuple(sample for *_, sample in self.shown),
+            findings=findings(captions, pictures, contexts, groups, problems, by_language),
             frequent_images=tuple(
-                tuple(self.images[place] for place in found.first) for found in captions.frequent
+                tuple(self.images[index] for index in caption.first) for caption in captions.frequent
             ),
-        )  # fmt: skip
+        )
 
 
-class _Evenly:
-    """Keeps some of the texts, evenly drawn from all, however many come."""
+class _EvenSample:
+    """Keeps the captions of evenly spaced samples, however many samples are added."""
 
-    def __init__(self, most: int = 4000):
-        self.most, self.step, self.seen = most, 1, 0
+    def __init__(self, limit: int = 4000):
+        self.limit, self.step, self.seen = limit, 1, 0
         self.kept: list[str] = []
 
     def add(self, sample: Sample) -> None:
@@ -203,17 +215,15 @@ class _Evenly:
             if self.seen % self.step == 0:
                 self.kept.append(" ".join(dict.fromkeys(sample.captions)))
             self.seen += 1
-            if len(self.kept) >= self.most:
+            if len(self.kept) >= self.limit:
                 self.kept, self.step = self.kept[::2], 2 * self.step
 
 
-def view(
-    sample: Sample, looks: PerceptualHashCache, max_pixels: int = MAX_PIXELS
-) -> tuple[ImageFacts, Look] | Problem | None:
-    """What an image shows when it is opened: size, hash and look, or why it can't be; None for an address."""
+def open_image(sample: Sample, hashes: PerceptualHashCache, max_pixels: int = MAX_PIXELS) -> Opened:
+    """Opens a sample's image."""
     if is_address(sample.image):
         return None
     try:
-        return looks.get(read_bytes(sample.image), sample.image, max_pixels)
+        return hashes.get(read_bytes(sample.image), sample.image, max_pixels)
     except ImageProblem as problem:
         return Problem(id=sample.id, reason=problem.reason, detail=problem.detail)
