@@ -38,7 +38,8 @@ MOST_FLOORS, MOST_ROOMS = 9, 18
 
 #: What the lowest floors may import from outside, besides the standard library.
 OUTSIDE = {
-    "core": {"pydantic", "pydantic_core", "tomli_w", "rich", "filelock", "jinja2"},
+    # huggingface_hub: its constants alone, inside a function, for the folder of the hub's cache
+    "core": {"pydantic", "pydantic_core", "tomli_w", "rich", "filelock", "jinja2", "huggingface_hub"},
     "images": {"pydantic", "numpy", "PIL", "imagehash"},
     "data": {
         "pydantic",

@@ -97,6 +97,54 @@ class Letters(MeanMetric):
         return np.array([[float(sum(word.startswith(self.letter) for word in some))] for some in words])
 '''
 
+OBJECTIVE = '''
+"""How sure the model is of the captions' tokens: a second term beside their likelihood."""
+
+from cutline.core.config import Section
+from cutline.train.objective import CaptionObjective
+
+
+class ConfidenceSettings(Section):
+    weight: float = 0.5
+
+
+class Confidence(CaptionObjective):
+    Settings = ConfidenceSettings
+    description = "confidence in the captions' tokens"
+
+    @classmethod
+    def weight_of(cls, settings, tasks):
+        return settings.weight
+
+    def loss(self, family, batch, step):
+        result = family(batch)
+        return 2 * result.nll / (result.tokens if step.tokens is None else step.tokens)
+'''
+
+PROBE = '''
+"""Captions begin with a letter."""
+
+from cutline.check.verdict import failed, passed
+
+STAGE = "data"
+TITLE = "captions begin with a letter"
+WHY = "A digit is read aloud differently."
+AFTER = ()
+
+
+def probe(subject):
+    wrong = [text for sample in subject.samples for text in sample.captions if not text[0].isalpha()]
+    return failed(f"{len(wrong)} captions begin otherwise", "Rewrite them.") if wrong else passed("all do")
+'''
+
+EMPTY = "ORDER = 1\n"
+
+WRONG_STEP = "DESCRIPTION = ''\nORDER = 1\nPHASE = 'noon'\nREASONS = {}\nSETTINGS = dict\nopen = print\n"
+
+CLUMSY_READER = "DESCRIPTION = ''\nread = print\n\ndef recognises(source):\n    return source.nothing\n"
+
+NO_SCORES = "from cutline.metrics.base import MeanMetric\n\nclass Bare(MeanMetric):\n    pass\n"
+
 BROKEN = "import a_package_that_nobody_has\n"
 
 ENTRY_POINTS = """
@@ -108,17 +156,28 @@ broken_family = zoo.broken
 letters = zoo.letters
 broken_metric = zoo.broken
 no_metric = zoo.arrows
+bare_metric = zoo.bare
 
 [cutline.readers]
 arrows = zoo.arrows
 broken_reader = zoo.broken
+empty_reader = zoo.empty
+clumsy_reader = zoo.clumsy
 
 [cutline.objectives]
+confidence = zoo.confidence
 broken_objective = zoo.broken
+empty_objective = zoo.empty
+
+[cutline.probes]
+letters_first = zoo.letters_first
+empty_probe = zoo.empty
 
 [cutline.steps]
 shout = zoo.shout
 broken_step = zoo.broken
+empty_step = zoo.empty
+wrong_step = zoo.wrong_step
 """
 
 
@@ -142,7 +201,19 @@ Cutline = Callable[..., subprocess.CompletedProcess[str]]
 def cutline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cutline:
     """The command line in a process that finds the foreign package beside Cutline."""
     site = tmp_path / "site"
-    modules = {"parrots": FAMILY, "arrows": READER, "shout": STEP, "letters": METRIC, "broken": BROKEN}
+    modules = {
+        "parrots": FAMILY,
+        "arrows": READER,
+        "shout": STEP,
+        "letters": METRIC,
+        "confidence": OBJECTIVE,
+        "letters_first": PROBE,
+        "broken": BROKEN,
+        "empty": EMPTY,
+        "wrong_step": WRONG_STEP,
+        "clumsy": CLUMSY_READER,
+        "bare": NO_SCORES,
+    }
     install(site, "zoo", ENTRY_POINTS, modules)
     monkeypatch.setenv("PYTHONPATH", str(site), prepend=":")
 
@@ -182,6 +253,31 @@ def test_a_foreign_family_is_listed_and_rehearsed(cutline: Cutline, source: Path
     assert done.stdout.splitlines()[1].startswith("0.png\t")
 
 
+def test_a_foreign_objective_trains_and_a_foreign_probe_checks(cutline: Cutline, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(
+        f'[data]\nsource = "{source}"\n[model]\nfamily = "cnn_rnn"\n[model.new]\n'
+        "[train]\nlogging_steps = 1\n[train.confidence]\nweight = 0.25\n"
+    )
+    done = cutline("train", "recipe.toml", "--tiny", "-o", "run")
+    assert done.returncode == 0, done.stderr
+    log = [json.loads(line) for line in (tmp_path / "run/train/log.jsonl").read_text().splitlines()]
+    rows = [row for row in log if "loss_confidence" in row]
+    assert rows
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["loss_captions"] + 0.25 * row["loss_confidence"], abs=1e-4)
+    done = cutline("check", "recipe.toml", "--tiny", "-o", "run", "--only", "letters_first", "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["probes"]
+    assert (row["probe"], row["status"], row["what"]) == ("letters_first", "passed", "all do")
+    done = cutline("check", "recipe.toml", "--tiny", "-o", "run", "--only", "empty_probe")
+    assert done.returncode == 2
+    problem = "error: The probe empty_probe of the package zoo-plugins can't be used: it has no STAGE, no TITLE"
+    assert problem in done.stderr
+    done = cutline("plan", "recipe.toml", "--set", "train.empty_objective.weight=1")
+    assert done.returncode == 2
+    assert "the objective empty_objective of the package zoo-plugins can't be used: it defines no" in done.stderr
+
+
 def test_a_foreign_reader_and_step_prepare_data(cutline: Cutline, source: Path, tmp_path: Path) -> None:
     done = cutline("prepare", source, "-o", "dataset", "--set", "data.steps.shout.mark=?")
     assert done.returncode == 0, done.stderr
@@ -203,7 +299,11 @@ def test_a_foreign_metric_scores_with_its_settings_and_its_label(cutline: Cutlin
         assert (scores["letters"], "bleu1" in scores) == (value, True)
     done = cutline(*command[:-1])
     assert "Words with the letter" in done.stdout
-    for name, reason in (("broken_metric", "ModuleNotFoundError"), ("no_metric", "it defines no subclass of")):
+    for name, reason in (
+        ("broken_metric", "ModuleNotFoundError"),
+        ("no_metric", "it defines no subclass of"),
+        ("bare_metric", "it has no scores"),
+    ):
         done = cutline("score", "p.csv", "r.csv", "--metrics", name)
         assert done.returncode == 2
         assert f"error: The metric {name} of the package zoo-plugins can't be used: {reason}" in done.stderr
@@ -219,8 +319,17 @@ def test_a_broken_plugin_is_an_error_only_when_it_is_used(cutline: Cutline, sour
     done = cutline("prepare", source, "-o", "other", "--set", "data.steps.broken_step.key=1")
     assert done.returncode == 2
     assert f"the step broken_step {reason}" in done.stderr
+    steps = (("empty_step", "it has no DESCRIPTION, no PHASE"), ("wrong_step", "its PHASE is 'noon', not"))
+    for step, lacks in steps:
+        done = cutline("prepare", source, "-o", "other", "--set", f"data.steps.{step}.key=1")
+        assert done.returncode == 2
+        assert f"the step {step} of the package zoo-plugins can't be used: {lacks}" in done.stderr
+    done = cutline("prepare", source, "-o", "other", "--set", "data.format=empty_reader")
+    assert done.returncode == 2
+    assert "The format empty_reader of the package zoo-plugins can't be used: it has no DESCRIPTION" in done.stderr
     (source.parent / "notes.md").write_text("nothing")
     done = cutline("prepare", source.parent / "notes.md", "-o", "other")
+    assert "the format clumsy_reader of the package zoo-plugins fails on" in done.stderr
     assert f"The format broken_reader {reason}" in done.stderr  # listed, and named
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -33,13 +34,22 @@ class Plugins:
         package: the package whose files are our own ones.
         defines: a regular expression that the source of an own one has a match for; it tells plug-ins from the files
             that stand beside them. ``^`` matches at the beginning of a line.
+        required: attributes that every plug-in has → their type, or the tuple of values that they may have.
         error: raised when there is no plug-in of a name.
     """
 
     def __init__(
-        self, kind: str, *, noun: str, package: str, defines: str = "", error: type[CutlineError] = CutlineError
+        self,
+        kind: str,
+        *,
+        noun: str,
+        package: str,
+        defines: str = "",
+        required: Mapping[str, Any] | None = None,
+        error: type[CutlineError] = CutlineError,
     ):
         self.kind, self.noun, self.package, self.error = kind, noun, package, error
+        self.required = required or {}
         self._defines = re.compile(defines, re.MULTILINE)
 
     def path(self, name: str) -> Path:
@@ -89,8 +99,13 @@ class Plugins:
             Its module; or the object that a foreign entry point names (``my_package.chrf:Chrf``).
 
         Raises:
-            CutlineError: there is none of that name, or another package's can't be imported.
+            CutlineError: there is none of that name, or another package's can't be imported or lacks something.
         """
+        loaded = self._import(name)
+        self._check(name, loaded)
+        return loaded
+
+    def _import(self, name: str) -> Any:
         if name not in self.names():
             known = f"Known {self.kind}: {', '.join(self.names())}."
             raise self.error(f"There is no {self.noun} {name!r}.", did_you_mean(name, self.names(), known))
@@ -112,7 +127,7 @@ class Plugins:
         Raises:
             CutlineError: as for :meth:`load`; or another package's defines no such class.
         """
-        loaded = self.load(name)
+        loaded = self._import(name)
         members = [loaded] if isinstance(loaded, type) else vars(loaded).values()
         module = loaded.__module__ if isinstance(loaded, type) else loaded.__name__
         found = [
@@ -122,6 +137,7 @@ class Plugins:
         ]
         for kind in found:
             if not any(parent in found for parent in kind.__mro__[1:]):
+                self._check(name, kind)
                 return kind
         assert name in self.foreign, f"{module} defines no {self.noun}"
         raise self._broken(self.foreign[name], f"it defines no subclass of {base.__module__}.{base.__name__}")
@@ -151,6 +167,27 @@ class Plugins:
             except CutlineError as error:
                 found[name] = error.problem
         return found
+
+    def _check(self, name: str, loaded: Any) -> None:
+        """
+        Raises:
+            CutlineError: a plug-in of another package lacks a required attribute.
+        """
+        if name not in self.foreign:
+            return
+        point = self.foreign[name]
+        missing = [attribute for attribute in self.required if not hasattr(loaded, attribute)]
+        if missing:
+            raise self._broken(point, f"it has no {', no '.join(missing)}")
+        for attribute, wanted in self.required.items():
+            value = getattr(loaded, attribute)
+            if isinstance(wanted, tuple):
+                if value not in wanted:
+                    raise self._broken(
+                        point, f"its {attribute} is {value!r}, not one of {', '.join(map(repr, wanted))}"
+                    )
+            elif not isinstance(value, wanted):
+                raise self._broken(point, f"its {attribute} is not a {wanted.__name__}")
 
     def _broken(self, point: EntryPoint, reason: str) -> CutlineError:
         package = _package(point)

@@ -21,6 +21,7 @@ PLUGINS = Plugins(
     noun="metric",
     package="cutline.metrics",
     defines=r"^class (?!MeanMetric)[A-Z]\w*\((Mean)?Metric\)",
+    required={"scores": tuple},
     error=ScoreError,
 )
 

@@ -13,7 +13,8 @@ calls it, "" when the source doesn't say.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -23,6 +24,8 @@ from cutline.core.records import Sample
 from cutline.core.suggest import nearest
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
+
+logger = logging.getLogger(__name__)
 
 
 class Reader(Protocol):
@@ -34,7 +37,14 @@ class Reader(Protocol):
     def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]: ...
 
 
-PLUGINS = Plugins("readers", noun="format", package=__name__, defines=r"^DESCRIPTION = ", error=RecipeError)
+PLUGINS = Plugins(
+    "readers",
+    noun="format",
+    package=__name__,
+    defines=r"^DESCRIPTION = ",
+    required={"DESCRIPTION": str, "recognises": Callable, "read": Callable},
+    error=RecipeError,
+)
 
 
 def names() -> list[str]:
@@ -71,7 +81,7 @@ def recognise(source: Path) -> str:
         DataError: the source is absent, or no reader or more than one recognises it.
     """
     check_present(source)
-    found = [name for name in PLUGINS.usable() if load(name).recognises(source)]
+    found = [name for name in PLUGINS.usable() if _recognises(name, source)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -80,6 +90,17 @@ def recognise(source: Path) -> str:
         )
     known = "; ".join(f"{name}: {text}" for name, text in descriptions().items())
     raise DataError(f"{source} is in no format that is recognised.", f"Set [data] format to one of these. {known}.")
+
+
+def _recognises(name: str, source: Path) -> bool:
+    try:
+        return load(name).recognises(source)
+    except Exception as error:
+        if name in PLUGINS.own:
+            raise
+        package = PLUGINS.source(name)
+        logger.warning(f"the format {name} of the package {package} fails on {source}: {type(error).__name__}: {error}")
+        return False
 
 
 def read(settings: DataSettings) -> Iterator[Sample | Problem]:

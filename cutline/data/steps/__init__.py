@@ -89,7 +89,21 @@ class StepModule(Protocol):
     def open(settings: Any, workspace: Workspace) -> Step: ...
 
 
-PLUGINS = Plugins("steps", noun="step", package=__name__, defines=r"^PHASE\b", error=RecipeError)
+PLUGINS = Plugins(
+    "steps",
+    noun="step",
+    package=__name__,
+    defines=r"^PHASE\b",
+    required={
+        "DESCRIPTION": str,
+        "PHASE": PHASES,
+        "ORDER": int,
+        "REASONS": dict,
+        "SETTINGS": type(Section),
+        "open": Callable,
+    },
+    error=RecipeError,
+)
 
 
 @cache

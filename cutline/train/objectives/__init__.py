@@ -18,7 +18,12 @@ from cutline.train.objective import Objective
 AnySection = TypeVar("AnySection", bound=Section)
 
 
-PLUGINS = Plugins("objectives", noun="objective", package=__name__)
+PLUGINS = Plugins(
+    "objectives",
+    noun="objective",
+    package=__name__,
+    required={"Settings": type(Section), "section": (None, "", "retrieval"), "description": str, "tasks": frozenset},
+)
 
 
 @cache
