@@ -1,13 +1,13 @@
 """Gradient checkpointing: activations are computed again in the backward pass instead of kept.
 
-Source: Chen et al. 2016, arXiv:1604.06174. Always without re-entrance: the re-entrant kind gives no gradient to what
-lies over frozen inputs, adapters for example, silently.
+Source: Chen et al. 2016, arXiv:1604.06174. Always non-reentrant: reentrant checkpointing silently gives no gradient to
+weights that follow inputs without one, adapters in a frozen model for example.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,17 +20,17 @@ from cutline.families.base import Family
 
 
 @contextmanager
-def gradient_checkpointing(family: Family, wanted: bool) -> Iterator[None]:
-    """While this lasts, the layers of a model keep only what goes into them.
+def gradient_checkpointing(family: Family, enabled: bool) -> Iterator[None]:
+    """Within this context, the layers of a model keep only their inputs for the backward pass.
 
-    Hugging Face's layers do so in training mode. Layers without a trainable weight stand in eval mode, so that they
-    have no dropout; where a gradient passes through them (a frozen language model over a bridge that learns) their
-    activations fill the memory as well, so these are made to recompute here.
+    Hugging Face's layers checkpoint in training mode only. Frozen layers are in eval mode, so that they have no
+    dropout, yet where a gradient passes through them (a frozen language model after a trained bridge) their activations
+    fill the memory as well. These layers get hooks, so that they checkpoint too.
 
     Raises:
-        TrainingError: the model's code can't do it.
+        TrainingError: the model doesn't support gradient checkpointing.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
     model = family.model
@@ -39,23 +39,21 @@ def gradient_checkpointing(family: Family, wanted: bool) -> Iterator[None]:
             f"{family.name()} has no gradient checkpointing.", "Set [train] gradient_checkpointing = false."
         )
     model.activation_checkpointing_enable({"use_reentrant": False})
-    frozen = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, GradientCheckpointingLayer) and not any(p.requires_grad for p in layer.parameters())
-    ]
-    for layer in frozen:
-        layer.forward = partial(_twice, layer.forward)
-    try:
+    with ExitStack() as stack:
+        stack.callback(model.activation_checkpointing_disable)
+        for layer in model.modules():
+            if isinstance(layer, GradientCheckpointingLayer) and not any(p.requires_grad for p in layer.parameters()):
+                layer._gradient_checkpointing_func = partial(_checkpoint_in_eval_mode, layer)
+                stack.enter_context(layer.register_forward_pre_hook(_ask_for_checkpointing, with_kwargs=True))
         yield
-    finally:
-        for layer in frozen:
-            del layer.forward
-        model.activation_checkpointing_disable()
 
 
-def _twice(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    given = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-    if torch.is_grad_enabled() and any(value.requires_grad for value in given):
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-    return forward(*args, **kwargs)  # generation, or a tower that no gradient enters
+def _ask_for_checkpointing(layer: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """The layer's own flag alone, not its children's, decides if it checkpoints: set where a gradient passes."""
+    inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+    layer.training = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
+
+
+def _checkpoint_in_eval_mode(layer: torch.nn.Module, forward: Callable[..., Any], *args: Any) -> Any:
+    layer.training = False  # before its forward, which may read the flag for dropout
+    return checkpoint(forward, *args, use_reentrant=False)
