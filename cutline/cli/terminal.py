@@ -35,7 +35,7 @@ def install() -> None:
 
 def say(text: str) -> None:
     """Writes one line to stderr, in the first process of a training only."""
-    if ranks.is_first():
+    if ranks.is_main_process():
         print(text, file=sys.stderr, flush=True)
 
 
@@ -52,7 +52,7 @@ def bar(label: str) -> Iterator[Progress]:
 
     Shows nothing where stderr is no terminal, and in all processes of a training but the first.
     """
-    if not sys.stderr.isatty() or not ranks.is_first():
+    if not sys.stderr.isatty() or not ranks.is_main_process():
         yield lambda done, total: None
         return
     from rich import progress

@@ -20,6 +20,6 @@ def local() -> int | None:
     return int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else None
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes, talks and keeps the run folder; the others compute."""
     return rank() == 0

@@ -161,7 +161,7 @@ class RunContext:
             dataset = self.dataset()
             training = dataset.split(dataset.default_split("train"))
             captions = [caption for captions in training.column("captions") for caption in captions]
-        miniature = self.folder / ("miniature" if ranks.is_first() else f"miniature-{ranks.rank()}")
+        miniature = self.folder / ("miniature" if ranks.is_main_process() else f"miniature-{ranks.rank()}")
         settings = self.recipe.model.model_copy(update=model)
         task = "embed" if self.recipe.for_retrieval else "caption"
         family = open_family(settings, captions, tiny=self.tiny, seed=self.recipe.seed, task=task, place=miniature)

@@ -55,8 +55,8 @@ class Run(RunContext):
         chosen = self._choose(stages)
         self._check_recipe(chosen)
         self.join_processes()
-        with self.folder.locked() if ranks.is_first() else nullcontext():
-            if ranks.is_first():
+        with self.folder.locked() if ranks.is_main_process() else nullcontext():
+            if ranks.is_main_process():
                 self.folder.describe(to_toml(self.recipe), self.recipe.seed)
                 self.folder.note(tiny=self.tiny)
                 self._do(chosen, "prepare")
@@ -64,7 +64,7 @@ class Run(RunContext):
                 self._do(chosen, "bootstrap")
             self.wait()
             self._do(chosen, "train")  # in every process
-            if not ranks.is_first():
+            if not ranks.is_main_process():
                 return None
             return self._do(chosen, "caption", "score", "ablate", "retrieve", "report")
 

@@ -68,11 +68,11 @@ class Stage(ABC):
                     "this recipe.",
                     f"Run it without --only, or with --only {needed.name},{self.name}.",
                 )
-        if ranks.is_first():
+        if ranks.is_main_process():
             context.begin(self.name, made_from, self.outputs)
         start = time.monotonic()
         facts = self.work(context)
-        if not ranks.is_first():
+        if not ranks.is_main_process():
             return None
         context.folder.finish(self.name, time.monotonic() - start, **facts)
         return self.result(context)

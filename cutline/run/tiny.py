@@ -30,7 +30,7 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
 
         logger.info(f"tiny: {data.source} is not here; drawn shapes replace it")
         drawn = folder / "shapes"
-        if ranks.is_first() and not (drawn / "captions.csv").exists():
+        if ranks.is_main_process() and not (drawn / "captions.csv").exists():
             shapes.draw(drawn, train=12, val=12, test=12)
         data, ablation = DataSettings(source=str(drawn), max_samples=12), None  # shapes have no context
     train = recipe.train and recipe.train.rehearsed()
@@ -66,7 +66,7 @@ def _bootstrap(settings: BootstrapSettings | None, folder: Path) -> BootstrapSet
         from cutline.images import shapes
 
         drawn = folder / "web-shapes"
-        if ranks.is_first() and not (drawn / "captions.csv").exists():
+        if ranks.is_main_process() and not (drawn / "captions.csv").exists():
             shapes.draw(drawn, train=12, val=0, test=0, seed=1)
         web = DataSettings(source=str(drawn), max_samples=12)
     generate = settings.generate.model_copy(update={"max_new_tokens": 12, "batch_size": 4})

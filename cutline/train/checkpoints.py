@@ -54,13 +54,13 @@ def load_trained(family: Family, checkpoint: Path) -> None:
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was completed; interrupted ones are deleted."""
-    if not ranks.is_first():
+    if not ranks.is_main_process():
         distributed.barrier()
     checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for path in checkpoints:
         if not (path / WHOLE).exists():
             shutil.rmtree(path)
     whole = [path for path in checkpoints if path.exists()]
-    if ranks.is_first():
+    if ranks.is_main_process():
         distributed.barrier()
     return whole[-1] if whole else None

@@ -147,7 +147,7 @@ class RecallEvaluator:
                 len(captions),
                 lambda indices: family.embed_texts(family.encode_texts([captions[index] for index in indices])),
             )
-            scores = self._ranked(family, images, texts) if ranks.is_first() else None
+            scores = self._ranked(family, images, texts) if ranks.is_main_process() else None
         return cast(dict[str, float], distributed.all_gather_object(scores)[0])
 
     def _ranked(self, family: RetrievalFamily, images: Tensor, texts: Tensor) -> dict[str, float]:

@@ -245,7 +245,7 @@ class Guards(TrainerCallback):
     def _stop(self, step: int, guard: str, reason: str, remedy: str) -> None:
         kept = last_good.kept_step(self.folder)
         facts = {"step": step, "guard": guard, "reason": reason, "remedy": remedy, "last_good_step": kept}
-        if ranks.is_first():
+        if ranks.is_main_process():
             write_atomically(self.folder / STOPPED, json.dumps(facts, indent=2) + "\n")
         where = f" The weights of step {kept} are kept in {self.folder / LAST_GOOD}." if kept is not None else ""
         raise TrainingError(f"Stopped at step {step}: {reason}.{where}", remedy)

@@ -37,7 +37,7 @@ def keep(folder: Path, step: int) -> None:
     kept = folder / LAST_GOOD
     whole = whole_checkpoints(folder)
     good = max((number for number in whole if number <= step), default=None)
-    if good is None or kept.exists() or not ranks.is_first():
+    if good is None or kept.exists() or not ranks.is_main_process():
         return
     part = folder / f"{LAST_GOOD}.part"
     shutil.rmtree(part, ignore_errors=True)
@@ -55,7 +55,7 @@ def _link(source: str, target: str) -> None:
 
 def forget(folder: Path) -> None:
     """The training is sound again."""
-    if ranks.is_first():
+    if ranks.is_main_process():
         shutil.rmtree(folder / LAST_GOOD, ignore_errors=True)
 
 

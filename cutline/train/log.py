@@ -26,7 +26,7 @@ class Log(TrainerCallback):
         self.path = path
         self.progress = progress
         self._out: jsonl.Appender | None = None
-        if not ranks.is_first():
+        if not ranks.is_main_process():
             return
         kept = [row for row in jsonl.read(path) if row["step"] <= resumed_at] if path.exists() else []
         write_atomically(path, "")

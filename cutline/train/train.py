@@ -135,7 +135,7 @@ def _align(stage: Stage) -> None:
     if trained:
         load_trained(family, folder)
     else:
-        if ranks.is_first():
+        if ranks.is_main_process():
             save_trained(family, folder)
             shutil.rmtree(folder / CHECKPOINTS)
         logger.info("train: main stage")
@@ -192,7 +192,7 @@ def _open(stage: Stage) -> list[PartSummary]:
         family.float()  # what is quantised stays as it is
     parts = open_parts(family, settings.parts, settings.lora, for_captions=not settings.retrieval)
     check_rates(family, settings.part_lr)
-    if ranks.is_first():
+    if ranks.is_main_process():
         logger.info(f"what is trained\n{parts_table(parts)}")
     return parts
 
@@ -216,7 +216,7 @@ def _cached_features(stage: Stage) -> FeatureCache | None:
 def _last_checkpoint(stage: Stage) -> Path | None:
     """The checkpoint to resume from; after a guard had stopped the training, the last good one."""
     distributed.barrier()  # no process still reads older files
-    if ranks.is_first():
+    if ranks.is_main_process():
         go_back(stage.folder, overruled=not stage.settings.guards.enabled)
     distributed.barrier()
     return last_whole_checkpoint(stage.folder / CHECKPOINTS)

@@ -231,12 +231,12 @@ class LearnerTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if ranks.is_first():
+        if ranks.is_main_process():
             checkpoint.mkdir(parents=True, exist_ok=True)
             self.learner.save(checkpoint)
         super()._save_checkpoint(model, trial)
         distributed.barrier()  # each process has a file there
-        if ranks.is_first():
+        if ranks.is_main_process():
             (checkpoint / WHOLE).touch()
 
 

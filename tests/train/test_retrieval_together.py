@@ -66,7 +66,7 @@ for name, (family, section, captions) in kinds.items():
     # the draws before were a trial for DDP's flags
     told = distributed.all_gather_object([[part.tolist() for part in p] for p, _ in drawn[-3:]])
     assert all(other == told[0] for other in told)
-    if ranks.is_first():
+    if ranks.is_main_process():
         (out / name / "drawn.json").write_text(json.dumps(told[0]))
         save_file({n: t.clone() for n, t in model.model.state_dict().items()}, out / name / "end.safetensors")
         save_file({n: t for n, t in start.items()}, out / name / "start.safetensors")

@@ -46,7 +46,7 @@ class Train(Stage):
             bars=context.bars,
             set_threads=context.set_threads,
         )
-        if ranks.is_first():
+        if ranks.is_main_process():
             family.generation = context.recipe.generate
             family.save(context.folder / "model")
         return facts
