@@ -25,7 +25,7 @@ def language(
     dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Dropout rate.")] = 0.1,
     min_count: Annotated[int, typer.Option(min=1, help="Words that occur less often become <unk>.")] = 5,
     vocabulary_size: Annotated[int, typer.Option(min=8, help="Most words in the vocabulary.")] = 10_000,
-    max_tokens: Annotated[int, typer.Option(min=16, help="Longest sequence, image tokens included.")] = 128,
+    max_positions: Annotated[int, typer.Option(min=16, help="Most positions, image tokens included.")] = 128,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Multiply in bfloat16, where the CPU has it.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed for weights, shuffling and dropout.")] = 0,
 ) -> None:
@@ -48,7 +48,7 @@ def language(
     texts, held_out, left_out = gather(sources)
     without = f"; {left_out:,} lines left out: held-out captions or captions of the same images" if left_out else ""
     say(f"language: {len(texts):,} captions{without}")
-    sizes = Sizes(layers, width, heads, dropout, min_count, vocabulary_size, max_tokens)
+    sizes = Sizes(layers, width, heads, dropout, min_count, vocabulary_size, max_positions)
     model, tokenizer, losses = teach(
         texts, held_out, sizes, epochs=epochs, batch_size=batch_size, lr=lr, bfloat16=bfloat16, seed=seed, bars=bar
     )

@@ -42,7 +42,7 @@ class New(Section):
     text_width: int = Field(128, ge=8, description="width of the GPT-2")
     heads: int = Field(4, ge=1, description="attention heads of both")
     vocabulary: int = Field(420, ge=258, description="tokens of the byte-level BPE")
-    max_tokens: int = Field(64, ge=4, description="longest text that the GPT-2 has positions for")
+    max_position_embeddings: int = Field(64, ge=4, description="number of positions of the GPT-2: its longest text")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the GPT-2")
 
 
@@ -107,7 +107,7 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
             n_embd=sizes.text_width,
             n_layer=sizes.text_layers,
             n_head=sizes.heads,
-            n_positions=sizes.max_tokens,
+            n_positions=sizes.max_position_embeddings,
             is_decoder=True,
             add_cross_attention=True,
             resid_pdrop=sizes.dropout,

@@ -74,7 +74,9 @@ class New(Section):
     text_layers: int = Field(3, ge=1, description="layers of a GPT-2 from scratch")
     text_width: int = Field(128, ge=8, description="width of a GPT-2 from scratch")
     text_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of a GPT-2 from scratch")
-    max_tokens: int = Field(512, ge=16, description="positions of a GPT-2 from scratch, the image's tokens among them")
+    max_position_embeddings: int = Field(
+        512, ge=16, description="number of positions of a GPT-2 from scratch, for image tokens and text"
+    )
     heads: int = Field(4, ge=1, description="attention heads of halves from scratch")
     vocabulary: Literal["words", "bpe"] = Field(
         "bpe", description="tokens of a GPT-2 from scratch: whole words of the training captions, or byte-level pieces"
@@ -309,7 +311,7 @@ def _gpt2(sizes: New, tokenizer: PreTrainedTokenizerFast) -> Any:
         width=sizes.text_width,
         layers=sizes.text_layers,
         heads=sizes.heads,
-        positions=sizes.max_tokens,
+        positions=sizes.max_position_embeddings,
         dropout=sizes.text_dropout,
     )
 

@@ -47,8 +47,17 @@ _MARKERS = re.compile("|".join(map(re.escape, MARKERS)))
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a language model. ``max_tokens``: positions, an image's tokens among them; words that occur less often than
-    ``min_count`` times aren't known."""
+    """Sizes of a language model and its vocabulary.
+
+    Attributes:
+        layers: number of transformer layers.
+        width: width of the hidden states.
+        heads: number of attention heads.
+        dropout: dropout rate.
+        min_count: words that occur less often become <unk>.
+        vocabulary_size: largest number of words.
+        max_position_embeddings: number of positions, which image tokens and text share.
+    """
 
     layers: int = 3
     width: int = 256
@@ -56,7 +65,7 @@ class Sizes:
     dropout: float = 0.1
     min_count: int = 5
     vocabulary_size: int = 10_000
-    max_tokens: int = 128
+    max_position_embeddings: int = 128
 
 
 def gather(sources: Sequence[str]) -> tuple[list[str], list[str], int]:
@@ -157,12 +166,12 @@ def teach(
         width=sizes.width,
         layers=sizes.layers,
         heads=sizes.heads,
-        positions=sizes.max_tokens,
+        positions=sizes.max_position_embeddings,
         dropout=sizes.dropout,
     )
     model.generation_config.update(suppress_tokens=[tokenizer.unk_token_id])
-    rows = _encode(tokenizer, texts, sizes.max_tokens)
-    measured = _encode(tokenizer, held_out[:: math.ceil(len(held_out) / MEASURED) or 1], sizes.max_tokens)
+    rows = _encode(tokenizer, texts, sizes.max_position_embeddings)
+    measured = _encode(tokenizer, held_out[:: math.ceil(len(held_out) / MEASURED) or 1], sizes.max_position_embeddings)
     steps = epochs * math.ceil(len(rows) / batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
     rate = torch.optim.lr_scheduler.LambdaLR(
