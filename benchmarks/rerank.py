@@ -110,7 +110,7 @@ def whole_ours(
         found = verify(
             exact.matching(gallery.texts), lambda image: {"features": features[[image]]}, gallery, of_images, of_texts
         )
-        notes += f", {found.pairs} of them in float32, too (off by up to {found.off:.2f})"
+        notes += f", {found.pairs} of them in float32, too (off by up to {found.max_error:.2f})"
     return recalls(*(direction.ranks(matched=True)[0] for direction in stages.directions)), notes
 
 

@@ -1,4 +1,4 @@
-"""How well captions fit their image, as a checkpoint sees it: what ``[data.steps.filter] model`` asks for."""
+"""Scores how well captions fit their image, with the model of ``[data.steps.filter]``."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def scorer(checkpoint: str) -> Callable[[str, Sequence[str]], list[float]]:
-    """Image's path and its captions → a score for each.
+    """Opens a model that scores captions: takes an image's path and its captions, returns a score for each caption.
 
     A model that was trained to match (BLIP, BLIP-2) gives the probability 0–1 that the caption belongs to the image, by
     which CapFilt filters (Li et al. 2022, arXiv:2201.12086); a two-tower model (CLIP, SigLIP) the cosine of their
     vectors, −1–1, by which LAION-400M was filtered (Schuhmann et al. 2021, arXiv:2111.02114).
 
     Raises:
-        CheckpointError: it can't be opened, or can do neither.
+        CheckpointError: the checkpoint can't be opened, or can neither match nor embed.
     """
-    import torch  # only now: preparing without a model needs none
+    import torch  # imported here: preparing without a model needs no torch
 
     from cutline.families.open import open_family
 
@@ -32,12 +32,12 @@ def scorer(checkpoint: str) -> Callable[[str, Sequence[str]], list[float]]:
 
     @torch.inference_mode()
     def score(path: str, captions: Sequence[str]) -> list[float]:
-        seen = family.encode_images(family.pixels([open_image(path)]))
+        features = family.encode_images(family.pixels([open_image(path)]))
         if matches:
-            found = family.matching(captions).log_odds(seen, torch.arange(len(captions))).sigmoid()
+            scores = family.matching(captions).log_odds(features, torch.arange(len(captions))).sigmoid()
         else:
             texts = family.embed_texts(family.encode_texts(captions))
-            found = family.similarity(family.embed_images(seen), texts)[0]
-        return [float(value) for value in found.float().cpu()]
+            scores = family.similarity(family.embed_images(features), texts)[0]
+        return [float(value) for value in scores.float().cpu()]
 
     return score

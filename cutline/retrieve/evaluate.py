@@ -1,12 +1,12 @@
-"""Evaluating retrieval: every image of a split asks for its captions, and every caption for its image.
+"""Evaluates retrieval: every image of a split is a query for its captions, and every caption for its image.
 
-    embeddings/      the images' vectors, a chunk a file
-    matches.jsonl    an image's matching scores with the texts that it is a candidate of or for, one line an image
-    hits.jsonl       what each query found, both directions
-    scores.json      recall at 1, 5, 10, mean and median rank, beside what embeddings alone and chance give
-    retrieval.json   what all this was made from
+    embeddings/      the images' vectors, one file per chunk
+    matches.jsonl    one line per image: its matching scores with the texts that it is paired with
+    hits.jsonl       best candidates of each query, both directions
+    scores.json      recall at 1, 5, 10, mean and median rank; the same by embeddings alone and by chance
+    retrieval.json   model, dataset and settings
 
-All but the last two are appended to; a job that was killed goes on from them.
+An interrupted evaluation resumes from the embeddings and the matches.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cutline.families.common.retrieval import RetrievalFamily
 from cutline.metrics.evaluation import Evaluation
 from cutline.retrieve import recall
 from cutline.retrieve.embed import chunks, embed_images, embed_texts, opened, tokens
-from cutline.retrieve.gallery import Gallery, Places, gather
+from cutline.retrieve.gallery import Gallery, Indices, gather
 from cutline.retrieve.rerank import distinct_pairs, rerank
 from cutline.retrieve.settings import RetrieveSettings
 from cutline.retrieve.stages import Direction, Stages, first_stage
@@ -40,7 +40,7 @@ from cutline.retrieve.verify import Verified, verify
 
 logger = logging.getLogger(__name__)
 
-#: Candidates of a query that hits.jsonl can name where nothing is re-ranked.
+#: Candidates to keep per query without re-ranking; hits.jsonl can list no more.
 LISTED = 128
 
 
@@ -56,12 +56,12 @@ def evaluate(
     """Both directions of retrieval over samples, from one pass over the pairs.
 
     Args:
-        family: what ranks.
+        family: the model.
         samples: images; those without captions are left out.
-        folder: where everything is kept; goes on with what is there.
-        made_by: what decides about the numbers.
-        exact: the same model in float32, for ``settings.verify``: embeds, and judges pairs that are nearly equal.
-        bars: shows the progress.
+        folder: output folder; an evaluation in it is resumed.
+        made_by: everything that the scores depend on.
+        exact: the same model in float32, for ``settings.verify``: it embeds, and scores pairs that are nearly equal.
+        bars: shows progress.
 
     Raises:
         CutlineError: the folder holds another evaluation.
@@ -74,16 +74,16 @@ def evaluate(
         raise DataError("No image of this dataset has a caption.", "Retrieval is evaluated on images with captions.")
     with bars("embedding") as progress:
         images, failed = embed_images(embedder, gallery.pictures, folder / "embeddings", progress)
-    for place, problem in failed.items():
-        logger.warning(f"skipped: {gallery.pictures[place].id}: {problem}")
+    for index, problem in failed.items():
+        logger.warning(f"skipped: {gallery.pictures[index].id}: {problem}")
     if len(failed) == len(gallery.pictures):
         raise DataError("None of the images could be opened.", "Run cutline inspect on the dataset to see why.")
-    kept = torch.tensor([place not in failed for place in range(len(images))])
+    kept = torch.tensor([index not in failed for index in range(len(images))])
     images, gallery = images[kept], gallery.without(failed)
     texts = embed_texts(embedder, gallery.texts, settings.text_batch_size)
     stages = _stages(gallery, images, texts, settings, embedder)
     if settings.rerank and "match" in family.untrained_tasks:
-        logger.warning("this model's matching head is not trained: images and texts are ranked by embeddings alone")
+        logger.warning("this model's matching head is not trained: ranking by embeddings alone")
     matched = settings.rerank > 0 and "match" in family.tasks - family.untrained_tasks
     verified = None
     if matched:
@@ -92,7 +92,7 @@ def evaluate(
 
 
 def forget(folder: Path) -> None:
-    """Removes an evaluation, and nothing else that stands beside it."""
+    """Removes the files of an evaluation; other files in the folder stay."""
     shutil.rmtree(folder / "embeddings", ignore_errors=True)
     for name in ("matches.jsonl", "hits.jsonl", "scores.json", "retrieval.json"):
         (folder / name).unlink(missing_ok=True)
@@ -103,43 +103,44 @@ def _stages(
 ) -> Stages:
     """The first stage: the nearest candidates by cosine."""
     k = settings.rerank or LISTED
-    for what, many in (("captions", len(gallery.text_of)), ("images", len(gallery.samples))):
-        if settings.rerank > many:
-            logger.warning(f"rerank = {k} is more than the gallery's {many:,} {what}: all of them are candidates")
+    for kind, count in (("captions", len(gallery.text_of)), ("images", len(gallery.samples))):
+        if settings.rerank > count:
+            logger.warning(f"rerank = {k} is more than the {count:,} {kind}: all of them are candidates")
     return first_stage(gallery, images, texts, family.similarity, k)
 
 
 class Features:
-    """What the tower says of one picture after another, seen a chunk at a time."""
+    """Features of one picture at a time, computed chunk by chunk."""
 
     def __init__(self, family: RetrievalFamily, pictures: Sequence[Sample]):
         self.family, self.parts = family, chunks(pictures, family)
         self.size = len(self.parts[0])
-        self.number, self.seen = -1, list[Batch]()
+        self.number, self.features = -1, list[Batch]()
 
     def __call__(self, picture: int) -> Batch:
-        number, place = divmod(picture, self.size)
+        number, index = divmod(picture, self.size)
         if number != self.number:
-            pixels, wrong = opened(self.family, self.parts[number])
-            if wrong or pixels is None:
-                lost = self.parts[number][min(wrong)]
-                raise DataError(f"{lost.image} can no longer be opened: {wrong[min(wrong)]}", "Start with --overwrite.")
+            pixels, errors = opened(self.family, self.parts[number])
+            if errors or pixels is None:
+                first = min(errors)
+                path = self.parts[number][first].image
+                raise DataError(f"{path} can no longer be opened: {errors[first]}", "Start again with --overwrite.")
             with torch.inference_mode():
-                self.seen = self.family.split_features(self.family.encode_images(pixels))
+                self.features = self.family.split_features(self.family.encode_images(pixels))
             self.number = number
-        return self.family.join_features([self.seen[place]])
+        return self.family.join_features([self.features[index]])
 
 
 def _match(
     family: RetrievalFamily, stages: Stages, path: Path, exact: RetrievalFamily | None, bars: Bars
 ) -> Verified | None:
-    """The second stage, from what the file holds on."""
+    """The second stage: matching scores; those that the file holds are not computed again."""
     total = distinct_pairs(stages.texts_of_images, stages.images_of_texts)
     pictures = [sample.id for sample in stages.gallery.pictures]
-    place_of = {name: place for place, name in enumerate(pictures)}
+    index_of = {id: index for index, id in enumerate(pictures)}
     with jsonl.Appender(path) as out, bars("matching") as progress:
         done = {
-            place_of[row["image"]]: torch.tensor(row["itm"]) for row in jsonl.read(path) if row["image"] in place_of
+            index_of[row["image"]]: torch.tensor(row["itm"]) for row in jsonl.read(path) if row["image"] in index_of
         }
         count = sum(map(len, done.values()))
         progress(count, total)
@@ -153,14 +154,19 @@ def _match(
         return None
     with bars("verifying") as progress:
         return verify(
-            exact.matching(stages.gallery.texts), Features(exact, stages.gallery.pictures), stages.gallery,
-            stages.texts_of_images, stages.images_of_texts, progress,
-        )  # fmt: skip
+            exact.matching(stages.gallery.texts),
+            Features(exact, stages.gallery.pictures),
+            stages.gallery,
+            stages.texts_of_images,
+            stages.images_of_texts,
+            progress,
+        )
 
 
 def _judge(
     stages: Stages, settings: RetrieveSettings, folder: Path, matched: bool, dtype: str, verified: Verified | None
 ) -> Evaluation:
+    """Scores both directions, and writes ``hits.jsonl`` and ``scores.json``."""
     gallery, counts = stages.gallery, stages.gallery.counts()
     groups = [sample.group or sample.id for sample in gallery.samples]
     scores: dict[str, Score] = {}
@@ -168,22 +174,31 @@ def _judge(
     kept = {}
     for direction in stages.directions:
         name, owner = direction.name, direction.query_samples
-        first, favoured = direction.ranks(matched=False)
+        against, favoured = direction.ranks(matched=False)
         size = min(settings.rerank, len(direction.candidate_ids))
         sign = (
             f"retrieval-{name}|best rank|ties against|images {counts['images']}|captions {counts['captions']}"
             f"|embedded {'float32' if verified else dtype}"
         )
-        alone |= recall.score(name, first, owner, groups, settings.resamples, sign)
+        alone |= recall.score(name, against, owner, groups, settings.resamples, sign)
         if matched:
             kept[name] = direction.kept()
-            first, favoured = direction.ranks(matched=True)
+            against, favoured = direction.ranks(matched=True)
             sign += f"|cosine + matching logit of {size} candidates, {dtype}{', verified' if verified else ''}"
-        scores |= recall.score(name, first, owner, groups, settings.resamples, sign)
-        counts[f"{name}_ranks_that_hang_on_ties"] = int((first != favoured).sum())
-    chance = {name: Score(metric=name, value=value, low=value, high=value, n=counts["images"], signature="chance",
-                    info=recall.score_info(name))
-              for name, value in recall.chance(gallery).items()}  # fmt: skip
+        scores |= recall.score(name, against, owner, groups, settings.resamples, sign)
+        counts[f"{name}_tied_ranks"] = int((against != favoured).sum())
+    chance = {
+        name: Score(
+            metric=name,
+            value=value,
+            low=value,
+            high=value,
+            n=counts["images"],
+            signature="chance",
+            info=recall.score_info(name),
+        )
+        for name, value in recall.chance(gallery).items()
+    }
     ceilings = recall.ceiling(kept)
     counts |= verified.counts if verified else {}
     result = Evaluation(
@@ -191,7 +206,7 @@ def _judge(
         baselines=({"embeddings alone": alone} if matched else {}) | {"chance": chance},
         counts=counts,
         notes={
-            name: f"{value:.4f} of the queries have a right candidate in the first stage"
+            name: f"{value:.4f} of the queries have a correct candidate in the first stage"
             for name, value in ceilings.items()
         },
         ids=tuple(gallery.ids),
@@ -201,8 +216,8 @@ def _judge(
     return result
 
 
-def _write_hits(stages: Stages, most: int, path: Path) -> None:
-    """Both directions' hits, a query at a time."""
+def _write_hits(stages: Stages, limit: int, path: Path) -> None:
+    """Writes the hits of both directions, query by query."""
     path.unlink(missing_ok=True)
     with jsonl.Appender(path) as out:
         for direction in stages.directions:
@@ -210,36 +225,36 @@ def _write_hits(stages: Stages, most: int, path: Path) -> None:
             order = direction.candidates.scores().argsort(dim=1, descending=True, stable=True)
             for row, slots in enumerate(order):
                 for query in queries.get(row, []):
-                    out.write(hit.to_json() for hit in _hits(direction, query, slots, candidates, most))
+                    out.write(hit.to_json() for hit in _hits(direction, query, slots, candidates, limit))
 
 
 def _hits(
-    direction: Direction, query: int, slots: Tensor, items: Mapping[int, Sequence[int]], most: int
+    direction: Direction, query: int, slots: Tensor, items: Mapping[int, Sequence[int]], limit: int
 ) -> Iterator[Hit]:
-    """The best candidates of a query, and its right ones among the candidates wherever they are.
+    """The best candidates of a query, and the correct ones at any rank.
 
     Args:
         slots: [K] columns of ``direction.candidates``, best first.
         items: row → the captions or images that it stands for.
-        most: how many of the best.
+        limit: number of best candidates.
     """
-    row, found = int(direction.query_rows[query]), direction.candidates
+    row, nearest = int(direction.query_rows[query]), direction.candidates
     rank = 0
-    for slot in slots[: int(found.cosines[row].isfinite().sum())].tolist():
-        itm = None if found.matches is None else float(found.matches[row, slot])
-        for candidate in items.get(int(found.places[row, slot]), []):
+    for slot in slots[: int(nearest.cosines[row].isfinite().sum())].tolist():
+        itm = None if nearest.matches is None else float(nearest.matches[row, slot])
+        for candidate in items.get(int(nearest.indices[row, slot]), []):
             rank += 1
-            if rank <= most or direction.candidate_samples[candidate] == direction.query_samples[query]:
+            if rank <= limit or direction.candidate_samples[candidate] == direction.query_samples[query]:
                 yield Hit(
                     query=direction.query_ids[query],
                     candidate=direction.candidate_ids[candidate],
                     rank=rank,
-                    itc=float(found.cosines[row, slot]),
+                    itc=float(nearest.cosines[row, slot]),
                     itm=itm,
                 )
 
 
-def _items(rows: Places) -> dict[int, list[int]]:
+def _items(rows: Indices) -> dict[int, list[int]]:
     """Row → the captions or images that it stands for, in their order."""
     items: dict[int, list[int]] = {}
     for item, row in enumerate(rows.tolist()):

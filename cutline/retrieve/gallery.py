@@ -1,4 +1,4 @@
-"""What is ranked: pictures and captions, each once, however often it comes."""
+"""The images and captions that are ranked, with duplicates removed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cutline.core.records import Sample
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -22,45 +22,45 @@ class Gallery:
     Attributes:
         samples: N images that have captions.
         pictures: U samples, the first of each picture.
-        picture_of: [N] places in ``pictures``; -1 where the picture can't be opened.
+        picture_of: [N] indices into ``pictures``; -1 where the picture can't be opened.
         texts: D.
-        text_of: [M] places in ``texts``.
-        sample_of: [M] places in ``samples``.
+        text_of: [M] indices into ``texts``.
+        sample_of: [M] indices into ``samples``.
     """
 
     samples: list[Sample]
     pictures: list[Sample]
-    picture_of: Places
+    picture_of: Indices
     texts: list[str]
-    text_of: Places
-    sample_of: Places
+    text_of: Indices
+    sample_of: Indices
 
     @property
     def ids(self) -> list[str]:
         return [sample.id for sample in self.samples]
 
     def caption_ids(self) -> list[str]:
-        """The M captions' names: their image's, and which of its captions it is, from 0."""
+        """Ids of the M captions: the image's id and the caption's number, from 0: "photo#2"."""
         return [f"{sample.id}#{n}" for sample in self.samples for n in range(len(sample.captions))]
 
     def without(self, failed: Collection[int]) -> Gallery:
-        """The gallery without some pictures, which nothing can find any more."""
-        kept = [place for place in range(len(self.pictures)) if place not in failed]
-        moved = np.full(len(self.pictures) + 1, -1)
-        moved[kept] = np.arange(len(kept))
-        return replace(self, pictures=[self.pictures[place] for place in kept], picture_of=moved[self.picture_of])
+        """The gallery without the pictures that can't be opened."""
+        kept = [index for index in range(len(self.pictures)) if index not in failed]
+        new_index = np.full(len(self.pictures) + 1, -1)  # the last entry maps -1 to -1
+        new_index[kept] = np.arange(len(kept))
+        return replace(self, pictures=[self.pictures[index] for index in kept], picture_of=new_index[self.picture_of])
 
     def counts(self) -> dict[str, int]:
-        """Of images, captions, and what comes more than once."""
+        """Counts of images, captions, unreadable images, and duplicates."""
         owners = {(text, sample) for text, sample in zip(self.text_of.tolist(), self.sample_of.tolist(), strict=True)}
         images_of_text = np.bincount([text for text, _ in owners], minlength=len(self.texts))
-        there = self.picture_of[self.picture_of >= 0]
+        readable = self.picture_of[self.picture_of >= 0]
         return {
             "images": len(self.samples),
             "captions": len(self.text_of),
-            "failed": len(self.samples) - len(there),
-            "captions_of_several_images": int((images_of_text[self.text_of] > 1).sum()),
-            "pictures_that_come_again": len(there) - len(self.pictures),
+            "failed": len(self.samples) - len(readable),
+            "shared_captions": int((images_of_text[self.text_of] > 1).sum()),
+            "duplicate_images": len(readable) - len(self.pictures),
         }
 
 
@@ -68,7 +68,7 @@ def gather(samples: Sequence[Sample], tokens: Callable[[Sequence[str]], Sequence
     """The gallery of the samples that have captions.
 
     Args:
-        tokens: texts → what a model reads of each; what is equal is one text.
+        tokens: texts → the tokens that a model reads; texts with equal tokens count as one.
     """
     kept = [sample for sample in samples if sample.captions]
     captions = [caption for sample in kept for caption in sample.captions]
@@ -76,22 +76,22 @@ def gather(samples: Sequence[Sample], tokens: Callable[[Sequence[str]], Sequence
     text_of, texts = _first_of(tokens(captions))
     return Gallery(
         samples=kept,
-        pictures=[kept[place] for place in pictures],
+        pictures=[kept[index] for index in pictures],
         picture_of=picture_of,
-        texts=[captions[place] for place in texts],
+        texts=[captions[index] for index in texts],
         text_of=text_of,
         sample_of=np.repeat(np.arange(len(kept)), [len(sample.captions) for sample in kept]),
     )
 
 
-def _first_of(keys: Sequence[Hashable]) -> tuple[Places, list[int]]:
-    """Each key's number, and where each number comes first."""
+def _first_of(keys: Sequence[Hashable]) -> tuple[Indices, list[int]]:
+    """The number of each key among the distinct keys, and the index at which each distinct key comes first."""
     numbers: dict[Hashable, int] = {}
     firsts: list[int] = []
-    found = np.empty(len(keys), np.int64)
-    for place, key in enumerate(keys):
+    number_of = np.empty(len(keys), np.int64)
+    for index, key in enumerate(keys):
         if key not in numbers:
             numbers[key] = len(firsts)
-            firsts.append(place)
-        found[place] = numbers[key]
-    return found, firsts
+            firsts.append(index)
+        number_of[index] = numbers[key]
+    return number_of, firsts

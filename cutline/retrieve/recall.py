@@ -1,8 +1,8 @@
-"""From ranks to recall, mean and median rank, with intervals over images.
+"""Recall, mean and median rank from ranks, with bootstrap intervals over images.
 
-The best-rank rule: with several right candidates (an image's captions) the best one's rank counts. A tie counts
-against: wrong candidates with the same score stand before the right one. A caption of another image is wrong even where
-it reads the same, as in the published evaluations; how many queries hang on ties is counted.
+With several correct candidates (the captions of an image) the best rank counts. Ties count against: wrong candidates
+with the same score rank before the correct one. A caption of another image is wrong even if it has the same text, as in
+the published evaluations. The number of queries whose rank depends on ties is reported.
 """
 
 from __future__ import annotations
@@ -19,67 +19,66 @@ from cutline.retrieve.gallery import Gallery
 
 Ranks = NDArray[np.int64]
 
-#: The usual cuts of recall.
+#: The k of recall at k.
 CUTS = (1, 5, 10)
 
 
 def beyond(candidates: int) -> int:
-    """The rank of what can't be found, since the picture is lost: worse than the last, and a miss at every cut."""
+    """The rank of an image that can't be opened: after all candidates, and a miss at every cut."""
     return max(candidates, *CUTS) + 1
 
 
 def text_ranks(gallery: Gallery, picture: int, scores: Floats) -> dict[int, tuple[int, int, int]]:
-    """Ranks of the captions of a picture's images among all M.
+    """Best rank, among all M captions, of the captions of each image that has this picture.
 
     Args:
-        picture: place in ``gallery.pictures``.
-        scores: float64 [D], the picture's with each distinct text.
+        picture: index into ``gallery.pictures``.
+        scores: float64 [D], of the picture with each distinct text.
 
     Returns:
-        Image's place in ``gallery.samples`` → (rank with ties against, rank with ties for it, place of its best text).
+        Index into ``gallery.samples`` → (rank with ties against, rank with ties for it, index of its best text).
     """
-    many = np.bincount(gallery.text_of, minlength=len(gallery.texts))
-    found = {}
+    copies = np.bincount(gallery.text_of, minlength=len(gallery.texts))
+    ranks = {}
     for sample in np.flatnonzero(gallery.picture_of == picture).tolist():
         own = gallery.text_of[gallery.sample_of == sample]
-        wrong = many - np.bincount(own, minlength=len(many))
+        wrong = copies - np.bincount(own, minlength=len(copies))
         best = int(own[scores[own].argmax()])
         against = 1 + int(wrong[scores >= scores[best]].sum())
-        found[sample] = (against, 1 + int(wrong[scores > scores[best]].sum()), best)
-    return found
+        ranks[sample] = (against, 1 + int(wrong[scores > scores[best]].sum()), best)
+    return ranks
 
 
 def image_ranks(gallery: Gallery, text: int, scores: Floats) -> dict[int, tuple[int, int]]:
-    """Ranks of the images that a text was written for, among all N.
+    """Rank, among all N images, of the image of each caption that has this text.
 
     Args:
-        text: place in ``gallery.texts``.
-        scores: float64 [U], the text's with each distinct picture.
+        text: index into ``gallery.texts``.
+        scores: float64 [U], of the text with each distinct picture.
 
     Returns:
-        Caption's place (of M) → (rank with ties against, rank with ties for it).
+        Caption index (of M) → (rank with ties against, rank with ties for it).
     """
-    there = gallery.picture_of[gallery.picture_of >= 0]
-    many = np.bincount(there, minlength=len(scores))
-    found = {}
+    copies = np.bincount(gallery.picture_of[gallery.picture_of >= 0], minlength=len(scores))
+    ranks = {}
     for caption in np.flatnonzero(gallery.text_of == text).tolist():
-        right = int(gallery.picture_of[gallery.sample_of[caption]])
-        if right < 0:
-            found[caption] = (beyond(len(gallery.samples)),) * 2
+        correct = int(gallery.picture_of[gallery.sample_of[caption]])
+        if correct < 0:
+            ranks[caption] = (beyond(len(gallery.samples)),) * 2
             continue
-        wrong = many.copy()
-        wrong[right] -= 1
-        against = 1 + int(wrong[scores >= scores[right]].sum())
-        found[caption] = (against, 1 + int(wrong[scores > scores[right]].sum()))
-    return found
+        wrong = copies.copy()
+        wrong[correct] -= 1
+        against = 1 + int(wrong[scores >= scores[correct]].sum())
+        ranks[caption] = (against, 1 + int(wrong[scores > scores[correct]].sum()))
+    return ranks
 
 
 def recalls(text_ranks: Ranks, image_ranks: Ranks) -> dict[str, float]:
-    """Shares of queries whose rank is at most 1, 5 and 10, and the mean of the six.
+    """Recall at 1, 5 and 10 in both directions, and the mean of the six.
 
     Args:
-        text_ranks: [N], of images that ask for texts.
-        image_ranks: [M], of captions that ask for images.
+        text_ranks: [N], best rank of a caption of each image.
+        image_ranks: [M], rank of the image of each caption.
 
     Returns:
         ``tr_recall_at_1``, ``…_5``, ``…_10``, ``ir_recall_at_1`` …, ``mean_recall``.
@@ -98,11 +97,11 @@ def score(
     """Recall at 1, 5 and 10, mean and median rank of one direction.
 
     Args:
-        direction: "tr" or "ir", in the scores' names.
-        ranks: [Q], of queries; 1 is best.
-        sample_of: [Q], the image that each query belongs to; images are what is drawn for the intervals.
-        groups: a name an image; images of one name are drawn together.
-        resamples: 0 for no interval.
+        direction: "tr" or "ir"; prefix of the scores' names.
+        ranks: [Q], of the queries; 1 is best.
+        sample_of: [Q], image index of each query; the intervals resample images.
+        groups: group of each image; images of one group are resampled together.
+        resamples: number of bootstrap resamples; 0: no interval.
     """
     names = [*(f"{direction}_recall_at_{k}" for k in CUTS), f"{direction}_mean_rank", f"{direction}_median_rank"]
     columns = np.stack([*(ranks <= k for k in CUTS), ranks, np.ones(len(ranks))], axis=1).astype(np.float64)
@@ -133,40 +132,40 @@ def score(
 
 
 def score_info(name: str) -> ScoreInfo:
-    """What a retrieval score means, by its name: "tr_recall_at_5", "ir_mean_rank"."""
-    direction, _, what = name.partition("_")
-    query, right = ("an image", "one of its captions") if direction == "tr" else ("a caption", "its image")
-    if what.startswith("recall"):
-        meaning = f"Share of queries ({query}) that have {right} among the first {name.rpartition('_')[2]}."
+    """Meaning of a retrieval score such as "tr_recall_at_5" or "ir_mean_rank"."""
+    direction, _, kind = name.partition("_")
+    query, correct = ("an image", "one of its captions") if direction == "tr" else ("a caption", "its image")
+    if kind.startswith("recall"):
+        meaning = f"Share of queries ({query}) that have {correct} among the first {name.rpartition('_')[2]}."
         return ScoreInfo(name, name, meaning)
     return ScoreInfo(
-        name, name, f"{what.split('_')[0].capitalize()} rank of {right}, for {query}.", higher_is_better=False
+        name, name, f"{kind.split('_')[0].capitalize()} rank of {correct}, for {query}.", higher_is_better=False
     )
 
 
 def _medians(ordered: Ranks, weights: Floats) -> Floats:
-    """[R] medians of ascending values [Q], each taken as often as its weight [R, Q] says."""
-    upto = weights.cumsum(axis=1)
-    total = upto[:, -1]
-    lower = [np.searchsorted(row, many / 2) for row, many in zip(upto, total, strict=True)]
-    upper = [np.searchsorted(row, many / 2, side="right") for row, many in zip(upto, total, strict=True)]
+    """Weighted medians [R] of ascending values [Q] with integer weights [R, Q]."""
+    cumulative = weights.cumsum(axis=1)
+    total = cumulative[:, -1]
+    lower = [np.searchsorted(row, count / 2) for row, count in zip(cumulative, total, strict=True)]
+    upper = [np.searchsorted(row, count / 2, side="right") for row, count in zip(cumulative, total, strict=True)]
     return np.asarray((ordered[lower] + ordered[upper]) / 2, np.float64)
 
 
 def chance(gallery: Gallery) -> dict[str, float]:
-    """What ranking at random would give: recall, and mean rank."""
+    """Expected recall and mean rank of a random ranking."""
     images, captions = len(gallery.samples), len(gallery.text_of)
     own = np.bincount(gallery.sample_of).tolist()
-    found: dict[str, float] = {}
+    expected: dict[str, float] = {}
     for k in CUTS:
         missed = [comb(captions - c, k) / comb(captions, k) if k <= captions else 0.0 for c in own]
-        found[f"tr_recall_at_{k}"] = 1 - sum(missed) / len(missed)
-    found["tr_mean_rank"] = sum((captions + 1) / (c + 1) for c in own) / len(own)
-    found |= {f"ir_recall_at_{k}": min(k / images, 1.0) for k in CUTS}
-    found["ir_mean_rank"] = (images + 1) / 2
-    return found
+        expected[f"tr_recall_at_{k}"] = 1 - sum(missed) / len(missed)
+    expected["tr_mean_rank"] = sum((captions + 1) / (c + 1) for c in own) / len(own)
+    expected |= {f"ir_recall_at_{k}": min(k / images, 1.0) for k in CUTS}
+    expected["ir_mean_rank"] = (images + 1) / 2
+    return expected
 
 
-def ceiling(places: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
-    """The recall that no second stage can exceed: the share of queries with a right candidate, by direction."""
-    return {f"{direction}_ceiling": float(kept.mean()) for direction, kept in places.items()}
+def ceiling(kept: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
+    """Upper bound of recall after re-ranking, by direction: share of queries with a correct candidate."""
+    return {f"{direction}_ceiling": float(queries.mean()) for direction, queries in kept.items()}

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cutline.retrieve import recall
-from cutline.retrieve.gallery import Gallery, Places
-from cutline.retrieve.rerank import Candidates, nearest
+from cutline.retrieve.gallery import Gallery, Indices
+from cutline.retrieve.rerank import TopK, nearest
 
-#: Cosines held at once, in numbers.
+#: Most cosines to hold in memory at once.
 BLOCK = 2**25
 
-#: What puts every candidate before everything that is none: more than any score is.
+#: Subtracted from the scores of all that is no candidate, so that it ranks last; larger than any score.
 FAR = 1e4
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
@@ -28,54 +28,54 @@ Similarity = Callable[[Tensor, Tensor], Tensor]
 class Direction:
     """One direction of retrieval: Q queries, each of which ranks C candidates.
 
-    Queries and candidates are the N images and the M captions of the gallery. Equal ones are computed once, as one of
-    its U pictures or D texts: each is a row of the vectors.
+    Queries and candidates are the N images and the M captions of the gallery. Duplicates are embedded once: each of the
+    U distinct pictures or D distinct texts is one row of the embeddings.
 
     Attributes:
         name: "tr" (images find captions) or "ir" (captions find images).
-        candidates: of each row of the queries.
-        cosines: yields the first row and the cosines with all rows of the candidates, of some rows of the queries at a
-            time.
+        candidates: the nearest candidates of each query row.
+        cosines: yields blocks of query rows: the first row of the block, and its cosines with all candidate rows.
         query_rows, candidate_rows: [Q] and [C] rows; -1 where a picture can't be opened.
         query_samples, candidate_samples: [Q] and [C] positions in ``gallery.samples``.
-        query_ids, candidate_ids: Q and C names.
-        pairs: [M] queries and [M] candidates that belong together.
-        rank: row of the queries, float64 scores with all rows of the candidates → query → (rank with ties against the
-            right candidate, rank with ties for it, …).
+        query_ids, candidate_ids: Q and C ids.
+        pairs: the M correct pairs, as query indices [M] and candidate indices [M].
+        rank: maps a query row and its float64 scores with all candidate rows to: query → (rank with ties counted
+            against the correct candidate, rank with ties counted for it, …).
     """
 
     name: str
-    candidates: Candidates
+    candidates: TopK
     cosines: Callable[[], Iterator[tuple[int, Tensor]]]
-    query_rows: Places
-    candidate_rows: Places
-    query_samples: Places
-    candidate_samples: Places
+    query_rows: Indices
+    candidate_rows: Indices
+    query_samples: Indices
+    candidate_samples: Indices
     query_ids: list[str]
     candidate_ids: list[str]
-    pairs: tuple[Places, Places]
+    pairs: tuple[Indices, Indices]
     rank: Callable[[int, NDArray[np.float64]], Mapping[int, tuple[int, ...]]]
 
     def scores(self, matched: bool) -> Iterator[tuple[int, np.ndarray]]:
-        """Each row of the queries, and its float64 scores with all rows of the candidates.
+        """Yields each query row with its float64 scores for all candidate rows.
 
         Args:
-            matched: by cosine + matching logit, and what is no candidate moved down by ``FAR``; else by cosine alone.
+            matched: score candidates by cosine + matching logit, and move all others down by ``FAR``; else by cosine
+                alone.
         """
         final = self.candidates.scores().double() if matched else None
         for start, cosines in self.cosines():
             table = cosines.double()
             if final is not None:
                 span = slice(start, start + len(table))
-                places, table = self.candidates.places[span], table - FAR
-                table.scatter_(1, places, torch.where(final[span].isfinite(), final[span], table.gather(1, places)))
+                indices, table = self.candidates.indices[span], table - FAR
+                table.scatter_(1, indices, torch.where(final[span].isfinite(), final[span], table.gather(1, indices)))
             yield from enumerate(table.numpy(), start)
 
     def ranks(self, matched: bool) -> tuple[np.ndarray, np.ndarray]:
-        """[Q] ranks with ties against the right candidate, and with ties for it.
+        """Ranks [Q] with ties counted against the correct candidate, and [Q] with ties counted for it.
 
-        Everything that is no candidate ranks after all candidates, in the order of the cosines. It is a miss at every
-        cut of recall, however few candidates there are, as where it keeps a score of -100 in the published evaluation.
+        What is no candidate ranks after all candidates, in the order of the cosines. It is a miss at every cut of
+        recall, however few candidates there are; in the published evaluation its score of -100 has that effect.
         """
         last = recall.beyond(len(self.candidate_rows))
         against, favoured = np.full(len(self.query_rows), last), np.full(len(self.query_rows), last)
@@ -88,13 +88,13 @@ class Direction:
         return against, favoured
 
     def kept(self) -> np.ndarray:
-        """[Q] whether a right candidate is among the candidates."""
-        queries, right = self.pairs
-        asking, wanted = self.query_rows[queries], self.candidate_rows[right]
-        among = self.candidates.places.numpy()[asking] == wanted[:, None]
-        among &= self.candidates.cosines.isfinite().numpy()[asking]
+        """Whether a correct candidate is among the candidates, bool [Q]."""
+        queries, correct = self.pairs
+        query_rows, correct_rows = self.query_rows[queries], self.candidate_rows[correct]
+        among = self.candidates.indices.numpy()[query_rows] == correct_rows[:, None]
+        among &= self.candidates.cosines.isfinite().numpy()[query_rows]
         kept = np.zeros(len(self.query_rows), bool)
-        np.logical_or.at(kept, queries, among.any(1) & (asking >= 0) & (wanted >= 0))
+        np.logical_or.at(kept, queries, among.any(1) & (query_rows >= 0) & (correct_rows >= 0))
         return kept
 
 
@@ -111,11 +111,11 @@ class Stages:
         return self.tr, self.ir
 
     @property
-    def texts_of_images(self) -> Candidates:
+    def texts_of_images(self) -> TopK:
         return self.tr.candidates
 
     @property
-    def images_of_texts(self) -> Candidates:
+    def images_of_texts(self) -> TopK:
         return self.ir.candidates
 
 
@@ -125,8 +125,8 @@ def first_stage(gallery: Gallery, images: Tensor, texts: Tensor, similarity: Sim
     Args:
         images: [U, E] or [U, Q, E] unit vectors of the gallery's pictures.
         texts: [D, E] of its texts.
-        similarity: a family's, of images with texts.
-        k: candidates of a query.
+        similarity: the family's similarity of images and texts.
+        k: number of candidates per query.
     """
     image_samples, captions = np.arange(len(gallery.samples)), np.arange(len(gallery.text_of))
     image_ids, caption_ids = gallery.ids, gallery.caption_ids()
@@ -160,13 +160,13 @@ def first_stage(gallery: Gallery, images: Tensor, texts: Tensor, similarity: Sim
 
 
 def blocks(images: Tensor, texts: Tensor, similarity: Similarity, *, by_image: bool) -> Iterator[tuple[int, Tensor]]:
-    """Cosines float32 of some queries with all candidates at a time, and the first of those queries."""
+    """Yields blocks of queries: the first query of the block, and float32 cosines with all candidates."""
     queries, others = (images, texts) if by_image else (texts, images)
-    several = images.shape[1] if images.ndim == 3 else 1
-    size = max(1, BLOCK // max(1, len(others) * several))
+    vectors_per_image = images.shape[1] if images.ndim == 3 else 1
+    size = max(1, BLOCK // max(1, len(others) * vectors_per_image))
     for start in range(0, len(queries), size):
-        some = queries[start : start + size]
-        yield start, similarity(some, texts) if by_image else similarity(images, some).T
+        block = queries[start : start + size]
+        yield start, similarity(block, texts) if by_image else similarity(images, block).T
 
 
 def candidates(
@@ -177,9 +177,9 @@ def candidates(
     gallery: Gallery,
     *,
     by_image: bool,
-) -> Candidates:
+) -> TopK:
     """The k nearest captions of every picture, or the k nearest images of every text."""
-    there = gallery.text_of if by_image else gallery.picture_of[gallery.picture_of >= 0]
-    copies = torch.from_numpy(np.bincount(there, minlength=len(texts) if by_image else len(images)))
-    found = [nearest(cosines, k, copies) for _, cosines in blocks(images, texts, similarity, by_image=by_image)]
-    return Candidates(torch.cat([one.places for one in found]), torch.cat([one.cosines for one in found]))
+    row_of = gallery.text_of if by_image else gallery.picture_of[gallery.picture_of >= 0]
+    copies = torch.from_numpy(np.bincount(row_of, minlength=len(texts) if by_image else len(images)))
+    parts = [nearest(cosines, k, copies) for _, cosines in blocks(images, texts, similarity, by_image=by_image)]
+    return TopK(torch.cat([part.indices for part in parts]), torch.cat([part.cosines for part in parts]))

@@ -20,8 +20,8 @@ def staged(captions, cosines, k=10**6, matches=None):
     images, texts = torch.eye(len(captions)), cosines.T.contiguous()  # their products are the cosines
     stages = first_stage(gallery, images, texts, lambda some, others: some @ others.T, k)
     if matches is not None:
-        stages.texts_of_images.matches = matches.gather(1, stages.texts_of_images.places)
-        stages.images_of_texts.matches = matches.T.gather(1, stages.images_of_texts.places)
+        stages.texts_of_images.matches = matches.gather(1, stages.texts_of_images.indices)
+        stages.images_of_texts.matches = matches.T.gather(1, stages.images_of_texts.indices)
     return stages
 
 

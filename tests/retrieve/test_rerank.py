@@ -13,7 +13,7 @@ from cutline.families.common.blip_2_matching import Blip2Matching
 from cutline.families.common.blip_roles import BlipMatching
 from cutline.families.common.blip_texts import clean
 from cutline.families.common.retrieval import PlainMatching
-from cutline.retrieve.rerank import Candidates, distinct_pairs, nearest, rerank
+from cutline.retrieve.rerank import TopK, distinct_pairs, nearest, rerank
 from tests.conftest import drawing
 
 TEXTS = [
@@ -150,8 +150,8 @@ def test_both_directions_from_one_pass(kind, k):
             family.embed_images({"features": features}), family.embed_texts(family.encode_texts(TEXTS))
         )
     of_images, of_texts = nearest(cosines, k), nearest(cosines.T, k)
-    assert of_images.places.shape == (IMAGES, min(k, len(TEXTS)))
-    assert of_texts.places.shape == (len(TEXTS), min(k, IMAGES))
+    assert of_images.indices.shape == (IMAGES, min(k, len(TEXTS)))
+    assert of_texts.indices.shape == (len(TEXTS), min(k, IMAGES))
     assert torch.equal(of_images.scores(), of_images.cosines)
     taken = [
         len(scores)
@@ -164,15 +164,15 @@ def test_both_directions_from_one_pass(kind, k):
     table = torch.stack([plain.scores({"features": one[None]}, torch.arange(len(TEXTS))) for one in features])
     assert of_images.matches is not None
     assert of_texts.matches is not None
-    torch.testing.assert_close(of_images.matches, table.gather(1, of_images.places))
-    torch.testing.assert_close(of_texts.matches, table.T.gather(1, of_texts.places))
-    torch.testing.assert_close(of_texts.scores(), (table + cosines).T.gather(1, of_texts.places))
+    torch.testing.assert_close(of_images.matches, table.gather(1, of_images.indices))
+    torch.testing.assert_close(of_texts.matches, table.T.gather(1, of_texts.indices))
+    torch.testing.assert_close(of_texts.scores(), (table + cosines).T.gather(1, of_texts.indices))
 
 
 def test_an_image_that_nobody_asks_for_is_still_ranked(matcher):
     features = seen(matcher)
-    of_images = Candidates(torch.tensor([[0], [1]]), torch.zeros(2, 1))
-    of_texts = Candidates(torch.zeros(len(TEXTS), 1, dtype=torch.int64), torch.zeros(len(TEXTS), 1))  # all of image 0
+    of_images = TopK(torch.tensor([[0], [1]]), torch.zeros(2, 1))
+    of_texts = TopK(torch.zeros(len(TEXTS), 1, dtype=torch.int64), torch.zeros(len(TEXTS), 1))  # all of image 0
     taken = [
         len(scores)
         for _, scores in rerank(

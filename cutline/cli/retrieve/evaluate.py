@@ -221,11 +221,11 @@ def _recipe_subject(
 #: Count of an evaluation → what it says.
 _COUNTS = {
     "failed": "images could not be opened; their queries count as misses",
-    "captions_of_several_images": "captions belong to several images; only their own image counts as right",
-    "pictures_that_come_again": "images occur more than once; only the own one counts as right",
-    "tr_ranks_that_hang_on_ties": "image queries have tied scores; ties are counted as wrong",
-    "ir_ranks_that_hang_on_ties": "caption queries have tied scores; ties are counted as wrong",
-    "pairs_computed_in_float32_too": "pairs were also computed in float32",
+    "shared_captions": "captions belong to several images; only their own image counts as right",
+    "duplicate_images": "images occur more than once; only the own one counts as right",
+    "tr_tied_ranks": "image queries have tied scores; ties are counted as wrong",
+    "ir_tied_ranks": "caption queries have tied scores; ties are counted as wrong",
+    "float32_pairs": "pairs were also computed in float32",
 }
 
 

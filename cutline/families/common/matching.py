@@ -14,11 +14,11 @@ class Matching(ABC):
 
     @abstractmethod
     def scores(self, features: Batch, texts: Tensor) -> Tensor:
-        """float32 [K] raw logits, as ``RetrievalFamily.match`` gives them.
+        """float32 [K] raw logits, of "it matches".
 
         Args:
             features: ``encode_images``'s, of one image.
-            texts: int64 [K], places among the texts that it was made with.
+            texts: int64 [K], indices into the M texts.
         """
 
 
