@@ -124,7 +124,7 @@ class Confidence(CaptionObjective):
 PROBE = '''
 """Captions begin with a letter."""
 
-from cutline.check.verdict import failed, passed
+from cutline.check.result import failed, passed
 
 STAGE = "data"
 TITLE = "captions begin with a letter"
@@ -268,7 +268,7 @@ def test_a_foreign_objective_trains_and_a_foreign_probe_checks(cutline: Cutline,
     done = cutline("check", "recipe.toml", "--tiny", "-o", "run", "--only", "letters_first", "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["probes"]
-    assert (row["probe"], row["status"], row["what"]) == ("letters_first", "passed", "all do")
+    assert (row["probe"], row["status"], row["message"]) == ("letters_first", "passed", "all do")
     done = cutline("check", "recipe.toml", "--tiny", "-o", "run", "--only", "empty_probe")
     assert done.returncode == 2
     problem = "error: The probe empty_probe of the package zoo-plugins can't be used: it has no STAGE, no TITLE"

@@ -1,1 +1,1 @@
-"""Probes: what can be known to be wrong with a recipe, its data and its model before GPU hours are spent."""
+"""Probes: find mistakes in a recipe, its data and its model before GPU hours are spent on them."""

@@ -1,116 +1,115 @@
-"""What one word of a caption has an influence on: the experiment behind the probes of leaks and of alignment."""
+"""Which predictions one word of a caption influences: the experiment behind the leak and alignment probes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cutline.check.subject import Subject
+from cutline.check.subject import ProbeSubject
 
-#: Words that are tried in the place of another, and places tried in a caption.
-WORDS, PLACES = 40, 6
+#: The most replacement words tried at one position, and the most positions tried in one caption.
+MAX_WORDS, MAX_POSITIONS = 40, 6
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """Two captions with equally many labels that differ from one label on.
+class CaptionPair:
+    """Two captions with the same number of labels that differ in one word.
 
     Attributes:
-        one, other: the captions.
-        place: the first label that differs.
-        labels: number of labels of each.
+        first, second: the captions.
+        position: the first label that differs.
+        length: number of labels in each.
     """
 
-    one: str
-    other: str
-    place: int
-    labels: int
+    first: str
+    second: str
+    position: int
+    length: int
+
+    @property
+    def margin(self) -> int:
+        """The number of labels before the change or after it, whichever is smaller. The end token counts as one."""
+        return min(self.position, self.length - 1 - self.position)
 
 
 @dataclass(frozen=True)
 class Influence:
-    """What changes when the label at ``place`` is another.
+    """Which predictions change with the label at ``pair.position``.
 
     Attributes:
-        changed: for each label that is scored, its place and whether the prediction of it changed.
+        pair: the captions compared.
+        changed: position of each scored label → whether its prediction changed.
     """
 
-    exchange: Exchange
+    pair: CaptionPair
     changed: dict[int, bool]
 
     @property
-    def place(self) -> int:
-        return self.exchange.place
-
-    @property
-    def first(self) -> int | None:
-        """The first label whose prediction changed."""
-        return next((place for place, changed in self.changed.items() if changed), None)
+    def first_changed(self) -> int | None:
+        """The position of the first prediction that changed."""
+        return next((position for position, changed in self.changed.items() if changed), None)
 
 
-def exchange(subject: Subject) -> Exchange | None:
-    """A pair of captions to compare; the word that differs stands as far as can be from both ends."""
-    if "exchange" not in subject.notes:
-        subject.notes["exchange"] = _exchange(subject)
-    found: Exchange | None = subject.notes["exchange"]
-    return found
+def caption_pair(subject: ProbeSubject) -> CaptionPair | None:
+    """A pair of captions to compare. The word that differs is as far from both ends as possible."""
+    if "caption_pair" not in subject.cache:
+        subject.cache["caption_pair"] = _caption_pair(subject)
+    pair: CaptionPair | None = subject.cache["caption_pair"]
+    return pair
 
 
-def _exchange(subject: Subject) -> Exchange | None:
-    best: Exchange | None = None
-    for one, others in _variants(subject):
-        labels = subject.labels_of([one, *others])
-        for other, row in zip(others, labels[1:], strict=True):
-            different = [place for place, pair in enumerate(zip(labels[0], row, strict=False)) if pair[0] != pair[1]]
-            if len(row) != len(labels[0]) or not different:
+def _caption_pair(subject: ProbeSubject) -> CaptionPair | None:
+    best: CaptionPair | None = None
+    for caption, variants in _variants(subject):
+        labels, *others = subject.labels_of([caption, *variants])
+        for variant, other in zip(variants, others, strict=True):
+            if len(other) != len(labels) or other == labels:
                 continue
-            found = Exchange(one, other, different[0], len(row))
-            if best is None or _room(found) > _room(best):
-                best = found
-        if best and _room(best) >= 3:
+            position = next(index for index in range(len(labels)) if labels[index] != other[index])
+            pair = CaptionPair(caption, variant, position, len(labels))
+            if best is None or pair.margin > best.margin:
+                best = pair
+        if best and best.margin >= 3:
             break
-    return best if best and _room(best) >= 1 else None
+    return best if best and best.margin >= 1 else None
 
 
-def _room(found: Exchange) -> int:
-    """Labels before the change and after it, whichever are fewer; the end token is one of them."""
-    return min(found.place, found.labels - 1 - found.place)
-
-
-def _variants(subject: Subject) -> Iterator[tuple[str, list[str]]]:
-    """A caption, and the same with another word in one place."""
-    words = list(dict.fromkeys(word for sample in subject.samples for word in sample.captions[0].split()))[:WORDS]
+def _variants(subject: ProbeSubject) -> Iterator[tuple[str, list[str]]]:
+    """A caption, and copies of it with another word at one position."""
+    vocabulary = list(dict.fromkeys(word for sample in subject.samples for word in sample.captions[0].split()))
     for sample in sorted(subject.samples, key=lambda sample: -len(sample.captions[0].split())):
-        said = sample.captions[0].split()
-        middle_first = sorted(range(len(said)), key=lambda place: abs(2 * place - len(said)))
-        for place in middle_first[:PLACES]:
-            others = [_with(said, place, word) for word in words if word != said[place]]
-            if others:
-                yield " ".join(said), others
+        words = sample.captions[0].split()
+        middle_first = sorted(range(len(words)), key=lambda position: abs(2 * position - len(words)))
+        for position in middle_first[:MAX_POSITIONS]:
+            variants = [
+                " ".join([*words[:position], word, *words[position + 1 :]])
+                for word in vocabulary[:MAX_WORDS]
+                if word != words[position]
+            ]
+            if variants:
+                yield " ".join(words), variants
 
 
-def _with(said: Sequence[str], place: int, word: str) -> str:
-    return " ".join([*said[:place], word, *said[place + 1 :]])
+def influence(subject: ProbeSubject) -> Influence | None:
+    """Compares the model's predictions for the two captions of a pair; None if they can't be compared."""
+    if "influence" not in subject.cache:
+        subject.cache["influence"] = _influence(subject)
+    result: Influence | None = subject.cache["influence"]
+    return result
 
 
-def influence(subject: Subject) -> Influence | None:
-    """Teaches the model both captions of an exchange and compares its predictions; None where it can't be seen."""
-    if "influence" not in subject.notes:
-        subject.notes["influence"] = _influence(subject)
-    found: Influence | None = subject.notes["influence"]
-    return found
-
-
-def _influence(subject: Subject) -> Influence | None:
-    pair = exchange(subject)
+def _influence(subject: ProbeSubject) -> Influence | None:
+    pair = caption_pair(subject)
     if pair is None:
         return None
-    sample, picture = subject.samples[0], subject.pictures[0]
-    taught = [subject.teach([replace(sample, captions=(text,))], [picture]).rows for text in (pair.one, pair.other)]
-    if taught[0] is None or taught[1] is None:
+    sample, image = subject.samples[0], subject.images[0]
+    first, second = (
+        subject.score([replace(sample, captions=(text,))], [image]).captions for text in (pair.first, pair.second)
+    )
+    if first is None or second is None:
         return None
-    one, other = taught[0][0], taught[1][0]
-    scale = float(one.logits.abs().max())
-    apart = (one.logits - other.logits).abs().amax(1) / max(scale, 1e-12)
-    changed = {one.first + row: float(share) > subject.sensitivity for row, share in enumerate(apart)}
+    scale = float(first[0].logits.abs().max())
+    differences = (first[0].logits - second[0].logits).abs().amax(1) / max(scale, 1e-12)
+    offset = first[0].first_scored
+    changed = {offset + row: float(share) > subject.sensitivity for row, share in enumerate(differences)}
     return Influence(pair, changed)

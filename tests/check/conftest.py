@@ -1,4 +1,4 @@
-"""What every test of probes needs."""
+"""Fixtures for all tests of probes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.check.making import BROKEN
 
 
 @pytest.fixture(autouse=True)
-def _opened_again_as_broken_as_before(monkeypatch):
-    """Whoever looks for a family finds the one that a test broke."""
+def _broken_families_are_found_by_name(monkeypatch):
+    """A checkpoint of a broken family opens as the broken family again."""
     monkeypatch.setattr(opening, "find", lambda name: BROKEN.get(name) or find(name))
     BROKEN.clear()

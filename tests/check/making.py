@@ -1,4 +1,4 @@
-"""Subjects to probe: miniatures of families, whole or broken on purpose."""
+"""Subjects to probe: miniatures of families, sound or broken on purpose."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from cutline.check.examine import examine
-from cutline.check.subject import Subject
-from cutline.check.verdict import Verdict
+from cutline.check.result import ProbeReport
+from cutline.check.runner import run_probes
+from cutline.check.subject import ProbeSubject
 from cutline.core.records import Sample
 from cutline.data.dataset import Dataset
 from cutline.data.prepare.prepare import prepare
@@ -20,54 +20,56 @@ from cutline.train.settings import TrainSettings
 from tests.conftest import drawing
 
 CAPTIONS = (
-    "a red circle above a blue square", "a green triangle", "a yellow square to the left of a red circle",
+    "a red circle above a blue square",
+    "a green triangle",
+    "a yellow square to the left of a red circle",
     "a purple circle beside a small orange triangle",
-)  # fmt: skip
+)
 
-#: Families that a test broke, by name.
+#: Families that the test has broken, by name.
 BROKEN: dict[str, type[Family]] = {}
 
 
 def real_class(name: str) -> Any:
-    """The class that a family's miniature is of."""
+    """The class of a family's miniature."""
     return type(find(name).tiny(CAPTIONS))
 
 
 def broken(name: str, **changes: Any) -> type[Family]:
-    """A family of that name with some of its methods replaced."""
+    """A subclass of the family with some methods replaced; tests then find it under the family's name."""
     real = real_class(name)
     BROKEN[name] = type(real.__name__, (real,), changes | {"__module__": real.__module__})
     return BROKEN[name]
 
 
-def subject(folder: Path, kind: type[Family] | str, *, tiny: bool = True, **changes: Any) -> Subject:
+def subject(folder: Path, kind: type[Family] | str, *, tiny: bool = True, **changes: Any) -> ProbeSubject:
     """A family's miniature with four captioned drawings."""
-    made = find(kind) if isinstance(kind, str) else kind
+    family = find(kind) if isinstance(kind, str) else kind
     samples = []
     for number, caption in enumerate(CAPTIONS):
         path = folder / f"{number}.png"
         drawing(number, (64, 64)).save(path)
         samples.append(Sample(id=str(number), image=str(path), captions=(caption,)))
-    usual: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "train": TrainSettings(),
         "generate": GenerateSettings(max_new_tokens=20),
-        "fresh": lambda: made.tiny(CAPTIONS),
+        "reopen": lambda: family.tiny(CAPTIONS),
         "scratch": folder / "scratch",
     }
-    return Subject(made.tiny(CAPTIONS), samples, tiny=tiny, **(usual | changes))
+    return ProbeSubject(family.tiny(CAPTIONS), samples, tiny=tiny, **(defaults | changes))
 
 
-def verdicts(probed: Subject, *only: str, loud: bool = True) -> dict[str, Verdict]:
-    """``loud``: an error of the model is raised."""
-    return {verdict.probe: verdict for verdict in examine(probed, only, debug=loud)}
+def run(probed: ProbeSubject, *only: str, debug: bool = True) -> dict[str, ProbeReport]:
+    """The probes' reports by name; ``debug``: raise exceptions of the model."""
+    return {report.probe: report for report in run_probes(probed, only, debug=debug)}
 
 
-def failures(found: dict[str, Verdict]) -> set[str]:
-    return {name for name, verdict in found.items() if verdict.status == "failed"}
+def failures(reports: dict[str, ProbeReport]) -> set[str]:
+    return {name for name, report in reports.items() if report.status == "failed"}
 
 
 def dataset(folder: Path, rows: list[dict[str, str]], **columns: Any) -> Dataset:
-    """A prepared dataset of drawings; ``picture`` says which drawing a row shows."""
+    """A prepared dataset of drawings; the column ``picture`` chooses the drawing of a row."""
     source = folder / "source"
     (source / "images").mkdir(parents=True)
     with open(source / "captions.csv", "w", newline="") as file:

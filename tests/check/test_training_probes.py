@@ -1,4 +1,4 @@
-"""Probes of what a training moves, keeps and saves, each proved by a break that it looks for."""
+"""Each probe of training fails on the mistake that it looks for: in what is trained, accumulated or saved."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from cutline.families.settings import LoraSettings
 from cutline.families.weights import adapters
 from cutline.train.settings import TrainSettings
 from cutline.train.trainer import LearnerTrainer
-from tests.check.making import CAPTIONS, broken, failures, real_class, subject, verdicts
+from tests.check.making import CAPTIONS, broken, failures, real_class, run, subject
 
 
 def test_lora_that_hits_nothing(tmp_path):
     train = TrainSettings(parts={"vision": "frozen", "text": "lora"}, lora=LoraSettings(targets=["q_prj"]))
-    found = verdicts(subject(tmp_path, "qwen2_5_vl", train=train), loud=False)
-    assert failures(found) == {"trained_tensors_move"}
-    assert "hits nothing in text" in found["trained_tensors_move"].what
-    assert "q_proj" in found["trained_tensors_move"].remedy
+    reports = run(subject(tmp_path, "qwen2_5_vl", train=train), debug=False)
+    assert failures(reports) == {"trained_tensors_move"}
+    assert "hits nothing in text" in reports["trained_tensors_move"].message
+    assert "q_proj" in reports["trained_tensors_move"].remedy
 
 
 def test_lora_that_is_not_there(tmp_path, monkeypatch):
-    """Adapters that were asked for and never put in, while other parts are trained."""
+    """Adapters are requested but never added, while other parts are trained."""
     monkeypatch.setattr(adapters, "add", lambda family, names, lora: None)
     train = TrainSettings(parts={"vision": "frozen", "text": "lora"})
-    found = verdicts(subject(tmp_path, "qwen2_5_vl", train=train))
-    assert failures(found) == {"trained_tensors_move"}
-    assert 'text = "lora" opens none of its' in found["trained_tensors_move"].what
+    reports = run(subject(tmp_path, "qwen2_5_vl", train=train))
+    assert failures(reports) == {"trained_tensors_move"}
+    assert 'text = "lora" makes none of its' in reports["trained_tensors_move"].message
 
 
 def test_sound_lora(tmp_path):
-    """Also its second matrices, which are zero at first, and what stands beside them in the checkpoint."""
+    """LoRA's second matrices start at zero and must move too; a saved checkpoint includes the adapters."""
     train = TrainSettings(parts={"vision": "frozen", "text": "lora"}, gradient_checkpointing=True)
     probed = subject(tmp_path, "qwen2_5_vl", train=train)
     probed.family.save(tmp_path / "base")
     probed.family = opening.open_checkpoint(tmp_path / "base")
-    found = verdicts(probed, "trained_tensors_move", "accumulation", "saved_and_opened")
-    assert [verdict.status for verdict in found.values()] == ["passed"] * 3, found
+    reports = run(probed, "trained_tensors_move", "accumulation", "saved_and_opened")
+    assert [report.status for report in reports.values()] == ["passed"] * 3, reports
 
 
 @pytest.mark.parametrize("sound", [True, False])
-def test_few_bits(tmp_path, sound):
+def test_quantised_weights(tmp_path, sound):
     pytest.importorskip("bitsandbytes")
     base = find("qwen2_5_vl").tiny(CAPTIONS)
-    with torch.no_grad():  # fresh weights are so small that the layers hardly matter
+    with torch.no_grad():  # new weights are so small that the layers hardly matter
         for name, parameter in base.model.named_parameters():
             if ".layers." in name and parameter.dim() == 2:
                 parameter.mul_(5)
     base.save(tmp_path / "base")
 
-    def few():
+    def quantised():
         family = opening.open_checkpoint(tmp_path / "base", quantize="nf4")
         if not sound:
             for name, parameter in family.named_parameters():
@@ -62,10 +62,10 @@ def test_few_bits(tmp_path, sound):
                     parameter.data.random_(0, 256)
         return family
 
-    probed = subject(tmp_path, "qwen2_5_vl", whole=lambda: opening.open_checkpoint(tmp_path / "base"))
-    probed.family = few()
-    found = verdicts(probed, "quantised")
-    assert found["quantised"].status == ("passed" if sound else "failed"), found
+    probed = subject(tmp_path, "qwen2_5_vl", open_unquantized=lambda: opening.open_checkpoint(tmp_path / "base"))
+    probed.family = quantised()
+    reports = run(probed, "quantised")
+    assert reports["quantised"].status == ("passed" if sound else "failed"), reports
 
 
 def test_an_adapter_that_nothing_reads(tmp_path):
@@ -76,13 +76,13 @@ def test_an_adapter_that_nothing_reads(tmp_path):
         family.model.decoder.adapter = nn.Linear(4, 4)
         return family
 
-    found = verdicts(subject(tmp_path, broken("vision_encoder_decoder", tiny=classmethod(tiny))))
-    assert failures(found) == {"trained_tensors_move"}
-    assert "decoder.adapter" in found["trained_tensors_move"].what
+    reports = run(subject(tmp_path, broken("vision_encoder_decoder", tiny=classmethod(tiny))))
+    assert failures(reports) == {"trained_tensors_move"}
+    assert "decoder.adapter" in reports["trained_tensors_move"].message
 
 
 def test_a_frozen_part_that_moves(tmp_path):
-    """As statistics of a tower do that is put into training mode."""
+    """As the statistics of a tower in training mode do."""
     real = real_class("cnn_rnn")
 
     def encode_images(self, batch):
@@ -92,17 +92,17 @@ def test_a_frozen_part_that_moves(tmp_path):
 
     kind = broken("cnn_rnn", encode_images=encode_images)
     probed = subject(tmp_path, kind, train=TrainSettings(parts={"vision": "frozen"}))
-    found = verdicts(probed)
-    assert failures(found) == {"trained_tensors_move"}
-    assert "should be frozen" in found["trained_tensors_move"].what
+    reports = run(probed)
+    assert failures(reports) == {"trained_tensors_move"}
+    assert "1 frozen tensors changed" in reports["trained_tensors_move"].message
 
 
 def test_gradients_that_end_at_a_frozen_part(tmp_path):
     """Checkpointing over frozen inputs, or a detach too many."""
     real = real_class("qwen2_5_vl")
     kind = broken("qwen2_5_vl", hidden_states=lambda self, batch: real.hidden_states(self, batch).detach())
-    found = verdicts(subject(tmp_path, kind))
-    assert failures(found) == {"trained_tensors_move"}
+    reports = run(subject(tmp_path, kind))
+    assert failures(reports) == {"trained_tensors_move"}
 
 
 def test_accumulation_by_mean_of_means(tmp_path, monkeypatch):
@@ -112,11 +112,11 @@ def test_accumulation_by_mean_of_means(tmp_path, monkeypatch):
         return real(self, model, inputs, return_outputs) / self.args.gradient_accumulation_steps
 
     monkeypatch.setattr(LearnerTrainer, "compute_loss", compute_loss)
-    assert failures(verdicts(subject(tmp_path, "vision_encoder_decoder"))) == {"accumulation"}
+    assert failures(run(subject(tmp_path, "vision_encoder_decoder"))) == {"accumulation"}
 
 
 def test_images_that_look_all_the_same(tmp_path):
-    """The loss falls, but the two captions can't be told apart."""
+    """The loss falls, but generation can't tell the two images apart."""
     real = real_class("vision_encoder_decoder")
 
     def encode_images(self, batch):
@@ -126,8 +126,8 @@ def test_images_that_look_all_the_same(tmp_path):
         return {"features": one.expand(len(batch["pixel_values"]), -1, -1)}
 
     kind = broken("vision_encoder_decoder", encode_images=encode_images)
-    found = verdicts(subject(tmp_path, kind, train=TrainSettings(parts={"vision": "frozen"})))
-    assert failures(found) == {"overfit"}
+    reports = run(subject(tmp_path, kind, train=TrainSettings(parts={"vision": "frozen"})))
+    assert failures(reports) == {"overfit"}
 
 
 def test_a_checkpoint_that_leaves_weights_out(tmp_path):
@@ -140,14 +140,14 @@ def test_a_checkpoint_that_leaves_weights_out(tmp_path):
         fresh.prompt, fresh.generation = self.prompt, self.generation
         real.save(fresh, folder)
 
-    found = verdicts(subject(tmp_path, broken("qwen2_5_vl", save=save)))
-    assert failures(found) == {"saved_and_opened"}
+    reports = run(subject(tmp_path, broken("qwen2_5_vl", save=save)))
+    assert failures(reports) == {"saved_and_opened"}
 
 
 def test_a_checkpoint_without_its_prompt(tmp_path):
     kind = broken("qwen2_5_vl", save_policy=lambda self, folder: None)
     probed = subject(tmp_path, kind)
     probed.family.prompt = "What is this?"
-    found = verdicts(probed, "saved_and_opened")
-    assert failures(found) == {"saved_and_opened"}
-    assert "prompt" in found["saved_and_opened"].what
+    reports = run(probed, "saved_and_opened")
+    assert failures(reports) == {"saved_and_opened"}
+    assert "prompt" in reports["saved_and_opened"].message

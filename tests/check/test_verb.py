@@ -1,4 +1,4 @@
-"""``cutline check``: every recipe's rehearsal is sound, and what fails is said with its remedy."""
+"""``cutline check``: every recipe passes in miniature, and a failure is printed with its remedy."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ OTHER = pytest.param(ROOT / "recipes/goodnews-blip2.toml", ["variant=8x24GB"], i
 @pytest.mark.parametrize(("path", "changes"), [*AS_THEY_ARE, OTHER])
 def test_every_recipe_is_sound_in_miniature(path, changes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rehearsed = run.Run(recipe.load(path, Recipe, changes), tmp_path / "run", tiny=True)
-    _, found = probe(rehearsed, debug=True)
-    assert found["passed"]
-    assert {one["probe"] for one in found["probes"]} == set(probes.names())
-    assert json.loads((tmp_path / "run/check.json").read_text()) == found
+    miniature = run.Run(recipe.load(path, Recipe, changes), tmp_path / "run", tiny=True)
+    _, result = probe(miniature, debug=True)
+    assert result["passed"]
+    assert {one["probe"] for one in result["probes"]} == set(probes.names())
+    assert json.loads((tmp_path / "run/check.json").read_text()) == result
     assert not (tmp_path / "run/check").exists()
     assert not (tmp_path / "run/train").exists()
 
@@ -43,17 +43,17 @@ def call(monkeypatch, *arguments: str) -> int:
     return code if isinstance(code, int) else 0
 
 
-def test_exit_code_and_what_people_read(tmp_path, monkeypatch, capsys):
+def test_exit_codes_and_output(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     demo = str(ROOT / "cutline/cli/demo.toml")
     assert call(monkeypatch, demo, "--tiny", "--out", "run", "--only", "no_future,end_token") == 0
-    said = capsys.readouterr()
-    assert "no caption sees its own future" in said.out
-    assert "check: 2 passed; a miniature of vision_encoder_decoder" in said.err
+    output = capsys.readouterr()
+    assert "no token sees later tokens" in output.out
+    assert "check: 2 passed; a miniature of vision_encoder_decoder" in output.err
     monkeypatch.setattr(Family, "save_policy", lambda self, folder: None)
     assert call(monkeypatch, demo, "--tiny", "--out", "run", "--only", "saved_and_opened,end_token") == 1
-    said = capsys.readouterr()
-    assert "FAILED saved and opened again, it says the same (saved_and_opened)" in said.out
-    assert "remedy: The family's save must end with save_policy." in said.out
+    output = capsys.readouterr()
+    assert "FAILED a saved checkpoint gives the same results (saved_and_opened)" in output.out
+    assert "remedy: Call save_policy at the end of the family's save." in output.out
     assert call(monkeypatch, demo, "--tiny", "--out", "run", "--only", "end_tokens") == 2
     assert "Did you mean end_token?" in capsys.readouterr().err

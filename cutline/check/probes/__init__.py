@@ -1,14 +1,15 @@
-"""The probes: each file that defines one is a probe; other packages add theirs as entry points ``cutline.probes``.
+"""The probes of ``cutline check``: one module each.
 
-Listing them imports nothing.
+Every file of this folder that defines ``STAGE`` is a probe. Another package adds its own as an entry point of the
+group ``cutline.probes``. Listing the names imports nothing.
 
 A probe is a module with
 
-    STAGE    what it looks at, one of STAGES; later ones are made later, and those of training change weights
-    TITLE    what it makes sure of, in a few words
-    WHY      what happens to people whose run fails it, in a sentence
-    AFTER    names of probes whose failure would explain this one's; it isn't judged when one of them failed
-    probe    a function that takes a Subject and returns a Finding
+    STAGE    one of STAGES; the stages run in this order, and probes of "training" change the model's weights
+    TITLE    the property that the probe checks, in a few words
+    WHY      what happens to a run without that property, in one sentence
+    AFTER    names of probes whose failure explains this one's: if one of them failed, this one is not judged
+    probe    a function that takes a ProbeSubject and returns a ProbeResult
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small batches whose gradients are added make the step that one large batch makes."""
+"""Accumulating the gradients of small batches gives the same step as one large batch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from cutline.check.subject import Subject
-from cutline.check.verdict import Finding, failed, not_applicable, passed
+from cutline.check.result import ProbeResult, failed, not_applicable, passed
+from cutline.check.subject import ProbeSubject
 from cutline.train.arguments import arguments
 from cutline.train.captioner import Captioner
 from cutline.train.examples import Collator, Examples
@@ -17,54 +17,56 @@ from cutline.train.objective import Context
 from cutline.train.trainer import LearnerTrainer
 
 STAGE = "training"
-TITLE = "accumulated batches are one large batch"
-WHY = "A mean of the batches' means gives short captions more weight, and the result depends on the batch size."
+TITLE = "accumulated small batches equal one large batch"
+WHY = "A mean of batch means gives short captions more weight, so results depend on the batch size."
 AFTER = ("trained_tensors_move", "batch_loss")
 
 
-class _Gradients(TrainerCallback):
-    """Keeps the gradients of the only step and drops them before they change anything."""
+class _GradientRecorder(TrainerCallback):
+    """Records the gradients of the only step and drops them, so that no weight changes."""
 
     def __init__(self) -> None:
-        self.found: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **rest: Any) -> None:
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
-                self.found[name] = parameter.grad.detach().float().cpu().clone()
+                self.gradients[name] = parameter.grad.detach().float().cpu().clone()
                 parameter.grad = None
 
 
 class _WithoutDropout(Captioner):
-    """Stays in evaluation mode, so that two ways of computing the same gradient can be compared."""
+    """Stays in evaluation mode: with dropout, two computations of one gradient would differ."""
 
     def train(self, mode: bool = True) -> Self:
         return super().train(False)
 
 
-def probe(subject: Subject) -> Finding:
+def probe(subject: ProbeSubject) -> ProbeResult:
     if subject.train is None:
         return not_applicable("the recipe trains nothing")
-    assert subject.parts  # opened
+    assert subject.parts  # accessing it freezes and opens the parts
     count = len(subject.samples)
     large, small = _gradients(subject, count, 1), _gradients(subject, 1, count)
     norm = torch.stack([gradient.norm() for gradient in large.values()]).norm()
-    apart = torch.stack([(gradient - small[name]).norm() for name, gradient in large.items()]).norm() / norm
-    if float(apart) > 10 * subject.tolerance:
+    distance = torch.stack([(gradient - small[name]).norm() for name, gradient in large.items()]).norm()
+    difference = float(distance / norm)
+    if difference > 10 * subject.tolerance:
         return failed(
-            f"the gradient of {count} accumulated captions is {float(apart):.1g} away from that of one batch",
-            "Divide the summed loss by the number of label tokens of the whole step.",
+            f"the gradient of {count} accumulated captions differs from that of one batch by {difference:.1g} "
+            "of its norm",
+            "Divide the summed loss by the number of label tokens in the whole step.",
         )
-    return passed(f"the gradients of {count} × 1 and 1 × {count} captions agree to {float(apart):.1g}")
+    return passed(f"the gradients of {count} batches of 1 and of 1 batch of {count} agree to {difference:.1g}")
 
 
-def _gradients(subject: Subject, batch_size: int, accumulate: int) -> dict[str, Tensor]:
-    """The gradient of one step over all samples, as the training computes it, without dropout."""
+def _gradients(subject: ProbeSubject, batch_size: int, accumulation_steps: int) -> dict[str, Tensor]:
+    """The gradient of one step over all samples, as training computes it but without dropout."""
     assert subject.train is not None
     family = subject.family
     changes: dict[str, Any] = {
         "batch_size": batch_size,
-        "gradient_accumulation_steps": accumulate,
+        "gradient_accumulation_steps": accumulation_steps,
         "max_steps": 1,
         "optimizer": "sgd",
         "report_to": [],
@@ -78,7 +80,7 @@ def _gradients(subject: Subject, batch_size: int, accumulate: int) -> dict[str, 
     args = arguments(settings, subject.scratch / "accumulation", family.device, 0, None)
     args.save_strategy = args.eval_strategy = "no"
     args.max_grad_norm = args.weight_decay = 0.0
-    seen = _Gradients()
+    recorder = _GradientRecorder()
     trainer = LearnerTrainer(
         _WithoutDropout(settings, Context(family, subject.samples)),
         None,
@@ -87,8 +89,8 @@ def _gradients(subject: Subject, batch_size: int, accumulate: int) -> dict[str, 
         None,
         args=args,
         data_collator=Collator(family, None),
-        callbacks=[seen],
+        callbacks=[recorder],
     )
     trainer.train()
     family.eval()
-    return seen.found
+    return recorder.gradients

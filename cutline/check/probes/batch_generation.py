@@ -1,28 +1,28 @@
-"""A batch of n generates what n batches of one do: the padding of prompts must not be seen."""
+"""A batch of n generates what n batches of one do, so the padding of prompts is masked."""
 
 from __future__ import annotations
 
-from cutline.check.subject import Subject, far
-from cutline.check.verdict import Finding, failed, not_judged, passed
+from cutline.check.result import ProbeResult, failed, not_judged, passed
+from cutline.check.subject import ProbeSubject, relative_difference
 
 STAGE = "batches"
-TITLE = "a batch is as good as its rows, in generation"
-WHY = "Prompts padded on the wrong side, or padding that is seen, make captions worse the larger the batch."
+TITLE = "generation does not depend on the batch"
+WHY = "If prompts are padded on the wrong side, or padding is not masked, larger batches give worse captions."
 AFTER = ("rows_apart",)
 
 
-def probe(subject: Subject) -> Finding:
-    together = subject.force(subject.samples, subject.pictures, subject.labels)
+def probe(subject: ProbeSubject) -> ProbeResult:
+    together = subject.force(subject.samples, subject.images, subject.labels)
     if together is None:
-        return not_judged("generation of this family can't be made to say a given caption")
+        return not_judged("this model's generation can't be forced to emit a given caption")
     worst = 0.0
-    for place, (sample, picture) in enumerate(subject.pairs):
-        alone = subject.force([sample], [picture], [subject.labels[place]])
-        assert alone is not None  # it could be made to, just before
-        worst = max(worst, far(alone[0].logits.log_softmax(-1), together[place].logits.log_softmax(-1)))
+    for (sample, image), labels, in_batch in zip(subject.pairs, subject.labels, together, strict=True):
+        alone = subject.force([sample], [image], [labels])
+        assert alone is not None  # the same family could be forced above
+        worst = max(worst, relative_difference(alone[0].logits.log_softmax(-1), in_batch.logits.log_softmax(-1)))
     if worst > subject.tolerance:
         return failed(
-            f"in a batch, the log-probabilities of the same captions differ by {worst:.1g} of their size",
+            f"log-probabilities of the same captions in a batch and alone differ by {worst:.1g} (relative)",
             "Pad prompts on the left for generation, and mask the padding.",
         )
-    return passed(f"{len(subject.samples)} captions together and one by one agree to {worst:.1g}")
+    return passed(f"{len(subject.samples)} captions in one batch and one by one agree to {worst:.1g}")

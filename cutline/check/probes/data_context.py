@@ -1,36 +1,34 @@
-"""The context that stands in the prompt doesn't give the caption away; judged by the audit of ``cutline inspect``."""
+"""The context in the prompt doesn't give the caption away; judged by the same audit as ``cutline inspect``."""
 
 from __future__ import annotations
 
-from cutline.check.subject import Subject
-from cutline.check.verdict import Finding, failed, not_applicable, passed
+from cutline.check.result import ProbeResult, failed, not_applicable, passed
+from cutline.check.subject import ProbeSubject
 from cutline.data.inspect.contexts import Contexts
 from cutline.data.inspect.findings import why_leaks
 
 STAGE = "data"
-TITLE = "no context gives the caption away"
-WHY = "A model that finds the caption in its prompt learns to copy, and its score means nothing."
+TITLE = "the context does not give the caption away"
+WHY = "A model whose prompt contains the caption learns to copy it, and its score means nothing."
 AFTER: tuple[str, ...] = ()
 
 
-def probe(subject: Subject) -> Finding:
+def probe(subject: ProbeSubject) -> ProbeResult:
     if subject.dataset is None or "{context}" not in subject.family.prompt:
-        return not_applicable("the prompt has no context")
-    audit = Contexts()
+        return not_applicable("the prompt contains no context")
+    contexts = Contexts()
     for sample in subject.dataset:
-        audit.add(sample)
-    found = audit.facts()
-    if found is None:
+        contexts.add(sample)
+    audit = contexts.facts()
+    if audit is None:
         return not_applicable("no image has a context")
-    for field, facts in found.fields.items():
-        if facts.verdict == "leaks":
+    for field, facts in audit.fields.items():
+        if facts.relation == "leaks":
             return failed(
-                f"the context's {field!r} {why_leaks(facts)}",
-                "Leave that field out of [data.columns] context, or take the caption out of its text.",
+                f"the context field {field!r} {why_leaks(facts)}",
+                "Remove this field from [data.columns] context, or remove the caption from its text.",
             )
-    held = sum(facts.holds_caption for facts in found.fields.values())
-    return passed(
-        f"{found.images:,} images with context, and none gives its caption away"
-        if not held
-        else f"{held:,} of {found.images:,} contexts hold their caption, as may happen by chance"
-    )
+    containing = sum(facts.holds_caption for facts in audit.fields.values())
+    if containing:
+        return passed(f"{containing:,} of {audit.images:,} contexts contain their caption, few enough to be chance")
+    return passed(f"none of {audit.images:,} contexts contains its caption")

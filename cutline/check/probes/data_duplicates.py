@@ -1,31 +1,31 @@
-"""No picture lies in two splits: the same bytes under another name are the same picture."""
+"""No image is in two splits. Files with the same bytes are the same image, whatever their names."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
-from cutline.check.subject import Subject
-from cutline.check.verdict import Finding, failed, not_applicable, passed
+from cutline.check.result import ProbeResult, failed, not_applicable, passed
+from cutline.check.subject import ProbeSubject
 
 STAGE = "data"
-TITLE = "the splits share no picture"
-WHY = "A test picture that was trained on is remembered, not described."
+TITLE = "no image is in two splits"
+WHY = "A model may remember a test image that it was trained on, so its score is too high."
 AFTER = ("data_groups",)
 
 
-def probe(subject: Subject) -> Finding:
+def probe(subject: ProbeSubject) -> ProbeResult:
     data = subject.dataset
     if data is None or len(data.splits()) < 2:
-        return not_applicable("there is only one split")
-    places: dict[str, set[str]] = defaultdict(set)
-    names: dict[str, list[str]] = defaultdict(list)
+        return not_applicable("the dataset has only one split")
+    splits: dict[str, set[str]] = defaultdict(set)  # of each image, by the hash of its bytes
+    ids: dict[str, list[str]] = defaultdict(list)
     for digest, split, name in zip(data.column("sha256"), data.column("split"), data.column("id"), strict=True):
-        places[digest].add(split)
-        names[digest].append(name)
-    shared = [digest for digest, splits in places.items() if len(splits) > 1]
+        splits[digest].add(split)
+        ids[digest].append(name)
+    shared = [digest for digest, of_image in splits.items() if len(of_image) > 1]
     if shared:
         return failed(
-            f"{len(shared):,} pictures lie in several splits, {' = '.join(names[shared[0]][:2])} for one",
-            "Leave the splits to [data] val and test, which keep equal pictures together, or mend the source's.",
+            f"{len(shared):,} images are in several splits, for example {' = '.join(ids[shared[0]][:2])}",
+            "Let [data] val and test make the splits (they keep equal images together), or fix the source's splits.",
         )
-    return passed(f"{len(places):,} pictures by their bytes, each in one split")
+    return passed(f"{len(splits):,} different images, each in one split")

@@ -1,28 +1,29 @@
-"""No group (image, article, near-duplicates) lies in two splits."""
+"""No group (image, article, near-duplicates) is in two splits."""
 
 from __future__ import annotations
 
-from cutline.check.subject import Subject
-from cutline.check.verdict import Finding, failed, not_applicable, passed
+from cutline.check.result import ProbeResult, failed, not_applicable, passed
+from cutline.check.subject import ProbeSubject
 from cutline.data.splits import divided
 
 STAGE = "data"
-TITLE = "the splits share no group"
-WHY = "Images of one article, or captions of one image, in training and test alike make the score a memory test."
+TITLE = "no group is in two splits"
+WHY = "If images of one article, or captions of one image, are in training and test, the score measures memory."
 AFTER: tuple[str, ...] = ()
 
 
-def probe(subject: Subject) -> Finding:
+def probe(subject: ProbeSubject) -> ProbeResult:
     data = subject.dataset
     if data is None or len(data.splits()) < 2:
-        return not_applicable("there is only one split")
+        return not_applicable("the dataset has only one split")
     groups = data.column("group")
-    torn = divided(groups, data.column("split"))
-    if torn:
-        name, counts = next(iter(torn.items()))
+    in_several = divided(groups, data.column("split"))
+    if in_several:
+        name, counts = next(iter(in_several.items()))
+        by_split = ", ".join(f"{count} in {split}" for split, count in counts.items())
         return failed(
-            f"{len(torn):,} of {len(set(groups)):,} groups lie in several splits, {name} for one "
-            f"({', '.join(f'{count} in {split}' for split, count in counts.items())})",
-            "Leave the splits to [data] val and test, which never divide a group, or mend the source's.",
+            f"{len(in_several):,} of {len(set(groups)):,} groups are in several splits, "
+            f"for example {name} ({by_split})",
+            "Let [data] val and test make the splits (they never divide a group), or fix the source's splits.",
         )
     return passed(f"{len(set(groups)):,} groups, each in one split")

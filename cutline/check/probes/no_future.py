@@ -1,26 +1,27 @@
-"""Future leak: a word is changed, and what was predicted before it must stay as it was."""
+"""Causality: changing a word leaves the predictions before it unchanged."""
 
 from __future__ import annotations
 
 from cutline.check.influence import influence
-from cutline.check.subject import Subject
-from cutline.check.verdict import Finding, failed, not_judged, passed
+from cutline.check.result import ProbeResult, failed, not_judged, passed
+from cutline.check.subject import ProbeSubject
 
 STAGE = "labels"
-TITLE = "no caption sees its own future"
-WHY = "A caption that reads the words it has to predict drives the loss to nothing and learns nothing."
+TITLE = "no token sees later tokens"
+WHY = "If the model sees the words that it has to predict, the loss falls to 0 and nothing is learned."
 AFTER: tuple[str, ...] = ()
 
 
-def probe(subject: Subject) -> Finding:
-    found = influence(subject)
-    if found is None:
-        return not_judged("no two captions with one word exchanged could be compared")
-    early = [place for place, changed in found.changed.items() if changed and place < found.place]
+def probe(subject: ProbeSubject) -> ProbeResult:
+    result = influence(subject)
+    if result is None:
+        return not_judged("no two captions that differ in one word could be compared")
+    position = result.pair.position
+    early = [index for index, changed in result.changed.items() if changed and index < position]
     if early:
         return failed(
-            f"with another word at token {found.place + 1}, the predictions of {len(early)} earlier tokens changed",
-            "The text's attention mask is not causal in training; PaliGemma, for one, needs token_type_ids that tell "
-            "prompt and caption apart. Mend the family's batch.",
+            f"changing token {position + 1} changes the predictions of {len(early)} earlier tokens",
+            "Make the text's attention mask causal in training. Some models need an input for this: PaliGemma needs "
+            "token_type_ids that separate prompt and caption.",
         )
-    return passed(f"another word at token {found.place + 1} of {found.exchange.labels} changes nothing before it")
+    return passed(f"changing token {position + 1} of {result.pair.length} changes no earlier prediction")

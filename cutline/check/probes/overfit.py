@@ -1,4 +1,4 @@
-"""Two images are learnt by heart, until generation says exactly their captions."""
+"""The model overfits two images until ``generate`` returns exactly their captions."""
 
 from __future__ import annotations
 
@@ -7,66 +7,76 @@ import math
 import torch
 from PIL import ImageOps
 
-from cutline.check.subject import Subject
-from cutline.check.verdict import Finding, failed, not_applicable, passed
+from cutline.check.result import ProbeResult, failed, not_applicable, passed
+from cutline.check.subject import ProbeSubject, labels_of
 from cutline.families.settings import GenerateSettings
 from cutline.train.trainable import open_parts
 
 STAGE = "training"
-TITLE = "two images can be learnt until their captions come"
-WHY = "What can't learn two captions by heart won't learn thousands; a falling loss alone proves nothing."
+TITLE = "overfits two images to their exact captions"
+WHY = "A model that can't memorize two captions won't learn from thousands. A falling loss alone proves nothing."
 AFTER = (
-    "no_future", "label_alignment", "end_token", "one_bos", "prompt_not_learnt", "prompt_sees_itself", "image_tokens",
-    "rows_apart", "batch_loss", "batch_generation", "training_is_generation", "trained_tensors_move",
-)  # fmt: skip
+    "no_future",
+    "label_alignment",
+    "end_token",
+    "one_bos",
+    "prompt_not_learnt",
+    "prompt_sees_itself",
+    "image_tokens",
+    "rows_apart",
+    "batch_loss",
+    "batch_generation",
+    "training_is_generation",
+    "trained_tensors_move",
+)
 
-STEPS, LOOK_EVERY = 400, 20
-#: Loss in nats a token below which captions are generated to look.
-NEAR = 0.3
-TINY_LR, SMALLEST_LR = 5e-3, 1e-4
+STEPS, GENERATE_EVERY = 400, 20
+#: Loss in nats per token below which captions are generated and compared.
+LOW_LOSS = 0.3
+TINY_LR, MIN_LR = 5e-3, 1e-4
 
 
-def probe(subject: Subject) -> Finding:
+def probe(subject: ProbeSubject) -> ProbeResult:
     if subject.train is None:
         return not_applicable("the recipe trains nothing")
-    if subject.tiny:  # frozen parts of a random miniature know nothing, so all of it must learn
-        family = (subject.whole or subject.fresh)()
+    if subject.tiny:  # the frozen parts of a random miniature know nothing, so all of it is trained
+        family = (subject.open_unquantized or subject.reopen)()
         open_parts(family, {})
-        rate = TINY_LR
+        lr = TINY_LR
     else:
-        family, rate = subject.family, max(10 * subject.train.lr, SMALLEST_LR)
-        assert subject.parts  # opened as the recipe says
-    samples, pictures = subject.samples[:2], subject.pictures[:2]
-    if subject.tiny:  # a random tower hardly tells similar pictures apart
-        pictures = [pictures[0], ImageOps.invert(pictures[0])]
-    wanted = [subject.spelled(sample.captions[0]) for sample in samples]
-    settings = GenerateSettings(max_new_tokens=max(map(len, subject.labels[:2])) + 4)
-    batch = subject.batch(samples, pictures, targets=True, family=family)
-    optimizer = torch.optim.AdamW([p for p in family.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
+        family, lr = subject.family, max(10 * subject.train.lr, MIN_LR)
+        assert subject.parts  # accessing it freezes and opens the parts
+    samples, images = subject.typical
+    if subject.tiny:  # a random vision tower barely distinguishes similar images
+        images = [images[0], ImageOps.invert(images[0])]
+    expected = [subject.normalized(sample.captions[0]) for sample in samples]
+    batch = subject.batch(samples, images, targets=True, family=family)
+    lengths = [len(labels) for labels in labels_of(batch)]
+    settings = GenerateSettings(max_new_tokens=max(lengths) + 4)
+    trained = [p for p in family.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0)
     first = last = math.nan
-    said: list[str] = []
+    captions: list[str] = []
     for step in range(1, STEPS + 1):
         family.train()
-        with subject.arithmetic():
+        with subject.autocast():
             loss = family(batch)
-        mean = (loss.nll + loss.penalty) / loss.tokens
-        mean.backward()
-        torch.nn.utils.clip_grad_norm_([p for p in family.parameters() if p.requires_grad], 1.0)
+        ((loss.nll + loss.penalty) / loss.tokens).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         last = float(loss.nll.detach() / loss.tokens)
-        first = first if step > 1 else last
-        if step % LOOK_EVERY == 0 and (last < NEAR or step == STEPS):
+        first = last if step == 1 else first
+        if step % GENERATE_EVERY == 0 and (last < LOW_LOSS or step == STEPS):
             family.eval()
-            with subject.arithmetic():
-                made = family.generate(subject.batch(samples, pictures, targets=False, family=family), settings)
-            said = [one.text for one in made]
-            if said == wanted and all(one.finished for one in made):
-                return passed(
-                    f"both captions are generated exactly after {step} steps; the loss fell {first:.2f} → {last:.3f}"
-                )
+            with subject.autocast():
+                generations = family.generate(subject.batch(samples, images, targets=False, family=family), settings)
+            captions = [generation.text for generation in generations]
+            if captions == expected and all(generation.finished for generation in generations):
+                return passed(f"generates both captions exactly after {step} steps; loss {first:.2f} → {last:.3f}")
+    wrong = next((index for index in range(2) if captions[index] != expected[index]), 0)
     return failed(
-        f"after {STEPS} steps the loss is {last:.3f} nats a token (it began at {first:.2f}), and generation says "
-        f"“{said[0]}” instead of “{wanted[0]}”",
-        "If the loss didn't fall, open more parts or raise [train] lr; if it did, training and generation differ.",
+        f"after {STEPS} steps the loss is {last:.3f} nats per token (at first {first:.2f}), and the generated caption "
+        f"is “{captions[wrong]}” instead of “{expected[wrong]}”",
+        "If the loss stays high, train more parts or raise [train] lr. If it is low, training and generation differ.",
     )

@@ -1,33 +1,34 @@
-"""The prompt is no label, and no part of the caption that is read off what was generated."""
+"""The prompt is neither a label nor part of the text that ``generate`` returns."""
 
 from __future__ import annotations
 
-from cutline.check.subject import Subject
-from cutline.check.verdict import Finding, failed, not_judged, passed
+from cutline.check.result import ProbeResult, failed, not_judged, passed
+from cutline.check.subject import ProbeSubject
 
 STAGE = "labels"
-TITLE = "the prompt is neither learnt nor said"
-WHY = "A prompt among the labels is learnt instead of captions, and comes out as part of them."
+TITLE = "the prompt is neither a label nor in the output"
+WHY = "A model that is trained on the prompt's tokens learns the prompt and repeats it in its captions."
 AFTER: tuple[str, ...] = ()
 
 
-def probe(subject: Subject) -> Finding:
-    for (sample, picture), row in zip(subject.pairs, subject.labels, strict=True):
-        caption, label = subject.spelled(sample.captions[0]), subject.text_of(row)
-        if label != caption:
+def probe(subject: ProbeSubject) -> ProbeResult:
+    for (sample, image), labels in zip(subject.pairs, subject.labels, strict=True):
+        caption, label_text = subject.normalized(sample.captions[0]), subject.text_of(labels)
+        if label_text != caption:
             return failed(
-                f"the labels say “{_short(label)}” where the caption is “{_short(caption)}”",
-                "The family's encode must leave everything but caption and end token out of the labels.",
+                f"the labels are “{_short(label_text)}”, but the caption is “{_short(caption)}”",
+                "Make the family's collate label only the caption and the end token.",
             )
-        said = subject.force([sample], [picture], [row])
-        if said is None:
-            return not_judged("generation of this family can't be made to say a given caption")
-        if said[0].generation.text != caption:
+        forced = subject.force([sample], [image], [labels])
+        if forced is None:
+            return not_judged("this model's generation can't be forced to emit a given caption")
+        text = forced[0].generation.text
+        if text != caption:
             return failed(
-                f"made to say “{_short(caption)}”, generation gives “{_short(said[0].generation.text)}”",
-                "Decode only the new tokens, those behind the prompt.",
+                f"forced to emit “{_short(caption)}”, generation returns “{_short(text)}”",
+                "Decode only the new tokens, those after the prompt.",
             )
-    return passed("labels and generated texts are the captions, and nothing else")
+    return passed("labels and generated texts contain the captions only")
 
 
 def _short(text: str) -> str:

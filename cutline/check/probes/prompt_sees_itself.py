@@ -1,4 +1,4 @@
-"""Where a family's prompt or image attends to all of itself, it must do so here, in training and in generation."""
+"""If a family's prompt or image tokens attend to one another in both directions, they do so here too."""
 
 from __future__ import annotations
 
@@ -7,57 +7,57 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cutline.check.subject import Subject
-from cutline.check.verdict import Finding, failed, not_applicable, not_judged, passed
-from cutline.check.watch import nudged, text_layers
+from cutline.check.recorders import perturbed, text_layers
+from cutline.check.result import ProbeResult, failed, not_applicable, not_judged, passed
+from cutline.check.subject import ProbeSubject
 from cutline.families.base import Batch
 from cutline.families.settings import GenerateSettings
 
 STAGE = "labels"
-TITLE = "the prompt sees itself where it should"
-WHY = "A model that was pretrained with a prompt that attends to all of itself is another model without."
+TITLE = "attention is bidirectional where it should be"
+WHY = "A model that was pretrained with bidirectional attention over its prompt works badly with a causal mask."
 AFTER: tuple[str, ...] = ()
 
 
-def probe(subject: Subject) -> Finding:
-    wanted = sorted(subject.family.bidirectional)
-    if not wanted:
-        return not_applicable("this family's text is causal throughout, as it should be")
-    layers = text_layers(subject.family)
-    if not layers:
+def probe(subject: ProbeSubject) -> ProbeResult:
+    spans = sorted(subject.family.bidirectional)
+    if not spans:
+        return not_applicable("this model's text is causal everywhere")
+    if not text_layers(subject.family):
         return not_judged("the text part has no numbered layers")
     for targets in (True, False):
-        batch = subject.batch(subject.samples[:1], subject.pictures[:1], targets=targets)
-        for stretch in wanted:
-            first, last = _ends(subject, batch, stretch)
-            if not _reaches_back(subject, batch, first, last):
+        batch = subject.batch(subject.samples[:1], subject.images[:1], targets=targets)
+        for span in spans:
+            first, last = _ends(subject, batch, span)
+            if not _influences(subject, batch, last, first):
                 return failed(
-                    f"in {'training' if targets else 'generation'}, the {stretch}'s beginning doesn't see its end",
-                    "Hand the model what marks the prompt (token_type_ids 0 for it, 1 for the caption).",
+                    f"in {'training' if targets else 'generation'}, the start of the {span} does not see its end",
+                    "Pass the model what marks the prompt (token_type_ids: 0 for the prompt, 1 for the caption).",
                 )
-    return passed(f"the beginning of the {' and of the '.join(wanted)} sees the end, in training and in generation")
+    return passed(f"the start of the {' and of the '.join(spans)} sees the end, in training and in generation")
 
 
-def _ends(subject: Subject, batch: Batch, stretch: str) -> tuple[int, int]:
-    """First and last place of a stretch in a batch of one row."""
-    if stretch == "image":
+def _ends(subject: ProbeSubject, batch: Batch, span: str) -> tuple[int, int]:
+    """The first and the last position of a span ("image" or "prompt") in a batch of one row."""
+    if span == "image":
         family: Any = subject.family
-        places = torch.nonzero(batch["input_ids"][0] == family.image_token_id).flatten()
-        return int(places[0]), int(places[-1])
+        positions = torch.nonzero(batch["input_ids"][0] == family.image_token_id).flatten()
+        return int(positions[0]), int(positions[-1])
     length = batch["input_ids"].shape[1]
     labels = len(subject.labels[0]) if "labels" in batch else 0
     return 0, length - labels - 1
 
 
-def _reaches_back(subject: Subject, batch: Batch, first: int, last: int) -> bool:
-    """Whether a change at the last place shows at the first one."""
+def _influences(subject: ProbeSubject, batch: Batch, source: int, target: int) -> bool:
+    """Whether a perturbation at position ``source`` changes the output at position ``target``."""
     layers = text_layers(subject.family)
-    said: list[Tensor] = []
-    for place in (None, last):
-        with torch.no_grad(), subject.arithmetic(), nudged(layers[0], layers[-1], place) as kept:
+    hidden: list[Tensor] = []
+    for position in (None, source):
+        with torch.no_grad(), subject.autocast(), perturbed(layers[0], layers[-1], position) as outputs:
             if "labels" in batch:
                 subject.family.loss(batch)
             else:
                 subject.family.generate(batch, GenerateSettings(max_new_tokens=1))
-        said.append(kept[0][0, first])
-    return float((said[0] - said[1]).abs().max()) > subject.sensitivity * float(said[0].abs().max())
+        hidden.append(outputs[0][0, target])
+    before, after = hidden
+    return float((before - after).abs().max()) > subject.sensitivity * float(before.abs().max())

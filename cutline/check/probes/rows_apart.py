@@ -1,4 +1,4 @@
-"""Row leak: what one caption and image are must not matter to the others of the batch."""
+"""Row leak: a row's logits don't depend on the image and caption of another row."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from dataclasses import replace
 
 from PIL import ImageOps
 
-from cutline.check.influence import exchange
-from cutline.check.subject import Subject, far
-from cutline.check.verdict import Finding, failed, not_judged, passed
+from cutline.check.influence import caption_pair
+from cutline.check.result import ProbeResult, failed, not_judged, passed
+from cutline.check.subject import ProbeSubject, relative_difference
 
 STAGE = "batches"
-TITLE = "no caption depends on its neighbours in the batch"
-WHY = "Captions that read each other, or another row's image, are learnt from what will not be there later."
+TITLE = "no row depends on other rows of its batch"
+WHY = "A model that uses another row's caption or image in training doesn't have it when it captions one image."
 AFTER: tuple[str, ...] = ()
 
 
-def probe(subject: Subject) -> Finding:
-    pair = exchange(subject)
+def probe(subject: ProbeSubject) -> ProbeResult:
+    pair = caption_pair(subject)
     if pair is None:
-        return not_judged("no two captions with one word exchanged could be compared")
-    mine, my_picture = subject.pairs[-1]
-    other, picture = subject.pairs[0]
+        return not_judged("no two captions that differ in one word could be compared")
+    row = subject.pairs[-1]
+    sample, image = subject.pairs[0]
     neighbours = [
-        (replace(other, captions=(pair.one,)), picture),
-        (replace(other, captions=(pair.other,)), ImageOps.invert(ImageOps.mirror(picture))),
+        (replace(sample, captions=(pair.first,)), image),
+        (replace(sample, captions=(pair.second,)), ImageOps.invert(ImageOps.mirror(image))),
     ]
-    for mine_first in (True, False):
-        seen = []
-        for neighbour, beside in neighbours:
-            rows = [(mine, my_picture), (neighbour, beside)]
-            rows = rows if mine_first else rows[::-1]
-            taught = subject.teach([sample for sample, _ in rows], [image for _, image in rows]).rows
-            if taught is None:
-                return not_judged("the logits behind the loss can't be told apart by row")
-            seen.append(taught[0 if mine_first else 1].logits)
-        apart = far(*seen)
-        if apart > subject.sensitivity:
-            place = "after" if mine_first else "before"
+    for index in (0, 1):  # of the row in the batch
+        logits = []
+        for neighbour in neighbours:
+            batch = [row, neighbour] if index == 0 else [neighbour, row]
+            captions = subject.score([sample for sample, _ in batch], [image for _, image in batch]).captions
+            if captions is None:
+                return not_judged("the logits of the loss can't be split by caption")
+            logits.append(captions[index].logits)
+        difference = relative_difference(*logits)
+        if difference > subject.sensitivity:
+            where = "after" if index == 0 else "before"
             return failed(
-                f"another image and caption {place} it changed a caption's logits by {apart:.1g} of their size",
-                "Look for what is computed over the batch: normalisation in training mode, masks or positions of rows.",
+                f"another image and caption {where} it change a caption's logits by {difference:.1g} (relative)",
+                "Look for computations over the batch: normalization in training mode, or masks and positions of "
+                "other rows.",
             )
-    return passed("with another neighbour, a caption's logits stay the same to the last digit that counts")
+    return passed("a caption's logits stay the same with another image and caption in its batch")

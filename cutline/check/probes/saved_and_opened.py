@@ -1,28 +1,27 @@
-"""A checkpoint that is saved and opened again generates what the trained model did."""
+"""A checkpoint that is saved and opened again generates the same as the trained model."""
 
 from __future__ import annotations
 
 import shutil
 
-from cutline.check.subject import Said, Subject, far
-from cutline.check.verdict import Finding, failed, not_applicable, not_judged, passed
-from cutline.families.base import Family
+from cutline.check.result import ProbeResult, failed, not_applicable, not_judged, passed
+from cutline.check.subject import ProbeSubject, relative_difference
 from cutline.families.open import open_checkpoint
 
 STAGE = "training"
-TITLE = "saved and opened again, it says the same"
-WHY = "Adapters, a prompt or an image policy that are not saved are noticed when the GPU hours are spent."
+TITLE = "a saved checkpoint gives the same results"
+WHY = "Adapters, a prompt or an image policy that are not saved are lost, which shows only after training."
 AFTER = ("batch_generation", "trained_tensors_move")
 
 
-def probe(subject: Subject) -> Finding:
+def probe(subject: ProbeSubject) -> ProbeResult:
     if subject.train is None:
         return not_applicable("the recipe trains nothing")
     family = subject.family
-    assert subject.parts  # opened: adapters must be there
-    before = subject.force(subject.samples, subject.pictures, subject.labels)
+    assert subject.parts  # accessing it adds the adapters
+    before = subject.force(subject.samples, subject.images, subject.labels)
     if before is None:
-        return not_judged("generation of this family can't be made to say a given caption")
+        return not_judged("this model's generation can't be forced to emit a given caption")
     folder = subject.scratch / "model"
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -33,30 +32,23 @@ def probe(subject: Subject) -> Finding:
     finally:
         family.generation = None
     lost = [name for name in ("prompt", "policy") if getattr(opened, name) != getattr(family, name)]
-    if opened.generation != subject.generate or lost:
+    if opened.generation != subject.generate:
+        lost.append("generation settings")
+    if lost:
         return failed(
-            f"the checkpoint has another {lost[0] if lost else 'way of generating'} than the model that was saved",
-            "The family's save must end with save_policy.",
+            f"the opened checkpoint differs from the saved model in its {' and '.join(lost)}",
+            "Call save_policy at the end of the family's save.",
         )
-    after = _with(subject, opened)
+    after = subject.force(subject.samples, subject.images, subject.labels, family=opened)
     shutil.rmtree(folder, ignore_errors=True)
+    assert after is not None  # the same family could be forced above
     worst = max(
-        far(one.logits.log_softmax(-1), other.logits.log_softmax(-1)) for one, other in zip(before, after, strict=True)
+        relative_difference(one.logits.log_softmax(-1), other.logits.log_softmax(-1))
+        for one, other in zip(before, after, strict=True)
     )
     if worst > subject.tolerance:
         return failed(
-            f"the log-probabilities of the same captions differ by {worst:.1g} of their size",
-            "Look for weights that the family's save leaves out, and for what its load changes.",
+            f"log-probabilities of the same captions before and after differ by {worst:.1g} (relative)",
+            "Look for weights that the family's save leaves out, and for weights that its load changes.",
         )
     return passed(f"the log-probabilities of {len(after)} captions agree to {worst:.1g}")
-
-
-def _with(subject: Subject, opened: Family) -> list[Said]:
-    family = subject.family
-    try:
-        subject.family = opened
-        said = subject.force(subject.samples, subject.pictures, subject.labels)
-    finally:
-        subject.family = family
-    assert said is not None
-    return said

@@ -1,28 +1,29 @@
-"""Training and generation compute the same: made to say a caption, generation finds it as likely as the loss says."""
+"""Training and generation give the same caption the same probability."""
 
 from __future__ import annotations
 
-from cutline.check.subject import Subject, far
-from cutline.check.verdict import Finding, failed, not_judged, passed
+from cutline.check.result import ProbeResult, failed, not_judged, passed
+from cutline.check.subject import ProbeSubject, relative_difference
 
 STAGE = "batches"
-TITLE = "generation computes what training does"
-WHY = "Another prompt, template, image size or mask in one of the two makes a well-trained model caption badly."
+TITLE = "generation computes the same as training"
+WHY = "If prompt, template, image size or mask differ between the two, a well-trained model generates bad captions."
 AFTER = ("no_future", "label_alignment", "end_token", "one_bos", "prompt_not_learnt", "prompt_sees_itself")
 
 
-def probe(subject: Subject) -> Finding:
-    if subject.rows is None:
-        return not_judged("the logits behind the loss can't be told apart by row")
+def probe(subject: ProbeSubject) -> ProbeResult:
+    if subject.scored_captions is None:
+        return not_judged("the logits of the loss can't be split by caption")
     worst = 0.0
-    for (sample, picture), row in zip(subject.pairs, subject.rows, strict=True):
-        said = subject.force([sample], [picture], [row.labels])
-        if said is None:
-            return not_judged("generation of this family can't be made to say a given caption")
-        worst = max(worst, far(row.logits.log_softmax(-1), said[0].logits[row.first :].log_softmax(-1)))
+    for (sample, image), scored in zip(subject.pairs, subject.scored_captions, strict=True):
+        forced = subject.force([sample], [image], [scored.labels])
+        if forced is None:
+            return not_judged("this model's generation can't be forced to emit a given caption")
+        generated = forced[0].logits[scored.first_scored :].log_softmax(-1)
+        worst = max(worst, relative_difference(scored.logits.log_softmax(-1), generated))
     if worst > 10 * subject.tolerance:
         return failed(
-            f"the log-probabilities of the same captions differ by {worst:.1g} of their size",
-            "Compare what encode makes with targets and without: prompt, template, image tokens, masks, positions.",
+            f"log-probabilities of the same captions in training and generation differ by {worst:.1g} (relative)",
+            "Compare the family's collate with and without targets: prompt, template, image tokens, masks, positions.",
         )
-    return passed(f"the log-probabilities of {len(subject.rows)} captions agree to {worst:.1g}")
+    return passed(f"the log-probabilities of {len(subject.scored_captions)} captions agree to {worst:.1g}")
