@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,28 @@ def broken(name: str, **changes: Any) -> type[Family]:
     return BROKEN[name]
 
 
-def subject(folder: Path, kind: type[Family] | str, *, tiny: bool = True, **changes: Any) -> ProbeSubject:
-    """A family's miniature with four captioned drawings."""
+def subject(
+    folder: Path,
+    kind: type[Family] | str,
+    *,
+    captions: Sequence[str] = CAPTIONS,
+    tiny: bool = True,
+    **changes: Any,
+) -> ProbeSubject:
+    """A family's miniature with a drawing for each caption."""
     family = find(kind) if isinstance(kind, str) else kind
     samples = []
-    for number, caption in enumerate(CAPTIONS):
+    for number, caption in enumerate(captions):
         path = folder / f"{number}.png"
         drawing(number, (64, 64)).save(path)
         samples.append(Sample(id=str(number), image=str(path), captions=(caption,)))
     defaults: dict[str, Any] = {
         "train": TrainSettings(),
         "generate": GenerateSettings(max_new_tokens=20),
-        "reopen": lambda: family.tiny(CAPTIONS),
+        "reopen": lambda: family.tiny(captions),
         "scratch": folder / "scratch",
     }
-    return ProbeSubject(family.tiny(CAPTIONS), samples, tiny=tiny, **(defaults | changes))
+    return ProbeSubject(family.tiny(captions), samples, tiny=tiny, **(defaults | changes))
 
 
 def run(probed: ProbeSubject, *only: str, debug: bool = True) -> dict[str, ProbeReport]:

@@ -55,4 +55,4 @@ def test_context_that_gives_the_caption_away(tmp_path):
     probed.family.prompt = "Describe it. {context}"
     reports = run(probed, *DATA)
     assert failures(reports) == {"data_context"}
-    assert "'headline' holds the caption of 6 of 6 images" in reports["data_context"].message
+    assert "'headline' contains the caption of 6 of 6 images" in reports["data_context"].message

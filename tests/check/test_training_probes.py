@@ -130,6 +130,19 @@ def test_images_that_look_all_the_same(tmp_path):
     assert failures(reports) == {"overfit"}
 
 
+def test_overfit_uses_captions_of_median_length(tmp_path):
+    """A long caption of a messy dataset may need more steps than the probe trains; that is no mistake of the model."""
+    long = " ".join(f"< p > word{number} & amp ;" for number in range(12))
+    captions = [long, "a square", *CAPTIONS, CAPTIONS[0], f"{long} twice", "a dot"]
+    probed = subject(tmp_path, "cnn_rnn", captions=captions)
+    assert long in [sample.captions[0] for sample in probed.samples]
+    samples, images = probed.typical
+    assert {sample.captions[0] for sample in samples} == {CAPTIONS[0], CAPTIONS[3]}
+    assert images[0].tobytes() != images[1].tobytes()
+    reports = run(probed, "overfit")
+    assert reports["overfit"].status == "passed", reports
+
+
 def test_a_checkpoint_that_leaves_weights_out(tmp_path):
     real = real_class("qwen2_5_vl")
 
