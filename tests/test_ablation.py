@@ -70,7 +70,7 @@ def readers(samples: list[Sample]) -> dict[str, dict[str, Prediction]]:
 def test_context_that_helps_that_is_irrelevant_and_that_leaks_are_told_apart(kind, verdict, audited):
     samples = news(kind)
     found = weigh(readers(samples), samples, SETTINGS, Contexts())
-    assert (found.verdict, found.audit.whole.verdict) == (verdict, audited), found.says
+    assert (found.verdict, found.audit.whole.relation) == (verdict, audited), found.says
     gains = {(row.a, row.b): row for row in found.differences if row.metric == "cider"}
     assert set(gains) == {("without", WITH), ("shuffled", WITH), (CONTEXT, WITH), (WITH, "oracle")}
     gain = gains["without", WITH]

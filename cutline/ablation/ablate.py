@@ -196,7 +196,7 @@ def judge(differences: Iterable[Difference], audit: ContextFacts) -> tuple[Verdi
     """
     tested = {row.a: row for row in differences if row.b == WITH and row.a in _AGAINST}
     gains = {name: _gain(row) for name, row in tested.items()}
-    if audit.whole.verdict == "leaks":
+    if audit.whole.relation == "leaks":
         return "leaks", f"The context gives the captions away, so what it gains means nothing.{_gained(tested)}"
     if not gains:
         return "no gain", "Nothing was tested: ask for the condition without context, and for resamples."
