@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from cutline.metrics.base import Floats, References
-from cutline.metrics.cider import Cider
+from cutline.metrics.cider import Cider, length_penalty
 from cutline.metrics.text.tokenize import Tokenizer
 
 CONSTANT = "one constant caption"
@@ -63,8 +63,7 @@ def _mean_cosine(references: References) -> Floats:
         centre = np.bincount(name, weight * share[caption], minlength=len(order.keys))
         total += np.bincount(caption, weight * centre[name], minlength=len(total))
     lengths, inverse = np.unique(index.lengths, return_inverse=True)
-    often = np.bincount(inverse, share)
-    penalty = np.exp(-((lengths[:, None] - lengths) ** 2) / (2 * 6.0**2)) @ often
+    penalty = length_penalty(lengths[:, None] - lengths) @ np.bincount(inverse, share)
     scored: Floats = total * penalty[inverse]
     return scored
 

@@ -11,18 +11,35 @@ import numpy as np
 
 from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric
+from cutline.metrics.text.ngrams import CandidateNgrams, Ints
 
 _SIGMA = 6.0
 #: Document frequencies of fewer images than this say little.
 FEW_IMAGES = 100
 
 
-def per_image(candidates: Candidates, by_caption: Floats) -> Floats:
-    """float64 [n, 1]: mean over an image's references and the orders, times 10."""
-    index = candidates.references.ngrams
-    sums = np.bincount(index.image_of, by_caption, minlength=index.images)
-    value: Floats = sums / index.ORDERS / index.per_image * 10.0
-    return value[:, None]
+def cider_d(ngrams: CandidateNgrams) -> Floats:
+    """CIDEr-D of each candidate against the references of its image, float64 [n]."""
+    bigrams = np.maximum(0, ngrams.lengths - 1)[ngrams.candidate_of]
+    bigrams -= np.maximum(0, ngrams.index.lengths - 1)[ngrams.reference_of]
+    return mean_similarity(ngrams, ngrams.overlap.clipped * length_penalty(bigrams))
+
+
+def length_penalty(difference: Ints) -> Floats:
+    """1 for captions of the same length, less the more their numbers of bigrams differ."""
+    penalty: Floats = np.e ** (-(difference.astype(np.float64) ** 2) / (2 * _SIGMA**2))
+    return penalty
+
+
+def mean_similarity(ngrams: CandidateNgrams, similarity: Floats) -> Floats:
+    """float64 [n]: mean over a candidate's references and the orders, times 10.
+
+    Args:
+        similarity: float64 [R], of each comparison, summed over the orders.
+    """
+    sums = np.bincount(ngrams.candidate_of, similarity, minlength=len(ngrams.lengths))
+    mean: Floats = sums / ngrams.index.ORDERS / ngrams.index.per_image[ngrams.image] * 10.0
+    return mean
 
 
 class Cider(MeanMetric):
@@ -37,10 +54,7 @@ class Cider(MeanMetric):
     )
 
     def values(self, candidates: Candidates) -> Floats:
-        ngrams, index = candidates.ngrams, self.references.ngrams
-        bigrams = np.maximum(0, ngrams.lengths - 1)[index.image_of] - np.maximum(0, index.lengths - 1)
-        penalty = np.e ** (-(bigrams.astype(np.float64) ** 2) / (2 * _SIGMA**2))
-        return per_image(candidates, ngrams.overlap.clipped * penalty)
+        return cider_d(candidates.ngrams)[:, None]
 
     def facts(self) -> dict[str, str]:
         return {"df": f"references({len(self.references)})", "sigma": "6"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cutline.core.records import ScoreInfo
 from cutline.metrics.base import Candidates, Floats, MeanMetric
-from cutline.metrics.cider import frequency_warnings, per_image
+from cutline.metrics.cider import frequency_warnings, mean_similarity
 
 
 class CiderOriginal(MeanMetric):
@@ -21,7 +21,7 @@ class CiderOriginal(MeanMetric):
     )
 
     def values(self, candidates: Candidates) -> Floats:
-        return per_image(candidates, candidates.ngrams.overlap.cosines)
+        return mean_similarity(candidates.ngrams, candidates.ngrams.overlap.cosines)[:, None]
 
     def facts(self) -> dict[str, str]:
         return {"df": f"references({len(self.references)})", "stem": "no"}

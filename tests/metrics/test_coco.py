@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from cutline.metrics.cider import cider_d
 from cutline.metrics.scorer import Scorer, score
+from cutline.metrics.text.ngrams import ReferenceNgrams
 from cutline.metrics.text.tokenize import Pretokenized
 from tests.metrics import reference_scores
 
@@ -33,3 +35,22 @@ def test_large_sets_equal_the_reference(name: str) -> None:
     assert scorer.values(candidates) == {mine: found[mine].value for mine in found}
     if name == "official_fakecap":
         assert found["cider_original"].value == pytest.approx(0.7110599515, abs=1e-9)
+
+
+def test_several_candidates_of_some_images() -> None:
+    """Candidates of any images, in any order, have the values that they have as the only candidate of their image."""
+    known = reference_scores.own()
+    texts = [words for captions in known["reference_tokens"].values() for words in captions]
+    per_image = np.array([len(captions) for captions in known["reference_tokens"].values()])
+    index = ReferenceNgrams(texts, per_image)
+    alone = [[texts[(7 * image + offset) % len(texts)] for image in range(index.images)] for offset in (0, 1)]
+    alone[0][3], alone[1][8] = "", "zebra zebra a a a a dog"
+    expected = [index.join(captions) for captions in alone]
+    images = [8, 3, 3, 0, 8, index.images - 1]
+    given = [1, 0, 1, 1, 0, 0]
+    joined = index.join([alone[side][image] for side, image in zip(given, images, strict=True)], images)
+    for position, (side, image) in enumerate(zip(given, images, strict=True)):
+        assert cider_d(joined)[position] == pytest.approx(cider_d(expected[side])[image], abs=1e-12)
+        assert joined.overlap.matches[position].tolist() == expected[side].overlap.matches[image].tolist()
+    assert cider_d(joined)[1] == 0 < cider_d(joined)[0]
+    assert not len(cider_d(index.join([], [])))

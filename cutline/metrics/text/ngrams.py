@@ -54,6 +54,13 @@ class Order:
     count: Smallest
     norm: Floats
 
+    @cached_property
+    def first_occurrence(self) -> Small:
+        """int32 [P], where a pair's occurrences begin. Only joins need it, so that building takes less memory."""
+        begins: Small = np.cumsum(self.size, dtype=np.int32)
+        begins -= self.size
+        return begins
+
     def idf(self, name: Ints | Small) -> Floats:
         """ln(images) - ln(images with the n-gram), as many as names of n-grams."""
         frequency = self.first_pair[name + 1] - self.first_pair[name]
@@ -61,22 +68,36 @@ class Order:
         return weight
 
     def find(self, name: Ints, image: Ints) -> tuple[Ints, Ints]:
-        """Which of these n-grams their images have, and the pairs that they are; quick where names ascend."""
-        table = np.repeat(np.arange(len(self.keys)), np.diff(self.first_pair))
-        table *= self.images
-        table += self.image
-        return _look_up(table, name * self.images + image)
+        """Looks up pairs (n-gram, image). It takes no time over the pairs that are not asked for.
+
+        Args:
+            name: int64 [Q], fastest in ascending order.
+            image: int64 [Q].
+
+        Returns:
+            The indices of the Q that exist, ascending, and their pairs.
+        """
+        pair, last = self.first_pair[name], self.first_pair[name + 1] - np.int32(1)
+        longest = int((last - pair).max(initial=0))
+        step = 1 << longest.bit_length() >> 1
+        while step:  # one binary search for all: a pair moves on while its image is not beyond the one asked for
+            further = np.minimum(pair + np.int32(step), last)
+            pair = np.where(self.image[further] <= image, further, pair)
+            step >>= 1
+        exists = np.flatnonzero(self.image[pair] == image)
+        return exists, pair[exists].astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What n candidates have in common with their images' references, R captions in all.
+    """What n candidates have in common with their images' references, R comparisons in all.
 
     Attributes:
-        matches: int64 [n, orders], a candidate's n-grams, each counted no oftener than in the reference that has most.
-        cosines: float64 [R], sum over the orders of the cosine of the tf-idf vectors of a reference and its image's
-            candidate (an n-gram in no reference weighs as one in one image).
-        clipped: float64 [R], the same with n-grams counted no oftener than the reference has them (CIDEr-D).
+        matches: int64 [n, orders], a candidate's n-grams, each counted no more often than in the reference that has
+            most.
+        cosines: float64 [R], sum over the orders of the cosine of the tf-idf vectors of candidate and reference (an
+            n-gram in no reference weighs as one in one image).
+        clipped: float64 [R], the same with n-grams counted no more often than the reference has them (CIDEr-D).
     """
 
     matches: Ints
@@ -188,22 +209,44 @@ class ReferenceNgrams:
         np.sqrt(np.bincount(caption, weight, minlength=len(self.lengths)), out=order.norm)
         return order, pair
 
-    def join(self, captions: Sequence[str]) -> CandidateNgrams:
-        """Looks one candidate caption an image up.
+    def join(self, captions: Sequence[str], images: Sequence[int] | None = None) -> CandidateNgrams:
+        """Looks up candidate captions.
 
         Args:
-            captions: n captions, tokens separated by white space, in the order of the images.
+            captions: n captions, tokens separated by white space.
+            images: n indices of the images that they describe, in any order, an image any number of times. None: one
+                caption for each image, in the order of the images.
         """
-        return CandidateNgrams(self, captions)
+        return CandidateNgrams(self, captions, images)
 
 
 class CandidateNgrams:
-    """n candidates joined with the index; see :meth:`ReferenceNgrams.join`."""
+    """n candidates joined with the index; see :meth:`ReferenceNgrams.join`.
 
-    def __init__(self, index: ReferenceNgrams, captions: Sequence[str]):
+    Attributes:
+        image: int64 [n], the image of each candidate.
+        candidate_of: int64 [R], the candidate of each comparison with a reference: each candidate is compared with all
+            references of its image, R comparisons in all.
+        reference_of: int64 [R], the reference caption of each comparison.
+        lengths: int64 [n], in words.
+        words: int64 [W], the words of all candidates as indices into the vocabulary, or beyond it.
+    """
+
+    def __init__(self, index: ReferenceNgrams, captions: Sequence[str], images: Sequence[int] | None = None):
         self.index = index
+        if images is None:
+            self.image = np.arange(index.images)
+            self._first, self.candidate_of = index.start, index.image_of
+            self.reference_of = np.arange(len(index.lengths))
+        else:
+            self.image = np.array(images, np.int64)
+            references = index.per_image[self.image]
+            self._first = np.cumsum(references) - references  # int64 [n], each candidate's first comparison
+            self.candidate_of = np.repeat(np.arange(len(self.image)), references)
+            self.reference_of = np.arange(len(self.candidate_of))
+            self.reference_of += np.repeat(index.start[self.image] - self._first, references)
         split = [caption.split() for caption in captions]
-        self.lengths = np.fromiter(map(len, split), np.int64, len(split))  # int64 [n], in words
+        self.lengths = np.fromiter(map(len, split), np.int64, len(split))
         words = list(chain.from_iterable(split))
         vocabulary = index.vocabulary
         self.words = np.fromiter((vocabulary.get(word, -1) for word in words), np.int64, len(words))
@@ -215,13 +258,15 @@ class CandidateNgrams:
 
     @cached_property
     def overlap(self) -> Overlap:
-        index = self.index
+        index, candidates = self.index, len(self.lengths)
         known_words = len(index.vocabulary)
-        image_of = np.repeat(np.arange(index.images), self.lengths)
+        candidate = np.repeat(np.arange(candidates), self.lengths)
         left = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(self.words))
         names, known_before = self.words, known_words
-        captions = len(index.lengths)
-        found = Overlap(np.zeros((index.images, index.ORDERS), np.int64), np.zeros(captions), np.zeros(captions))
+        comparisons = len(self.candidate_of)
+        overlap = Overlap(
+            np.zeros((candidates, index.ORDERS), np.int64), np.zeros(comparisons), np.zeros(comparisons)
+        )
         for k, order in enumerate(index.orders):
             at = np.flatnonzero(left > k)
             if k == 0:
@@ -235,46 +280,45 @@ class CandidateNgrams:
                 missed = np.flatnonzero(name < 0)
                 _, own_name = np.unique(before[missed] * self.vocabulary_size + last[missed], return_inverse=True)
                 name[missed] = len(order.keys) + own_name
-            found.matches[:, k] = self._add(order, name * index.images + image_of[at], found)
+            overlap.matches[:, k] = self._add(order, name * candidates + candidate[at], overlap)
             names = np.zeros_like(self.words)
             names[at] = name
             known_before = len(order.keys)
-        return found
+        return overlap
 
     def _add(self, order: Order, key: Ints, to: Overlap) -> Ints:
         """Adds one order's cosines, and gives its matches [n].
 
         Args:
-            key: name · images + image of every n-gram of the candidates; used up.
+            key: int64, name · n + candidate of every n-gram of the candidates; overwritten.
         """
-        index = self.index
+        index, candidates = self.index, len(self.lengths)
         key.sort()
         start = np.flatnonzero(_changes(key))
         count = np.diff(start, append=len(key))
-        name, image = np.divmod(key[start], index.images)
+        name, candidate = np.divmod(key[start], candidates)
         known = int(np.searchsorted(name, len(order.keys)))
         idf = np.full(len(start), index.log_images)
         idf[:known] = order.idf(name[:known])
-        hit, pair = order.find(name[:known], image[:known])
+        hit, pair = order.find(name[:known], self.image[candidate[:known]])
         weight = count * idf
-        norm = np.sqrt(np.bincount(image, weight * weight, minlength=index.images))
-        norms = norm[index.image_of] * order.norm
-        image, count, idf, weight = image[hit], count[hit], idf[hit], weight[hit]
-        ends = np.cumsum(order.size, dtype=np.int32)
+        norm = np.sqrt(np.bincount(candidate, weight * weight, minlength=candidates))
+        norms = norm[self.candidate_of] * order.norm[self.reference_of]
+        candidate, count, idf, weight = candidate[hit], count[hit], idf[hit], weight[hit]
         whole, clipped = np.zeros(len(norms)), np.zeros(len(norms))
         for begin in range(0, len(hit), _HITS):
             some = slice(begin, begin + _HITS)
-            size = order.size[pair[some]].astype(np.int64)
+            begins, size = order.first_occurrence[pair[some]], order.size[pair[some]].astype(np.int64)
             # each n-gram that hit, once for every reference of the image that has it
-            occurrence = np.arange(int(size.sum())) + np.repeat(ends[pair[some]] - np.cumsum(size), size)
-            caption = order.caption[occurrence] + np.repeat(index.start[image[some]], size)
-            mine = np.repeat(weight[some], size)
-            theirs = order.count[occurrence] * np.repeat(idf[some], size)
-            whole += np.bincount(caption, mine * theirs, minlength=len(norms))
-            clipped += np.bincount(caption, np.minimum(mine, theirs) * theirs, minlength=len(norms))
+            occurrence = np.arange(int(size.sum())) + np.repeat(begins - np.cumsum(size) + size, size)
+            comparison = order.caption[occurrence] + np.repeat(self._first[candidate[some]], size)
+            own = np.repeat(weight[some], size)
+            reference = order.count[occurrence] * np.repeat(idf[some], size)
+            whole += np.bincount(comparison, own * reference, minlength=len(norms))
+            clipped += np.bincount(comparison, np.minimum(own, reference) * reference, minlength=len(norms))
         for sums, dot in ((to.cosines, whole), (to.clipped, clipped)):
             sums += np.divide(dot, norms, out=dot, where=norms != 0)  # where they are 0, the products are
-        matches = np.bincount(image, np.minimum(order.most[pair], count), minlength=index.images)
+        matches = np.bincount(candidate, np.minimum(order.most[pair], count), minlength=candidates)
         return matches.astype(np.int64)
 
 
