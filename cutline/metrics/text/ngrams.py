@@ -264,9 +264,7 @@ class CandidateNgrams:
         left = np.repeat(np.cumsum(self.lengths), self.lengths) - np.arange(len(self.words))
         names, known_before = self.words, known_words
         comparisons = len(self.candidate_of)
-        overlap = Overlap(
-            np.zeros((candidates, index.ORDERS), np.int64), np.zeros(comparisons), np.zeros(comparisons)
-        )
+        overlap = Overlap(np.zeros((candidates, index.ORDERS), np.int64), np.zeros(comparisons), np.zeros(comparisons))
         for k, order in enumerate(index.orders):
             at = np.flatnonzero(left > k)
             if k == 0:
