@@ -31,8 +31,8 @@ FLOORS = {
     "report": 6,
     "bootstrap": 6,
     "run": 7,
-    "check": 8,
-    "cli": 9,
+    "check": 7,
+    "cli": 8,
 }
 MOST_FLOORS, MOST_ROOMS = 9, 18
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -40,7 +41,9 @@ def test_a_stage_is_finished_only_from_the_same_and_after_its_end(tmp_path):
     folder.finish("train", 2.0, steps=5)
     assert folder.is_finished("train", "a")
     assert not folder.is_finished("train", "b")
-    assert folder.stage("train") == {"fingerprint": "a", "finished": True, "seconds": 2.0, "steps": 5}
+    marker = folder.stage("train")
+    assert abs(marker.pop("started") - time.time()) < 60
+    assert marker == {"fingerprint": "a", "finished": True, "seconds": 2.0, "steps": 5}
     assert RunFolder(tmp_path).is_finished("train", "a")  # for the next process too
 
 

@@ -6,7 +6,7 @@ runs/<name>/
   stages/<stage>.json  what each stage was made from; "finished" is written last
   dataset/             the prepared dataset (unless [data] dataset puts it elsewhere)
   train/log.jsonl      loss and validation by step
-  train/checkpoints/   what a killed training goes on from
+  train/checkpoints/   what an interrupted training resumes from
   model/               the best checkpoint
   predictions.jsonl  scores.json  per_image.jsonl  report.html
   superseded/          what a changed recipe replaced; nothing is deleted
@@ -93,7 +93,7 @@ class RunFolder:
         """Marks a stage as begun; what a different recipe left in its outputs is moved out of the way.
 
         Returns:
-            The folder that superseded outputs were moved to, or None when the stage starts or goes on.
+            The folder that superseded outputs were moved to, or None when the stage starts or resumes.
         """
         known = self.stage(name)
         moved = None
@@ -106,7 +106,9 @@ class RunFolder:
                 os.replace(self / output, target)
             write_atomically(moved / f"{name}.json", json.dumps(known, indent=2) + "\n")
         spent = known.get("seconds", 0.0) if known.get("fingerprint") == fingerprint else 0.0
-        self._mark(name, {"fingerprint": fingerprint, "finished": False, "seconds": spent})
+        started = known.get("started") if known.get("fingerprint") == fingerprint else None
+        marker = {"fingerprint": fingerprint, "finished": False, "seconds": spent, "started": started or time.time()}
+        self._mark(name, marker)
         return moved
 
     def _superseded(self, name: str) -> Path:

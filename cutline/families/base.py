@@ -256,8 +256,8 @@ class Family(nn.Module, ABC):
     def save(self, folder: str | Path) -> None:
         """Writes a checkpoint; ``cutline.json`` last.
 
-        Usually a whole one, which ``load`` and the Hugging Face Auto classes open. With adapters or a quantised text
-        part, only what was trained (see ``common/adapters.py``), beside the name of the origin. A new model has no
+        Usually a whole one, which ``open`` and the Hugging Face Auto classes open. With adapters or a quantised text
+        part, only what was trained (see ``weights/adapters.py``), beside the name of the origin. A new model has no
         origin, so its adapters are merged.
         """
         folder = Path(folder)

@@ -20,9 +20,6 @@ from cutline.images.open import ImageProblem
 from cutline.metrics.evaluation import Evaluation
 from cutline.report.thumbnails import Thumbnail, thumbnail
 
-#: In the order of a run; stages of other names come after them.
-_STAGES = ("prepare", "train", "caption", "score", "ablate-captions", "ablate")
-
 _SIGNS_OF_A_RUN = ("recipe.toml", "run.json", "stages", "predictions.jsonl", "scores.json", "train/log.jsonl")
 
 Content = TypeVar("Content")
@@ -118,7 +115,9 @@ def gather(run: Path, split: str | None) -> Gathered:
     text = folder.read("recipe.toml", lambda path: path.read_text(encoding="utf-8"), "")
     nothing: dict[str, Any] = {}
     recipe = folder.read("recipe.toml", lambda path: tomllib.loads(text), nothing)
-    stages = {name: folder.read(f"stages/{name}.json", _object, nothing) for name in _stage_names(run)}
+    names = sorted(path.stem for path in (run / "stages").glob("*.json") if path.stem != "report")
+    markers = {name: folder.read(f"stages/{name}.json", _object, nothing) for name in names}
+    stages = dict(sorted(markers.items(), key=lambda marker: marker[1].get("started", 0)))
     photographs = Photographs(folder.dataset(recipe))
     no_predictions: dict[str, Prediction] = {}
     predictions = folder.read("predictions.jsonl", caption_files.read, no_predictions)
@@ -185,11 +184,6 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _rows(path: Path) -> tuple[Mapping[str, Any], ...]:
     return tuple(jsonl.read(path))
-
-
-def _stage_names(run: Path) -> list[str]:
-    names = sorted(path.stem for path in (run / "stages").glob("*.json") if path.stem != "report")
-    return sorted(names, key=lambda name: _STAGES.index(name) if name in _STAGES else len(_STAGES))
 
 
 def _split(

@@ -206,6 +206,13 @@ class RunContext:
 
             distributed.init(choose_device(self.recipe.model.device))
 
+    def leave_processes(self) -> None:
+        """Leaves the other processes, without waiting for them: the first still captions when they are done."""
+        if ranks.count() > 1:
+            from cutline.train import distributed
+
+            distributed.destroy()
+
     def wait(self) -> None:
         """Waits until every process is here."""
         if ranks.count() > 1:

@@ -35,9 +35,6 @@ _ALL: tuple[Stage, ...] = (
 )  # fmt: skip
 STAGES = tuple(stage.name for stage in _ALL)
 
-#: Stages of recipes for captions, which recipes for retrieval don't have.
-_CAPTIONING = ("caption", "score", "ablate")
-
 
 class Run(RunContext):
     """One run of a recipe in its folder.
@@ -55,18 +52,28 @@ class Run(RunContext):
         chosen = self._choose(stages)
         self._check_recipe(chosen)
         self.join_processes()
-        with self.folder.locked() if ranks.is_main_process() else nullcontext():
-            if ranks.is_main_process():
-                self.folder.describe(to_toml(self.recipe), self.recipe.seed)
-                self.folder.note(tiny=self.tiny)
-                self._do(chosen, "prepare")
-                self.check_data([name for name in chosen if not self.folder.stage(name).get("finished")])
-                self._do(chosen, "bootstrap")
-            self.wait()
-            self._do(chosen, "train")  # in every process
-            if not ranks.is_main_process():
-                return None
-            return self._do(chosen, "caption", "score", "ablate", "retrieve", "report")
+        try:
+            with self.folder.locked() if ranks.is_main_process() else nullcontext():
+                return self._go_through(chosen)
+        finally:
+            self.leave_processes()
+
+    def _go_through(self, chosen: Sequence[Stage]) -> Evaluation | None:
+        first = ranks.is_main_process()
+        if first:
+            self.folder.describe(to_toml(self.recipe), self.recipe.seed)
+            self.folder.note(tiny=self.tiny)
+        evaluation = None
+        data_checked = not first
+        for stage in chosen:
+            if not isinstance(stage, Prepare) and not data_checked:
+                self._check_data([one for one in chosen if not self.folder.stage(one.name).get("finished")])
+                data_checked = True
+            if stage.in_every_process:
+                self.wait()  # for the first process, which did the stages before
+            if first or stage.in_every_process:
+                evaluation = stage(self) or evaluation
+        return evaluation
 
     def check_data(self, stages: Collection[str] = STAGES) -> None:
         """Checks what the stages need of the prepared data, before hours of training.
@@ -74,18 +81,14 @@ class Run(RunContext):
         Raises:
             CutlineError: a stage can't be done with these data.
         """
-        chosen = self._choose(stages)
-        if set(chosen) - {"prepare", "bootstrap", "report"}:
-            check_data(self.recipe, self.own_dataset(), self.split, chosen, self.tiny)
+        self._check_data(self._choose(stages))
 
-    def _do(self, chosen: Collection[str], *names: str) -> Evaluation | None:
-        evaluation = None
-        for stage in _ALL:
-            if stage.name in names and stage.name in chosen:
-                evaluation = stage(self) or evaluation
-        return evaluation
+    def _check_data(self, chosen: Sequence[Stage]) -> None:
+        if any(stage.uses_split for stage in chosen):
+            names = [stage.name for stage in chosen]
+            check_data(self.recipe, self.own_dataset(), self.split, names, self.tiny)
 
-    def _choose(self, stages: Collection[str]) -> list[str]:
+    def _choose(self, stages: Collection[str]) -> list[Stage]:
         """The wanted stages that the recipe has.
 
         Raises:
@@ -94,23 +97,24 @@ class Run(RunContext):
         unknown = [name for name in stages if name not in STAGES]
         if unknown:
             raise RecipeError(f"There is no stage {unknown[0]!r}.", f"Stages: {', '.join(STAGES)}.")
-        other = _CAPTIONING if self.recipe.for_retrieval else ("retrieve",)
-        wrong = [name for name in other if name in stages]
+        purpose = "retrieval" if self.recipe.for_retrieval else "captions"
+        wrong = [stage.name for stage in _ALL if stage.name in stages and stage.purpose not in ("", purpose)]
         if wrong and tuple(stages) != STAGES:
-            if self.recipe.for_retrieval:
-                raise RecipeError(f"{wrong[0]}: this recipe is for retrieval.", "Leave [train.retrieval] out.")
-            raise RecipeError(f"{wrong[0]}: this recipe is for captions.", "Add [retrieve] or [train.retrieval].")
-        return [stage.name for stage in _ALL if stage.name in stages and stage.applies(self.recipe)]
+            remedy = (
+                "Leave [train.retrieval] out." if self.recipe.for_retrieval else "Add [retrieve] or [train.retrieval]."
+            )
+            raise RecipeError(f"{wrong[0]}: this recipe is for {purpose}.", remedy)
+        return [stage for stage in _ALL if stage.name in stages and stage.applies(self.recipe)]
 
-    def _check_recipe(self, stages: Collection[str]) -> None:
+    def _check_recipe(self, chosen: Sequence[Stage]) -> None:
         """Finds mistakes of the recipe before anything is done."""
         from cutline.metrics import find
 
         if self.recipe.train:
             find.higher_is_better(self.recipe.train.metric)  # raises where it is not one score
-        if "score" in stages:
+        if any(isinstance(stage, Score) for stage in chosen):
             self.recipe.score.check()
-        if {"train", "caption", "retrieve"} & set(stages) and not (self.tiny or self.folder.stage("prepare")):
+        if any(stage.opens_model for stage in chosen) and not (self.tiny or self.folder.stage(Prepare.name)):
             from cutline.families.open import family_of
 
             family_of(self.recipe.model)  # a model that isn't there is known before hours of preparing

@@ -6,7 +6,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cutline.core import ranks
 from cutline.core.errors import CutlineError
@@ -25,14 +25,22 @@ class Stage(ABC):
     Attributes:
         name: what ``--only`` calls it.
         outputs: files and folders in the run folder that it makes; moved aside when a changed recipe replaces them.
+        purpose: the recipes that have it: "captions", "retrieval", or "" for all.
+        uses_split: whether it works on a split of the prepared dataset.
+        opens_model: whether it opens the recipe's model.
+        in_every_process: whether all processes of torchrun do it, or the first one alone.
     """
 
     name: ClassVar[str]
     outputs: ClassVar[tuple[str, ...]] = ()
+    purpose: ClassVar[Literal["captions", "retrieval", ""]] = ""
+    uses_split: ClassVar[bool] = True
+    opens_model: ClassVar[bool] = False
+    in_every_process: ClassVar[bool] = False
 
     def applies(self, recipe: Recipe) -> bool:
         """Whether the recipe has this stage."""
-        return True
+        return self.purpose in ("", "retrieval" if recipe.for_retrieval else "captions")
 
     def needs(self, recipe: Recipe) -> Sequence[Stage]:
         """The stages that must be finished, and unchanged, before this one."""

@@ -42,7 +42,6 @@ def all_gather_object(mine: Any) -> list[Any]:
 
 
 def destroy() -> None:
-    """Waits for the others and leaves them."""
+    """Leaves the other processes, without waiting for them."""
     if dist.is_initialized():
-        barrier()
         dist.destroy_process_group()

@@ -240,11 +240,6 @@ class TrainSettings(Section):
                 sections[key] = sections.get(key, settings).model_copy(update=changes)
         return shorter.model_copy(update=sections)
 
-    @property
-    def chosen_by(self) -> str:
-        """The score that chooses the checkpoint."""
-        return self.retrieval.metric if self.retrieval else self.metric
-
 
 def _of_miniature(parts: dict[str, str]) -> dict[str, str]:
     """Policies for a model of two layers: of "last:8" it has the last one."""

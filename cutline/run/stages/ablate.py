@@ -28,6 +28,7 @@ class AblationCaptions(Stage):
 
     name = "ablate-captions"
     outputs = (FOLDER,)
+    purpose = "captions"
 
     def needs(self, recipe: Recipe) -> Sequence[Stage]:
         return (Caption(),)
@@ -72,7 +73,7 @@ class Ablate(Stage):
     _captions = AblationCaptions()
 
     def applies(self, recipe: Recipe) -> bool:
-        return recipe.ablation is not None and not recipe.for_retrieval
+        return recipe.ablation is not None and super().applies(recipe)
 
     def needs(self, recipe: Recipe) -> Sequence[Stage]:
         return (Caption(), self._captions)

@@ -32,6 +32,7 @@ class Bootstrap(Stage):
 
     name = "bootstrap"
     outputs = (FOLDER,)
+    uses_split = False
 
     def applies(self, recipe: Recipe) -> bool:
         return recipe.bootstrap is not None

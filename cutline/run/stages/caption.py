@@ -20,9 +20,8 @@ class Caption(Stage):
 
     name = "caption"
     outputs = (PREDICTIONS, f"{PREDICTIONS}.made-by")
-
-    def applies(self, recipe: Recipe) -> bool:
-        return not recipe.for_retrieval
+    purpose = "captions"
+    opens_model = True
 
     def needs(self, recipe: Recipe) -> Sequence[Stage]:
         return (Train(),) if recipe.train else ()

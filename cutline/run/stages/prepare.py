@@ -21,6 +21,7 @@ class Prepare(Stage):
     """Leaves ``dataset/``. Preparing itself knows whether anything changed, and resumes image by image."""
 
     name = "prepare"
+    uses_split = False
 
     def made_from(self, context: RunContext) -> str:
         return context.own_dataset().fingerprint

@@ -18,6 +18,7 @@ class Report(Stage):
     """Leaves ``report.html``, written anew each time: it also shows stages that are not finished."""
 
     name = "report"
+    uses_split = False
 
     def made_from(self, context: RunContext) -> str:
         return ""

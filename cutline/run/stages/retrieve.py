@@ -23,9 +23,8 @@ class Retrieve(Stage):
 
     name = "retrieve"
     outputs = (RETRIEVAL,)
-
-    def applies(self, recipe: Recipe) -> bool:
-        return recipe.for_retrieval
+    purpose = "retrieval"
+    opens_model = True
 
     def needs(self, recipe: Recipe) -> Sequence[Stage]:
         return (Train(),) if recipe.train else ()

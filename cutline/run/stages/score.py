@@ -21,9 +21,7 @@ class Score(Stage):
 
     name = "score"
     outputs = ("scores.json", "per_image.jsonl")
-
-    def applies(self, recipe: Recipe) -> bool:
-        return not recipe.for_retrieval
+    purpose = "captions"
 
     def needs(self, recipe: Recipe) -> Sequence[Stage]:
         return (Caption(),)

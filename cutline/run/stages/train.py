@@ -19,6 +19,8 @@ class Train(Stage):
 
     name = "train"
     outputs = ("train", "model")
+    opens_model = True
+    in_every_process = True
 
     def applies(self, recipe: Recipe) -> bool:
         return recipe.train is not None
