@@ -13,7 +13,7 @@ from cutline.images.open import ImageProblem
 from cutline.report import html, words
 from cutline.report.thumbnails import frame, thumbnail
 from cutline.retrieve.index import PLAIN, Condition, Index, Kind
-from cutline.retrieve.search import Found
+from cutline.retrieve.search import SearchResult
 
 #: Fields that tell people which photograph it is; those of a filter are shown, too. All others are a click away.
 _TELLING = ("headline", "title", "date", "section", "location", "byline", "author", "photographer", "credit")
@@ -25,14 +25,14 @@ _INNER = frozenset({"sha256", "width", "height"})
 _SHORT, _LONG = 60, 400
 
 
-def write(path: Path, index: Index, found: Sequence[Found], **asked: Any) -> Path:
+def write(path: Path, index: Index, found: Sequence[SearchResult], **asked: Any) -> Path:
     """Writes the page; returns its path. ``asked``: see :func:`render`."""
     return html.write(path, render(index, found, **asked))
 
 
 def render(
     index: Index,
-    found: Sequence[Found],
+    found: Sequence[SearchResult],
     *,
     text: str = "",
     image: str = "",
@@ -73,7 +73,7 @@ def _deck(index: Index, count: int, kind: Kind, conditions: Sequence[Condition],
     return f"The {count:,} nearest of {among}{met}, by the model {model}{how}."
 
 
-def _card(index: Index, one: Found, name: str, conditions: Sequence[Condition], asked: str) -> dict[str, Any]:
+def _card(index: Index, one: SearchResult, name: str, conditions: Sequence[Condition], asked: str) -> dict[str, Any]:
     item = index.item(one.row)
     about: dict[str, Any] = {key: value for key, value in json.loads(item["about"]).items() if value not in (None, "")}
     telling = [*_TELLING, *(other.name for other in conditions if other.name not in (*PLAIN, *_TELLING))]

@@ -1,11 +1,11 @@
-"""An approximate structure over an index's vectors: FAISS, an inverted file with a byte a number (IVF, SQ8).
+"""Approximate nearest-neighbour search over an index: a FAISS inverted file with one byte per value (IVF, SQ8).
 
-Vectors are put into lists by the nearest of √R centres, and a query looks into the lists of its nearest centres only
-(Sivic & Zisserman 2003; Jégou et al. 2011, "Product quantization for nearest neighbor search", section IV). The best
-of those, compared by bytes, are then compared exactly, so that only what the lists hid is missed. How many lists are
-looked into is measured when the structure is made: queries that the index holds itself, captions and images, are
-answered exactly, too, and of both the recall must reach ``RECALL`` by more than the chance of which queries were drawn:
-the lower end of its one-sided 95 % interval must. docs/decisions.md says what else was measured.
+Each vector is in the list of the nearest of √R centres, and a query probes the lists of its nearest centres only (Sivic
+& Zisserman 2003; Jégou et al. 2011, "Product quantization for nearest neighbor search", section IV). The best of these,
+compared by bytes, are then compared exactly, so only vectors in other lists are missed. The number of lists to probe is
+measured when the structure is built: captions and images of the index serve as queries that are also answered exactly.
+For both kinds of queries, the lower end of the one-sided 95 % interval of the recall must reach ``RECALL``.
+docs/decisions.md has further measurements.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from cutline.core.errors import CutlineError
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
-#: Share of the ten nearest that must be found, for each kind of query.
+#: Recall at ``NEAREST`` to reach, for each kind of query.
 RECALL = 0.99
 NEAREST = 10
 
-#: Queries of each kind that the recall is measured with; fewer leave the interval wide, and the search slow.
+#: Queries of each kind to measure the recall with; fewer give a wide interval, and so a slow search.
 QUERIES = 200
 
-#: From one number of lists that is tried to the next.
+#: Factor from one number of lists that is tried to the next.
 STEP = 1.5
 
 #: Standard errors to the lower end of a one-sided 95 % interval.
 _SURE = 1.645
 
-#: Vectors a list that its centres are found from.
+#: Training vectors per centre.
 SAMPLED = 64
 
-#: Candidates that are compared exactly, for each one wanted.
+#: Candidates to compare exactly, per result.
 REFINED = 4
 
-#: Rows that a scan is as fast for: of fewer none is made, and fewer that meet a filter are scanned.
+#: Up to this many rows an exact scan is as fast: no structure is built, and filtered rows are scanned.
 FEW = 20_000
 
 
 class Tuned(NamedTuple):
-    """How many lists a query looks into, and the recall that this gave, the worse of both kinds of queries.
+    """Number of lists, number of lists to probe, and the recall: the lower one of both kinds of queries.
 
-    ``least`` is what the recall of other queries is at least, but for a chance of 5 %.
+    ``least`` is the lower end of the recall's one-sided 95 % interval.
     """
 
     lists: int
@@ -71,61 +71,61 @@ def library() -> Any:
     return faiss
 
 
-def make(path: Path, vectors: Floats, rows: Rows, queries: Mapping[str, Rows]) -> Tuned:
-    """Builds the structure over some rows of the vectors [R, E], writes it, and measures it.
+def build(path: Path, vectors: Floats, rows: Rows, queries: Mapping[str, Rows]) -> Tuned:
+    """Builds the structure over some rows of the vectors [R, E], writes it to a file, and tunes it.
 
     Args:
-        queries: kind → rows to ask with; of each at most ``QUERIES`` are.
+        queries: kind → rows to draw queries from, at most ``QUERIES`` of each kind.
     """
     faiss = library()
     lists = int(np.sqrt(len(rows)))
-    made = faiss.index_factory(vectors.shape[1], f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-    chance = np.random.default_rng(0)
-    made.train(vectors[np.sort(chance.choice(rows, min(len(rows), lists * SAMPLED), replace=False))])
+    structure = faiss.index_factory(vectors.shape[1], f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    generator = np.random.default_rng(0)
+    structure.train(vectors[np.sort(generator.choice(rows, min(len(rows), lists * SAMPLED), replace=False))])
     for start in range(0, len(rows), 50_000):
-        some = rows[start : start + 50_000]
-        made.add_with_ids(np.ascontiguousarray(vectors[some]), some)
-    faiss.write_index(made, str(path))
-    asking = [chance.choice(some, min(len(some), QUERIES), replace=False) for some in queries.values() if len(some)]
-    exact = [_exactly(vectors, rows, some) for some in asking]
+        part = rows[start : start + 50_000]
+        structure.add_with_ids(np.ascontiguousarray(vectors[part]), part)
+    faiss.write_index(structure, str(path))
+    samples = [generator.choice(of, min(len(of), QUERIES), replace=False) for of in queries.values() if len(of)]
+    exact = [_exact_neighbours(vectors, rows, sample) for sample in samples]
     probes, recall, least = 4, 0.0, 0.0
     while least < RECALL and probes < lists:
         probes = min(int(np.ceil(STEP * probes)), lists)
-        opened = Approximate(made, vectors, probes, len(rows))
-        found = [_found(opened, some, right) for some, right in zip(asking, exact, strict=True)]
-        recall = min(float(shares.mean()) for shares in found)
-        least = min(_least(shares) for shares in found)
+        opened = Approximate(structure, vectors, probes, len(rows))
+        recalls = [_recalls(opened, sample, nearest) for sample, nearest in zip(samples, exact, strict=True)]
+        recall = min(float(shares.mean()) for shares in recalls)
+        least = min(_lower_bound(shares) for shares in recalls)
     return Tuned(lists, probes, recall, least)
 
 
-def _exactly(vectors: Floats, rows: Rows, asking: Rows) -> list[set[int]]:
-    """The nearest of each asking row, itself not among them."""
-    queries = vectors[asking]
-    places, scores = np.empty((len(asking), 0), np.int64), np.empty((len(asking), 0), np.float32)
+def _exact_neighbours(vectors: Floats, rows: Rows, query_rows: Rows) -> list[set[int]]:
+    """The nearest rows of each query row, itself excluded."""
+    queries = vectors[query_rows]
+    nearest, scores = np.empty((len(query_rows), 0), np.int64), np.empty((len(query_rows), 0), np.float32)
     for start in range(0, len(rows), 50_000):
-        some = rows[start : start + 50_000]
-        found = queries @ vectors[some].T
-        found[asking[:, None] == some] = -np.inf
-        places = np.concatenate([places, np.broadcast_to(some, found.shape)], axis=1)
-        scores = np.concatenate([scores, found], axis=1)
+        part = rows[start : start + 50_000]
+        cosines = queries @ vectors[part].T
+        cosines[query_rows[:, None] == part] = -np.inf
+        nearest = np.concatenate([nearest, np.broadcast_to(part, cosines.shape)], axis=1)
+        scores = np.concatenate([scores, cosines], axis=1)
         best = np.argpartition(-scores, min(NEAREST, scores.shape[1]) - 1, axis=1)[:, :NEAREST]
-        places, scores = np.take_along_axis(places, best, 1), np.take_along_axis(scores, best, 1)
-    return [set(row.tolist()) for row in places]
+        nearest, scores = np.take_along_axis(nearest, best, 1), np.take_along_axis(scores, best, 1)
+    return [set(row.tolist()) for row in nearest]
 
 
-def _found(approximate: Approximate, asking: Rows, right: list[set[int]]) -> Floats:
-    """[Q] which share of each query's nearest is found."""
+def _recalls(approximate: Approximate, query_rows: Rows, exact: list[set[int]]) -> Floats:
+    """Recall of each query [Q]."""
     shares = []
-    for row, wanted in zip(asking.tolist(), right, strict=True):
-        got = approximate.nearest(approximate.vectors[row], NEAREST + 1)
-        shares.append(len(wanted & {place for place, _ in got if place != row}) / len(wanted))
+    for row, expected in zip(query_rows.tolist(), exact, strict=True):
+        results = approximate.nearest(approximate.vectors[row], NEAREST + 1)
+        shares.append(len(expected & {result for result, _ in results if result != row}) / len(expected))
     return np.array(shares, np.float32)
 
 
-def _least(shares: Floats) -> float:
+def _lower_bound(shares: Floats) -> float:
     """The lower end of the mean's one-sided 95 % interval, by the normal approximation.
 
-    Where all is found the spread is 0 and says nothing; then that of one miss among so many is taken.
+    If the recall is 1 everywhere the standard error would be 0; then that of a single miss is used.
     """
     one_miss = 1 / (NEAREST * len(shares))
     error = max(float(shares.std() / np.sqrt(len(shares))), one_miss)
@@ -133,43 +133,43 @@ def _least(shares: Floats) -> float:
 
 
 class Approximate:
-    """The structure, open.
+    """An open structure.
 
     Args:
-        made: of FAISS.
-        vectors: of the whole index [R, E], for the exact comparison.
-        probes: lists that a query without a filter looks into.
-        count: rows in the structure.
+        structure: the FAISS index.
+        vectors: vectors of the whole index [R, E], for the exact comparison.
+        probes: number of lists that a query without a filter probes.
+        count: number of rows in the structure.
     """
 
-    def __init__(self, made: Any, vectors: Floats, probes: int, count: int):
-        self.made, self.vectors, self.probes, self.count = made, vectors, probes, count
+    def __init__(self, structure: Any, vectors: Floats, probes: int, count: int):
+        self.structure, self.vectors, self.probes, self.count = structure, vectors, probes, count
 
     @classmethod
     def open(cls, path: Path, vectors: Floats, probes: int) -> Approximate:
         faiss = library()
-        made = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-        return cls(made, vectors, probes, made.ntotal)
+        structure = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        return cls(structure, vectors, probes, structure.ntotal)
 
     def nearest(self, query: Floats, k: int, rows: Rows | None = None) -> list[tuple[int, float]]:
-        """The k best, (row, cosine), best first.
+        """The k best rows: (row, cosine), best first.
 
         Args:
             query: [E].
-            rows: only these may be found; the fewer, the more lists are looked into.
+            rows: search in these rows only; the fewer they are, the more lists are probed.
         """
         faiss = library()
         probes = self.probes
         selector = None
         if rows is not None and len(rows) < self.count:
-            probes = min(self.made.nlist, int(np.ceil(probes * self.count / max(1, len(rows)))))
+            probes = min(self.structure.nlist, int(np.ceil(probes * self.count / max(1, len(rows)))))
             allowed = np.zeros(len(self.vectors), bool)
             allowed[rows] = True
             bits = np.packbits(allowed, bitorder="little")
             selector = faiss.IDSelectorBitmap(bits)
         parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
-        places = self.made.search(np.ascontiguousarray(query)[None], REFINED * k, params=parameters)[1][0]
-        places = np.sort(places[places >= 0])
-        scores = self.vectors[places] @ query
+        candidates = self.structure.search(np.ascontiguousarray(query)[None], REFINED * k, params=parameters)[1][0]
+        candidates = np.sort(candidates[candidates >= 0])
+        scores = self.vectors[candidates] @ query
         best = np.argsort(-scores, kind="stable")[:k]
-        return [(int(places[place]), float(scores[place])) for place in best]
+        return [(int(candidates[index]), float(scores[index])) for index in best]

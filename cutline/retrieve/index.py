@@ -1,19 +1,19 @@
-"""An index of a dataset's images and captions that people keep and search.
+"""A searchable index of a dataset's images and captions.
 
-    index.json            what it was made by, and which of the files below count; replaced last
+    index.json            the model, and which of the files below are current; written last
     items-<n>.parquet     a row for each image and each caption
     vectors-<n>.npy       their unit vectors, in the same order
-    image-<n>.faiss, text-<n>.faiss   with ``approximate``: see cutline/retrieve/approximate.py
-    embedding/            images embedded by an indexing that isn't finished
+    image-<n>.faiss, text-<n>.faiss   approximate structures, if asked for: see cutline/retrieve/approximate.py
+    embedding/            embeddings of an unfinished indexing
 
-A search is an exact scan of the vectors, so it misses nothing, whatever is filtered, unless an approximate structure
-was asked for; docs/decisions.md has the measurements that speak for each. A killed indexing leaves the old index as it
-was and goes on where it stopped.
+A search scans all vectors, so it is exact under any filter, unless the index has an approximate structure;
+docs/decisions.md has measurements of both. An interrupted indexing leaves the old index as it was, and resumes.
 """
 
 from __future__ import annotations
 
 import json
+import operator
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ from cutline.core.progress import Progress
 from cutline.core.records import Sample
 from cutline.core.run_folder import RunFolder
 from cutline.families.common.retrieval import RetrievalFamily
-from cutline.retrieve.approximate import FEW, Approximate, library, make
+from cutline.retrieve.approximate import FEW, Approximate, build, library
 from cutline.retrieve.embed import embed_images, embed_texts
 
 Floats = NDArray[np.float32]
@@ -46,7 +46,7 @@ SCHEMA = pa.schema(
     [
         ("kind", pa.string()),
         ("id", pa.string()),
-        ("key", pa.string()),  # changes when what is embedded does
+        ("key", pa.string()),  # changes when the picture or the text does
         ("image", pa.string()),
         ("text", pa.string()),
         ("split", pa.string()),
@@ -57,12 +57,12 @@ SCHEMA = pa.schema(
 #: Fields that are columns; all others are in "about".
 PLAIN = ("split", "id", "text", "image")
 
-#: Rows scanned at a time: their scores and no copy of their vectors are in memory.
+#: Rows to scan at a time, to bound memory.
 BLOCK = 65_536
 
 
 class Change(NamedTuple):
-    """What an indexing did, in rows (images and captions)."""
+    """What an update of an index changed, in rows (images and captions); and image id → error."""
 
     added: int
     removed: int
@@ -72,7 +72,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Index:
-    """An index that is open: facts, items and vectors [R, E] (or [R, Q, E]; a text's row then repeats its vector)."""
+    """An open index: facts, items, and vectors [R, E] (or [R, Q, E], where the row of a text repeats its vector)."""
 
     path: Path
     facts: dict[str, Any]
@@ -83,19 +83,19 @@ class Index:
     def open(cls, path: str | Path) -> Index:
         """
         Raises:
-            DataError: there is no index, or one of another version, or files of it are lost or cut.
+            DataError: there is no index, it has another version, or its files are missing or damaged.
         """
         path = Path(path)
         if not (path / FACTS).is_file():
             raise DataError(f"{path} is not an index.", "Build one: cutline retrieve index MODEL DATASET -o INDEX")
-        before = said = ""
+        before = content = ""
         while True:
             try:
-                before, said = said, (path / FACTS).read_text(encoding="utf-8")
-                return cls._opened(path, json.loads(said))
+                before, content = content, (path / FACTS).read_text(encoding="utf-8")
+                return cls._opened(path, json.loads(content))
             except (AttributeError, KeyError, OSError, ValueError) as error:  # pyarrow's are OSError and ValueError
-                if isinstance(error, FileNotFoundError) and said != before:
-                    continue  # an indexing may have put other files in their place meanwhile
+                if isinstance(error, FileNotFoundError) and content != before:
+                    continue  # another process has replaced the index in the meantime
                 raise DataError(f"{path} is damaged: {error}", "Move it away, and index the dataset again.") from error
 
     @classmethod
@@ -107,7 +107,7 @@ class Index:
 
     @property
     def items(self) -> list[dict[str, Any]]:
-        """All rows; of a large index better ask ``item`` for the few that are wanted."""
+        """All rows; for a few rows of a large index, ``item`` is cheaper."""
         return list(self.table.to_pylist())
 
     def item(self, row: int) -> dict[str, Any]:
@@ -115,23 +115,23 @@ class Index:
 
     @cached_property
     def rows_of(self) -> dict[str, NDArray[np.int64]]:
-        """Kind → its rows, ascending."""
+        """Kind → rows, ascending."""
         kinds = np.asarray(self.table["kind"].to_numpy(zero_copy_only=False), dtype=str)
         return {kind: np.flatnonzero(kinds == kind) for kind in ("image", "text")}
 
     @cached_property
     def approximations(self) -> dict[str, Approximate]:
-        """By kind."""
+        """Kind → approximate structure."""
         return {
             kind: Approximate.open(self.path / about["file"], self.vectors, about["probes"])
             for kind, about in self.facts.get("approximate", {}).items()
         }
 
     def where(self, kind: Kind, conditions: Sequence[Condition] = ()) -> NDArray[np.int64]:
-        """The rows of a kind that meet all conditions, ascending.
+        """Rows of a kind that meet all conditions, ascending.
 
         Raises:
-            DataError: no row of that kind has the field that a condition is about.
+            DataError: no row of that kind has the field of a condition.
         """
         rows = self.rows_of[kind]
         for condition in conditions:
@@ -145,22 +145,22 @@ class Index:
         return rows
 
     def _values(self, field: str, rows: NDArray[np.int64]) -> list[Any]:
-        found = self.table[field if field in PLAIN else "about"].take(rows).to_pylist()
-        return found if field in PLAIN else [json.loads(about).get(field) for about in found]
+        values = self.table[field if field in PLAIN else "about"].take(rows).to_pylist()
+        return values if field in PLAIN else [json.loads(about).get(field) for about in values]
 
     def _fields(self, kind: Kind) -> list[str]:
         about = self.table["about"].take(self.rows_of[kind]).to_pylist()
-        return [*PLAIN, *sorted({name for one in about for name in json.loads(one)})]
+        return [*PLAIN, *sorted({name for text in about for name in json.loads(text)})]
 
     def nearest(
         self, query: Floats, rows: NDArray[np.int64], k: int, *, exact: bool = False
     ) -> list[tuple[int, float]]:
-        """The k best of some rows of one kind: (row, cosine), best first; of equal ones the earlier row first.
+        """The k best rows: (row, cosine), best first; of equal ones the earlier row first.
 
         Args:
-            query: [E], or [Q, E] where images have several vectors; of two such images like is held against like.
-            rows: ascending.
-            exact: scan all of them, even where there is an approximate structure; few are always scanned.
+            query: [E], or [Q, E] for an image with several vectors; two such images are compared vector by vector.
+            rows: rows of one kind to search in, ascending.
+            exact: scan all rows even if there is an approximate structure; few rows are always scanned.
         """
         if not len(rows):
             return []
@@ -169,9 +169,9 @@ class Index:
             return self.approximations[kind].nearest(query, k, rows)
         scores = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), BLOCK):
-            some = rows[start : start + BLOCK]
-            whole = len(some) == some[-1] - some[0] + 1  # then no copy has to be made
-            block = self.vectors[some[0] : some[-1] + 1] if whole else self.vectors[some]
+            part = rows[start : start + BLOCK]
+            contiguous = len(part) == part[-1] - part[0] + 1  # then a slice needs no copy
+            block = self.vectors[part[0] : part[-1] + 1] if contiguous else self.vectors[part]
             if block.ndim == 2:
                 scores[start : start + BLOCK] = block @ query
             elif kind == "text":
@@ -182,50 +182,50 @@ class Index:
                 scores[start : start + BLOCK] = np.einsum("rqe,qe->r", block, query) / len(query)
         k = min(k, len(rows))
         least = np.partition(scores, len(scores) - k)[len(scores) - k]
-        found = np.flatnonzero(scores >= least)
-        found = found[np.argsort(-scores[found], kind="stable")][:k]
-        return [(int(rows[place]), float(scores[place])) for place in found]
+        best = np.flatnonzero(scores >= least)
+        best = best[np.argsort(-scores[best], kind="stable")][:k]
+        return [(int(rows[index]), float(scores[index])) for index in best]
 
 
 class Condition:
     """``field=value``, ``!=``, ``>=``, ``<=``, ``~`` (contains) on an item's split, id, text, context or extra.
 
-    Numbers are compared as numbers, everything else as text, so that dates as YYYY-MM-DD come in their order. An item
-    that has no such field meets no condition on it.
+    Numbers are compared as numbers, everything else as text, so YYYY-MM-DD dates compare correctly. An item without the
+    field doesn't meet the condition.
     """
 
     def __init__(self, text: str):
         for sign in ("!=", ">=", "<=", "~", "="):
-            name, found, value = text.partition(sign)
-            if found and name.strip():
+            name, separator, value = text.partition(sign)
+            if separator and name.strip():
                 self.name, self.sign, self.value = name.strip(), sign, value.strip()
                 return
         raise RecipeError(
-            f"--filter {text} is not a condition.", "For example --filter split=test, --filter 'date>=2016'"
+            f"--filter {text} is not a valid condition.", "For example --filter split=test, --filter 'date>=2016'"
         )
 
     def __str__(self) -> str:
         return f"{self.name} {self.sign} {self.value}"
 
     def met_by(self, value: Any) -> bool:
-        """Whether a value of the field, None where an item has none, meets the condition."""
+        """Whether a field's value meets the condition; None (no value) never does."""
         if value is None:
             return False
         if self.sign == "~":
             return self.value.casefold() in str(value).casefold()
-        one, other = _comparable(value, self.value)
-        tests: dict[str, Callable[[Any, Any], bool]] = {
-            "=": lambda a, b: a == b, "!=": lambda a, b: a != b,
-            ">=": lambda a, b: a >= b, "<=": lambda a, b: a <= b,
-        }  # fmt: skip
-        return tests[self.sign](one, other)
+        left, right = _comparable(value, self.value)
+        compare: Callable[[Any, Any], bool] = _COMPARISONS[self.sign]
+        return compare(left, right)
 
 
-def _comparable(one: Any, other: str) -> tuple[Any, Any]:
+_COMPARISONS = {"=": operator.eq, "!=": operator.ne, ">=": operator.ge, "<=": operator.le}
+
+
+def _comparable(value: Any, text: str) -> tuple[Any, Any]:
     try:
-        return float(one), float(other)
+        return float(value), float(text)
     except (TypeError, ValueError):
-        return str(one), other
+        return str(value), text
 
 
 def update(
@@ -240,25 +240,32 @@ def update(
     text_batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Change:
-    """Makes an index, or brings one up to date: what is new or changed is embedded, the rest kept.
+    """Creates or updates an index: embeds new and changed images and captions, and keeps the rest.
 
     Args:
-        made_by: identity of the model; an index holds vectors of one model only.
-        checkpoint: its name, for searches to open it.
-        samples: images with their captions; images that can't be opened are left out and named.
-        prune: take out what isn't among the samples any more.
-        approximate: whether large indices get an approximate structure; None: if this one has had it asked for.
+        made_by: fingerprint of the model; an index holds vectors of one model only.
+        checkpoint: checkpoint that a search opens.
+        samples: images with their captions; images that can't be opened are left out and reported.
+        prune: remove what isn't among the samples any more.
+        approximate: whether a large index gets an approximate structure; None: as before.
 
     Raises:
-        DataError: the index is another model's.
-        CutlineError: what makes the approximate structure is not installed, or another process is at this index.
+        DataError: the index was built with another model.
+        CutlineError: FAISS is not installed, or another process is updating the index.
     """
     path = Path(path)
     with RunFolder(path).locked():
         return _updated(
-            path, family, made_by, checkpoint, samples, prune=prune, approximate=approximate,
-            text_batch_size=text_batch_size, progress=progress,
-        )  # fmt: skip
+            path,
+            family,
+            made_by,
+            checkpoint,
+            samples,
+            prune=prune,
+            approximate=approximate,
+            text_batch_size=text_batch_size,
+            progress=progress,
+        )
 
 
 def _updated(
@@ -294,13 +301,13 @@ def _updated(
 
 
 class _Plan(NamedTuple):
-    """What an indexing has to do.
+    """The work of an update.
 
     Attributes:
-        kept: rows whose vectors stay, with their present path, text and fields.
-        kept_rows: where those vectors are in the old index.
-        images, texts: rows that are new or changed, to be embedded.
-        removed: how many rows of the old index go, the changed ones included.
+        kept: rows that keep their vectors, with their current path, text and fields.
+        kept_rows: rows of those vectors in the old index.
+        images, texts: new and changed rows, to embed.
+        removed: number of rows to remove from the old index, changed ones included.
     """
 
     kept: list[dict[str, Any]]
@@ -311,7 +318,7 @@ class _Plan(NamedTuple):
 
 
 def _diff(old: Index | None, samples: Sequence[Sample], prune: bool) -> _Plan:
-    """Compares an index with what it shall hold; rows that aren't among the samples stay unless they are pruned."""
+    """Compares an index with the samples; rows that aren't among the samples stay unless ``prune``."""
     wanted = {(row["kind"], row["id"]): row for sample in samples for row in _rows(sample)}
     before = {(row["kind"], row["id"]): row for row in old.items} if old else {}
     changed = {name: row for name, row in wanted.items() if name not in before or before[name]["key"] != row["key"]}
@@ -328,7 +335,7 @@ def _diff(old: Index | None, samples: Sequence[Sample], prune: bool) -> _Plan:
 
 
 class _Embedded(NamedTuple):
-    """New rows, images before texts; their vectors, a part for each kind; image → why it can't be opened."""
+    """New rows, images before texts; their vectors, one array per kind; image id → error."""
 
     rows: list[dict[str, Any]]
     vectors: list[Floats]
@@ -338,7 +345,7 @@ class _Embedded(NamedTuple):
 def _embed(
     plan: _Plan, family: RetrievalFamily, work: Path, text_batch_size: int, progress: Progress | None
 ) -> _Embedded:
-    """Vectors of what is new or changed; images that can't be opened are left out.
+    """Embeds new and changed rows; images that can't be opened are left out.
 
     Args:
         work: folder for the vectors of images, from which an interrupted indexing resumes.
@@ -359,16 +366,16 @@ def _embed(
 
 def _rows(sample: Sample) -> list[dict[str, Any]]:
     about = json.dumps({**sample.extra, **sample.context}, ensure_ascii=False, default=str)
-    # an index is searched from anywhere
+    # absolute, because a search may start in any folder
     shared = {"image": os.path.abspath(sample.image), "split": sample.split, "about": about}
     key = str(sample.extra.get("sha256") or sample.image)
-    found = [
-        {"kind": "image", "id": sample.id, "key": key, "text": sample.captions[0] if sample.captions else "", **shared}
-    ]
-    return found + [
+    first = sample.captions[0] if sample.captions else ""
+    image = {"kind": "image", "id": sample.id, "key": key, "text": first, **shared}
+    texts = [
         {"kind": "text", "id": f"{sample.id}#{n}", "key": text, "text": text, **shared}
         for n, text in enumerate(sample.captions)
-    ]  # fmt: skip
+    ]
+    return [image, *texts]
 
 
 def _write(
@@ -379,10 +386,10 @@ def _write(
     old: Index | None,
     approximate: bool,
 ) -> None:
-    """New files first, then the facts that name them, then the old files go."""
-    several = max((part.shape[1] for part in parts if part.ndim == 3), default=0)
-    if several:  # a text's one vector stands for as many as an image has
-        parts = [part if part.ndim == 3 else np.repeat(part[:, None], several, axis=1) for part in parts]
+    """Writes the new files, then the facts that name them, and then deletes the old files."""
+    width = max((part.shape[1] for part in parts if part.ndim == 3), default=0)
+    if width:  # the one vector of a text is repeated to the number of vectors of an image
+        parts = [part if part.ndim == 3 else np.repeat(part[:, None], width, axis=1) for part in parts]
     number = old.facts["number"] + 1 if old else 1
     names = {"items": f"items-{number}.parquet", "vectors": f"vectors-{number}.npy"}
     vectors = np.lib.format.open_memmap(path / names["vectors"], "w+", np.float32, (len(rows), *parts[0].shape[1:]))
@@ -397,30 +404,35 @@ def _write(
         names_of_kinds = _approximations(path, number, np.array(kinds), vectors)
         facts = {**facts, "approximate": names_of_kinds}
     whole = {
-        "version": FORMAT_VERSION, "number": number, **names, **facts,
-        "images": kinds.count("image"), "texts": kinds.count("text"), "width": int(vectors.shape[-1]),
-    }  # fmt: skip
+        "version": FORMAT_VERSION,
+        "number": number,
+        **names,
+        **facts,
+        "images": kinds.count("image"),
+        "texts": kinds.count("text"),
+        "width": int(vectors.shape[-1]),
+    }
     write_atomically(path / FACTS, json.dumps(whole, indent=2) + "\n")
     kept = {*names.values(), *(about["file"] for about in whole.get("approximate", {}).values())}
     for pattern in ("items-*.parquet", "vectors-*.npy", "*.faiss"):
-        for place in path.glob(pattern):
-            if place.name not in kept:
-                place.unlink()
+        for file in path.glob(pattern):
+            if file.name not in kept:
+                file.unlink()
 
 
 def _approximations(path: Path, number: int, kinds: NDArray[np.str_], vectors: Floats) -> dict[str, Any]:
-    """Kind → its structure's file and what is known of it, for each kind that has rows enough."""
+    """Builds the approximate structure of each kind that has enough rows; kind → its file and its measured recall."""
     if vectors.ndim > 2:
         raise DataError(
-            "This model gives an image several vectors, which an approximate index can't hold.",
+            "This model gives each image several vectors, which an approximate index does not support.",
             "Leave --approximate out.",
         )
-    made = {}
-    places = {kind: np.flatnonzero(kinds == kind) for kind in ("image", "text")}
-    for kind, rows in places.items():
+    structures = {}
+    rows_of = {kind: np.flatnonzero(kinds == kind) for kind in ("image", "text")}
+    for kind, rows in rows_of.items():
         if len(rows) > FEW:
-            # captions ask for images, images for both; captions are never asked for by captions
-            asking = {"image": places["image"]} if kind == "text" else places
+            # captions are queries for images, images for both; captions are never queries for captions
+            queries = {"image": rows_of["image"]} if kind == "text" else rows_of
             file = f"{kind}-{number}.faiss"
-            made[kind] = {"file": file, **make(path / file, vectors, rows, asking)._asdict()}
-    return made
+            structures[kind] = {"file": file, **build(path / file, vectors, rows, queries)._asdict()}
+    return structures

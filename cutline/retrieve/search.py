@@ -1,4 +1,4 @@
-"""Searching an index: text → images, image → images, image → texts."""
+"""Searches an index: text → images, image → images, image → captions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from cutline.retrieve.embed import embed_texts
 from cutline.retrieve.index import Condition, Floats, Index, Kind
 
 
-class Found(NamedTuple):
-    """One item that was found.
+class SearchResult(NamedTuple):
+    """One result of a search.
 
     Attributes:
-        row: its row in the index.
-        captions: of an image all, the nearest to what was asked first; of a caption itself.
+        hit: ids, rank and scores.
+        row: row in the index.
+        captions: all captions of an image, the nearest to the query first; of a caption, the caption itself.
     """
 
     hit: Hit
@@ -42,67 +43,65 @@ def search(
     conditions: Sequence[Condition] = (),
     rerank: int = 0,
     exact: bool = False,
-) -> list[Found]:
-    """The k best items of a kind for a text or an image, best first.
+) -> list[SearchResult]:
+    """The k best images or captions for a text or an image, best first.
 
     Args:
-        text, image: one of them; an image by its path.
-        rerank: how many of the nearest are ranked anew by cosine + matching logit; 0: none.
-        exact: scan the vectors even where the index has an approximate structure.
+        text, image: the query: either a text or an image's path.
+        rerank: number of nearest items to re-rank by cosine + matching logit; 0: none.
+        exact: scan the vectors even if the index has an approximate structure.
 
     Raises:
         ImageProblem: the query's image can't be opened.
-        CheckpointError: the model can't match.
+        CheckpointError: the model has no matching head, and ``rerank`` asks for it.
     """
     if rerank:
         family.require("match")
-    seen: Batch = {}
+    features: Batch = {}
     with torch.inference_mode():
         if image:
-            seen = family.encode_images(family.pixels([open_image(image)]))
-            query = family.embed_images(seen)[0].float().cpu().numpy()
+            features = family.encode_images(family.pixels([open_image(image)]))
+            vector = family.embed_images(features)[0].float().cpu().numpy()
         else:
-            query = embed_texts(family, [text], 1)[0].numpy()
-    asked = np.asarray(query, np.float32)
-    found = index.nearest(asked, index.where(kind, conditions), max(k, rerank), exact=exact)
-    logits: list[float | None] = [None] * len(found)
-    if rerank and found:
-        logits = _matched(index, family, [row for row, _ in found], text, seen, kind)
-    order = sorted(range(len(found)), key=lambda place: -(found[place][1] + (logits[place] or 0.0)))[:k]
-    captions = _captions(index, [found[place][0] for place in order], asked)
-    made = []
-    for rank, place in enumerate(order, 1):
-        row, cosine = found[place]
-        hit = Hit(query=image or text, candidate=index.item(row)["id"], rank=rank, itc=cosine, itm=logits[place])
-        made.append(Found(hit, row, captions[row]))
-    return made
+            vector = embed_texts(family, [text], 1)[0].numpy()
+    query = np.asarray(vector, np.float32)
+    nearest = index.nearest(query, index.where(kind, conditions), max(k, rerank), exact=exact)
+    logits: list[float | None] = [None] * len(nearest)
+    if rerank and nearest:
+        logits = _matched(index, family, [row for row, _ in nearest], text, features, kind)
+    order = sorted(range(len(nearest)), key=lambda position: -(nearest[position][1] + (logits[position] or 0.0)))[:k]
+    captions = _captions(index, [nearest[position][0] for position in order], query)
+    results = []
+    for rank, position in enumerate(order, 1):
+        row, cosine = nearest[position]
+        hit = Hit(query=image or text, candidate=index.item(row)["id"], rank=rank, itc=cosine, itm=logits[position])
+        results.append(SearchResult(hit, row, captions[row]))
+    return results
 
 
 def _captions(index: Index, rows: Sequence[int], query: Floats) -> dict[int, tuple[str, ...]]:
-    """Row → what ``Found.captions`` holds."""
+    """Row → ``SearchResult.captions``."""
     items = {row: index.item(row) for row in rows}
     paths = pa.array({item["image"] for item in items.values() if item["kind"] == "image"}, pa.string())
     same = pc.and_(pc.equal(index.table["kind"], "text"), pc.is_in(index.table["image"], value_set=paths))
     of_image: dict[str, list[int]] = {}
     for row in np.flatnonzero(same.to_numpy()).tolist():
         of_image.setdefault(index.item(row)["id"].rpartition("#")[0], []).append(row)
-    made: dict[int, tuple[str, ...]] = {}
+    captions: dict[int, tuple[str, ...]] = {}
     for row, item in items.items():
         if item["kind"] == "text":
-            made[row] = (item["text"],)
+            captions[row] = (item["text"],)
             continue
         texts = np.array(of_image.get(item["id"], []), np.int64)
         nearest = index.nearest(query, texts, len(texts), exact=True)
-        made[row] = (
-            tuple(index.item(text)["text"] for text, _ in nearest) if item["kind"] == "image" else (item["text"],)
-        )
-    return made
+        captions[row] = tuple(index.item(text)["text"] for text, _ in nearest)
+    return captions
 
 
 def _matched(
-    index: Index, family: RetrievalFamily, rows: Sequence[int], text: str, seen: Batch, kind: Kind
+    index: Index, family: RetrievalFamily, rows: Sequence[int], text: str, query: Batch, kind: Kind
 ) -> list[float | None]:
-    """Matching logits of the query with each row; of an image with an image, of none: only texts match images."""
+    """Matching logits of the query with each row; None between two images, because the head compares image and text."""
     if text and kind == "image":
         matching = family.matching([text])
         scores: list[float | None] = []
@@ -111,7 +110,7 @@ def _matched(
                 features = family.encode_images(family.pixels([open_image(index.item(row)["image"])]))
             scores.append(float(matching.scores(features, torch.zeros(1, dtype=torch.int64))[0]))
         return scores
-    if seen and kind == "text":
+    if query and kind == "text":
         matching = family.matching([index.item(row)["text"] for row in rows])
-        return [float(score) for score in matching.scores(seen, torch.arange(len(rows)))]
+        return [float(score) for score in matching.scores(query, torch.arange(len(rows)))]
     return [None] * len(rows)

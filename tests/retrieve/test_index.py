@@ -134,7 +134,7 @@ def test_filters(blip, index, conditions, wanted):
 
 
 def test_a_wrong_filter_is_said():
-    with pytest.raises(RecipeError, match="is not a condition"):
+    with pytest.raises(RecipeError, match="is not a valid condition"):
         Condition("split")
 
 
@@ -255,7 +255,7 @@ def test_an_approximate_structure_finds_what_a_scan_finds(tmp_path):
     pytest.importorskip("faiss")
     vectors = clustered(6000, 32, 1)
     rows = np.flatnonzero(np.arange(6000) % 3 > 0)  # others are captions, say
-    tuned = approximate.make(tmp_path / "x.faiss", vectors, rows, {"image": rows, "text": np.arange(0, 6000, 3)})
+    tuned = approximate.build(tmp_path / "x.faiss", vectors, rows, {"image": rows, "text": np.arange(0, 6000, 3)})
     assert tuned.recall >= approximate.RECALL
     assert 4 < tuned.probes < tuned.lists == 63
     found = approximate.Approximate.open(tmp_path / "x.faiss", vectors, tuned.probes)

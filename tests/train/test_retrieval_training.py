@@ -133,4 +133,4 @@ def test_what_a_new_model_was_never_trained_for_is_refused(dataset, tmp_path, ca
     assert "embeddings alone" not in found.baselines  # they are what ranks
     assert "matching head is not trained" in caplog.text
     verb.train(opened, dataset, settings({"itm": 1.0}, max_steps=2), tmp_path / "more")
-    opened.needs("match")
+    opened.require("match")

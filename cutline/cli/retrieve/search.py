@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cutline.families.common.retrieval import RetrievalFamily
     from cutline.retrieve.index import Index
-    from cutline.retrieve.search import Found
+    from cutline.retrieve.search import SearchResult
 
 
 def search(
@@ -104,7 +104,7 @@ def _check(text: str, image: str, kind: str, rerank: int, html: Path | None) -> 
         raise CutlineError(f"{html} is a folder.", f"Give the page a name: --html {html / 'found.html'}")
 
 
-def _table(index: Index, found: Sequence[Found]) -> Table:
+def _table(index: Index, found: Sequence[SearchResult]) -> Table:
     """With columns only for what differs: no matching logits and no splits where there are none."""
     from rich.table import Table
     from rich.text import Text
@@ -128,7 +128,7 @@ def _table(index: Index, found: Sequence[Found]) -> Table:
     return table
 
 
-def _to_json(index: Index, one: Found) -> dict[str, Any]:
+def _to_json(index: Index, one: SearchResult) -> dict[str, Any]:
     """All that is known of an item, for programs."""
     import json
 
