@@ -107,11 +107,12 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     limit = ["--set", f"data.max_samples={given.limit}"] if given.limit else []
     limit += ["--set", f"data.images={(given.data / 'images').resolve()}"]
-    common = ["--set", f"retrieve.rerank={given.rerank}"]
     print(f"begun {time.strftime('%Y-%m-%d %H:%M')}; {vars(given)}", flush=True)
 
     def train(name: str, variant: str, *more: str) -> None:
-        arguments = ["--set", f"variant={variant}", *common, *more, "--out", str(given.out / name)]
+        rerank = given.rerank if variant == "matching" else 0
+        more = (*more, "--set", f"retrieve.rerank={rerank}")
+        arguments = ["--set", f"variant={variant}", *more, "--out", str(given.out / name)]
         tell(name, given.out / name, cutline("run", str(RECIPE), *arguments))
 
     if given.only in (None, "contrast"):

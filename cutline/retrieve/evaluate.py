@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from cutline.core import jsonl
-from cutline.core.errors import DataError
+from cutline.core.errors import CheckpointError, DataError
 from cutline.core.files import write_atomically
 from cutline.core.made_by import check_made_by
 from cutline.core.progress import Bars, silent
@@ -65,8 +65,10 @@ def evaluate(
 
     Raises:
         CutlineError: the folder holds another evaluation.
+        CheckpointError: ``rerank`` is set, but the matching head is untrained.
         DataError: no sample has captions, or no image can be opened.
     """
+    matched = _matches(family, settings)
     check_made_by(folder / "retrieval.json", made_by, folder, "Give another --out, or --overwrite.")
     embedder = exact or family
     gallery = gather(samples, lambda texts: tokens(embedder, texts))
@@ -82,13 +84,25 @@ def evaluate(
     images, gallery = images[kept], gallery.without(failed)
     texts = embed_texts(embedder, gallery.texts, settings.text_batch_size)
     stages = _stages(gallery, images, texts, settings, embedder)
-    if settings.rerank and "match" in family.untrained_tasks:
-        logger.warning("this model's matching head is not trained: ranking by embeddings alone")
-    matched = settings.rerank > 0 and "match" in family.tasks - family.untrained_tasks
     verified = None
     if matched:
         verified = _match(family, stages, folder / "matches.jsonl", exact, bars)
     return _judge(stages, settings, folder, matched, str(family.dtype).removeprefix("torch."), verified)
+
+
+def _matches(family: RetrievalFamily, settings: RetrieveSettings) -> bool:
+    """Whether the matching head ranks again. An untrained one doesn't by default, and is an error if asked for."""
+    if not settings.rerank or "match" not in family.tasks:
+        return False
+    if "match" not in family.untrained_tasks:
+        return True
+    if "rerank" in settings.model_fields_set:
+        raise CheckpointError(
+            f"rerank = {settings.rerank}, but this model's matching head is not trained.",
+            "Set [retrieve] rerank = 0 (--rerank 0), or train the head ([train.retrieval] itm).",
+        )
+    logger.warning("this model's matching head is not trained: ranking by embeddings alone")
+    return False
 
 
 def forget(folder: Path) -> None:

@@ -15,7 +15,7 @@ class RetrieveSettings(Section):
         128,
         ge=0,
         description="nearest candidates of each query that are ranked again by cosine + matching logit, if the model "
-        "has a trained matching head; 0: embeddings alone; published: 128",
+        "has a trained matching head; 0: embeddings alone; published: 128; if set, an untrained head is an error",
     )
     verify: bool = Field(False, description="in half precision: also compute pairs that could change a rank in float32")
     hits: int = Field(

@@ -132,5 +132,11 @@ def test_what_a_new_model_was_never_trained_for_is_refused(dataset, tmp_path, ca
     found = evaluate(opened, list(dataset.split("val")), RetrieveSettings(resamples=0), tmp_path / "retrieval", {})
     assert "embeddings alone" not in found.baselines  # they are what ranks
     assert "matching head is not trained" in caplog.text
+    with pytest.raises(CheckpointError, match="rerank = 4, but this model's matching head is not trained"):
+        evaluate(opened, list(dataset.split("val")), RetrieveSettings(rerank=4), tmp_path / "refused", {})
+    assert not (tmp_path / "refused").exists()
+    without = RetrieveSettings(rerank=0, resamples=0)
+    alone = evaluate(opened, list(dataset.split("val")), without, tmp_path / "without", {})
+    assert alone.scores == found.scores
     verb.train(opened, dataset, settings({"itm": 1.0}, max_steps=2), tmp_path / "more")
     opened.require("match")
