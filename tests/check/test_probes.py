@@ -244,7 +244,7 @@ def test_another_prompt_in_generation(tmp_path):
     assert failures(run(subject(tmp_path, broken("qwen2_5_vl", collate=collate)))) == {"training_is_generation"}
 
 
-# ---- as a whole
+# ---- all probes together
 
 
 def test_an_error_of_the_model_is_a_failure(tmp_path):

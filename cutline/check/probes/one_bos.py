@@ -48,7 +48,7 @@ def _count(subject: ProbeSubject, start: int, *, targets: bool) -> int | None:
     ids = batch["input_ids"] if "input_ids" in batch else recorded[0] if recorded else None
     if ids is None:
         return None
-    tokens = ids[0].tolist()
+    tokens: list[int] = ids[0].tolist()
     if targets and len(tokens) > 1:
         tokens = tokens[:-1]  # the last one may be an end token that is also the start token
     return sum(token == start for token in tokens)

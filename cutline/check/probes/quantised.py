@@ -42,4 +42,5 @@ def _logits(subject: ProbeSubject, family: Family) -> Tensor:
     batch = subject.batch(subject.samples, subject.images, targets=True, family=family)
     with torch.no_grad(), subject.autocast(), CrossEntropyRecorder() as recorder:
         family.loss(batch)
-    return recorder.logits.cpu()
+    logits: Tensor = recorder.logits
+    return logits.cpu()

@@ -105,7 +105,7 @@ SETTINGS = ContextSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FieldValues:
     """A field's values and where they come from ("headline", "image address", "IPTC" …)."""
 
     values: tuple[str, ...]
@@ -152,7 +152,7 @@ class ContextStep:
     def close(self) -> None:
         self.recogniser.close()
 
-    def fields(self, sample: Sample) -> dict[str, Found]:
+    def fields(self, sample: Sample) -> dict[str, FieldValues]:
         """Field → its values and source; absent fields are left out."""
         from cutline.data.context.dates import date_in, date_of
         from cutline.data.context.named_entities import ranked
@@ -160,29 +160,29 @@ class ContextStep:
         addresses = self._addresses(sample)
         notes: Mapping[str, str] = sample.extra.get("photo_notes") or {}
         texts = self._texts(sample)
-        found: dict[str, Found] = {}
+        found: dict[str, FieldValues] = {}
         if section := _section(addresses, [(name, _field(sample, name)) for name in self.settings.sections]):
             found["section"] = section
         if date := _date_of(addresses):
             found["date"] = date
         if "date" not in found and notes.get("date"):
-            found["date"] = Found((notes["date"],), "photo notes")
+            found["date"] = FieldValues((notes["date"],), "photo notes")
         for name in self.settings.dates:
             if "date" not in found and (day := date_of(_field(sample, name))):
-                found["date"] = Found((day,), name)
+                found["date"] = FieldValues((day,), name)
         place = ", ".join(notes[name] for name in ("city", "state", "country") if notes.get(name))
         if place:
-            found["location"] = Found((place,), "photo notes")
+            found["location"] = FieldValues((place,), "photo notes")
         for source, text in texts:
             if "date" not in found and (day := date_in(text)):
-                found["date"] = Found((day,), source)
+                found["date"] = FieldValues((day,), source)
             names = ranked(self.recogniser.names(text))
             most = {"location": 1, "org": 1, "event": 1, "person": self.settings.persons}
             for kind, values in names.items():
                 if kind not in found and most[kind]:
-                    found[kind] = Found(tuple(values[: most[kind]]), source)
+                    found[kind] = FieldValues(tuple(values[: most[kind]]), source)
         if self.settings.oracle:  # the caption may stand in any text
-            return {name: Found(one.values, f"{ORACLE} ({one.source})") for name, one in found.items()}
+            return {name: FieldValues(one.values, f"{ORACLE} ({one.source})") for name, one in found.items()}
         return found
 
     def _addresses(self, sample: Sample) -> list[tuple[str, str]]:
@@ -212,20 +212,20 @@ def _field(sample: Sample, name: str) -> Any:
     return sample.context.get(name) or sample.extra.get(name)
 
 
-def _date_of(addresses: Sequence[tuple[str, str]]) -> Found | None:
+def _date_of(addresses: Sequence[tuple[str, str]]) -> FieldValues | None:
     """The date from the image's address before the article's."""
     from cutline.data.context.news_urls import parse
 
-    return next((Found((date,), source) for source, one in addresses if (date := parse(one).date)), None)
+    return next((FieldValues((date,), source) for source, one in addresses if (date := parse(one).date)), None)
 
 
-def _section(addresses: Sequence[tuple[str, str]], columns: Sequence[tuple[str, Any]]) -> Found | None:
+def _section(addresses: Sequence[tuple[str, str]], columns: Sequence[tuple[str, Any]]) -> FieldValues | None:
     """The section from the article's address before the image's, then from columns; one that says little comes last."""
     from cutline.data.context.news_urls import VAGUE, parse
 
     named = [(source, parse(one).section) for source, one in reversed(addresses)]
     named += [(name, " ".join(value.split())) for name, value in columns if isinstance(value, str)]
-    said = [Found((section,), source) for source, section in named if section]
+    said = [FieldValues((section,), source) for source, section in named if section]
     telling = [one for one in said if one.values[0].lower().partition("/")[0] not in VAGUE]
     return next(iter([*telling, *said]), None)
 
