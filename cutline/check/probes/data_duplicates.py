@@ -15,7 +15,9 @@ AFTER = ("data_groups",)
 
 def probe(subject: ProbeSubject) -> ProbeResult:
     data = subject.dataset
-    if data is None or len(data.splits()) < 2:
+    if data is None:
+        return not_applicable("there is no dataset")
+    if len(data.splits()) < 2:
         return not_applicable("the dataset has only one split")
     splits: dict[str, set[str]] = defaultdict(set)  # of each image, by the hash of its bytes
     ids: dict[str, list[str]] = defaultdict(list)

@@ -14,7 +14,9 @@ AFTER: tuple[str, ...] = ()
 
 def probe(subject: ProbeSubject) -> ProbeResult:
     data = subject.dataset
-    if data is None or len(data.splits()) < 2:
+    if data is None:
+        return not_applicable("there is no dataset")
+    if len(data.splits()) < 2:
         return not_applicable("the dataset has only one split")
     groups = data.column("group")
     in_several = divided(groups, data.column("split"))
