@@ -70,7 +70,7 @@ def test_every_recipe_is_rehearsed_with_tiny(path, changes, tmp_path, monkeypatc
         assert {"tr_recall_at_1", "ir_recall_at_10"} <= evaluation.scores.keys()
         assert set(evaluation.baselines) >= {"chance"}
         page = (tmp_path / "run/report.html").read_text()
-        assert "image → text (TR), recall at 1" in page
+        assert "recall@1, image → text" in page
         assert "What is missing" not in page
         assert page.count("data:image/jpeg") >= 4
         if loaded.train:

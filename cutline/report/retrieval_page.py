@@ -11,13 +11,13 @@ from markupsafe import Markup
 from cutline.core import jsonl
 from cutline.core.run_folder import RETRIEVAL
 from cutline.metrics.evaluation import Evaluation
-from cutline.report import html, plots
+from cutline.report import html, plots, words
 from cutline.report.gather import Gathered
 
-#: Texts that are shown with what they found, and how much of it.
+#: Texts that are shown, and results for each.
 _TEXTS, _HITS = 8, 4
 
-_NAMES = {"tr": "image → text (TR)", "ir": "text → image (IR)"}
+_DIRECTIONS = {"tr": "image → text", "ir": "text → image"}
 
 
 def is_one(run: Path) -> bool:
@@ -27,42 +27,42 @@ def is_one(run: Path) -> bool:
 
 def render(run: Gathered, folder: Path) -> str:
     """The page as text."""
-    found = Evaluation.load(folder / RETRIEVAL)
+    evaluation = Evaluation.load(folder / RETRIEVAL)
     return html.render(
         "retrieval.html.jinja",
         "page.css",
         run=run,
         split=run.stages.get("retrieve", {}).get("split", ""),
-        deck=[text for text in (run.recipe.get("about", ""), verdict(found)) if text],
-        rows=list(_rows(found)),
-        baselines=list(found.baselines),
-        notes=[f"{_NAMES.get(name.partition('_')[0], name)}: {text}." for name, text in found.notes.items()],
+        deck=[text for text in (run.recipe.get("about", ""), verdict(evaluation)) if text],
+        rows=list(_rows(evaluation)),
+        baselines=list(evaluation.baselines),
+        notes=[f"{_DIRECTIONS.get(name.partition('_')[0], name)}: {text}." for name, text in evaluation.notes.items()],
         curves=list(_curves(run)),
         cards=list(_cards(run, folder)),
     )
 
 
-def verdict(found: Evaluation) -> str:
+def verdict(evaluation: Evaluation) -> str:
     """Recall at 1 in both directions, beside chance, in a sentence."""
     parts = []
-    for direction, words in (("tr", "of the images find one of their captions"), ("ir", "of the captions their image")):
-        score = found.scores.get(f"{direction}_recall_at_1")
-        chance = found.baselines.get("chance", {}).get(f"{direction}_recall_at_1")
+    for direction, text in (("tr", "of the images find one of their captions"), ("ir", "of the captions their image")):
+        score = evaluation.scores.get(f"{direction}_recall_at_1")
+        chance = evaluation.baselines.get("chance", {}).get(f"{direction}_recall_at_1")
         if score is not None:
             beside = f"; chance: {chance.value:.2%}" if chance else ""
-            parts.append(f"{score.value:.1%} ({score.low:.1%}–{score.high:.1%}{beside}) {words} first")
-    return " and ".join(parts) + f", among {found.counts['images']:,} images." if parts else ""
+            parts.append(f"{score.value:.1%} ({score.low:.1%}–{score.high:.1%}{beside}) {text} first")
+    return " and ".join(parts) + f", among {evaluation.counts['images']:,} images." if parts else ""
 
 
-def _rows(found: Evaluation) -> Iterator[dict[str, Any]]:
-    for name, score in found.scores.items():
-        direction, _, rest = name.partition("_")
-        several = [scores.get(name) for scores in found.baselines.values()]
+def _rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    for name, score in evaluation.scores.items():
+        others = [scores.get(name) for scores in evaluation.baselines.values()]
         yield {
-            "name": f"{_NAMES.get(direction, direction)}, {rest.replace('_', ' ')}",
-            "value": f"{score.value:.4g}",
-            "interval": f"{score.low:.3g}–{score.high:.3g}",
-            "others": ["" if one is None else f"{one.value:.4g}" for one in several],
+            "name": score.info.label,
+            "meaning": words.meaning(score.info),
+            "value": words.number(score.info, score.value),
+            "interval": words.interval(score),
+            "others": ["" if other is None else words.number(score.info, other.value) for other in others],
         }
 
 
@@ -80,7 +80,7 @@ def _curves(run: Gathered) -> Iterator[tuple[str, Markup]]:
 
 
 def _cards(run: Gathered, folder: Path) -> Iterator[dict[str, Any]]:
-    """Some texts with the images found for them."""
+    """Some texts with their results."""
     hits = folder / RETRIEVAL / "hits.jsonl"
     of: dict[str, list[Mapping[str, Any]]] = {}
     for row in jsonl.read(hits) if hits.is_file() else ():
@@ -99,5 +99,11 @@ def _cards(run: Gathered, folder: Path) -> Iterator[dict[str, Any]]:
 def _hit(run: Gathered, row: Mapping[str, Any], owner: str) -> dict[str, Any]:
     picture, _ = run.photographs.picture(row["candidate"], 240)
     itm = "" if row["itm"] is None else f"{row['itm']:.2f}"
-    return {"id": row["candidate"], "rank": row["rank"], "itc": f"{row['itc']:.3f}", "right": row["candidate"] == owner,
-            "picture": picture, "itm": itm}  # fmt: skip
+    return {
+        "id": row["candidate"],
+        "rank": row["rank"],
+        "itc": f"{row['itc']:.3f}",
+        "itm": itm,
+        "right": row["candidate"] == owner,
+        "picture": picture,
+    }

@@ -132,15 +132,19 @@ def score(
 
 
 def score_info(name: str) -> ScoreInfo:
-    """Meaning of a retrieval score such as "tr_recall_at_5" or "ir_mean_rank"."""
+    """Label, meaning, unit and direction of a retrieval score such as "tr_recall_at_5" or "ir_mean_rank"."""
     direction, _, kind = name.partition("_")
-    query, correct = ("an image", "one of its captions") if direction == "tr" else ("a caption", "its image")
+    if direction == "tr":
+        arrow, query, correct = "image → text", "an image", "the best of its captions"
+    else:
+        arrow, query, correct = "text → image", "a caption", "its image"
+    label = f"{kind.replace('_at_', '@').replace('_', ' ')}, {arrow}"
     if kind.startswith("recall"):
-        meaning = f"Share of queries ({query}) that have {correct} among the first {name.rpartition('_')[2]}."
-        return ScoreInfo(name, name, meaning)
-    return ScoreInfo(
-        name, name, f"{kind.split('_')[0].capitalize()} rank of {correct}, for {query}.", higher_is_better=False
-    )
+        cut = kind.rpartition("_")[2]
+        where = "is the first result" if cut == "1" else f"is among the first {cut} results"
+        return ScoreInfo(name, label, f"How often {correct} {where} for {query}.", "share")
+    meaning = f"{kind.split('_')[0].capitalize()} rank of {correct} in the results for {query}."
+    return ScoreInfo(name, label, meaning, higher_is_better=False)
 
 
 def _medians(ordered: Ranks, weights: Floats) -> Floats:

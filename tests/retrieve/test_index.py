@@ -361,7 +361,7 @@ def test_from_the_command_line(samples, tmp_path, monkeypatch, capsys):
     evaluating = ["evaluate", "../model", "../data", "-o", str(tmp_path / "out"), "--resamples", "10"]
     code, printed, said = cutline(*evaluating)
     assert code == 0
-    assert "tr_recall_at_1" in printed
+    assert "recall@1, image → text %" in printed
     assert "4 images of test, 8 captions" in said
     assert json.loads((tmp_path / "out/scores.json").read_text())["counts"]["captions"] == 8
     before = (tmp_path / "out/scores.json").read_bytes()
