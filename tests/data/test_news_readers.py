@@ -85,6 +85,11 @@ def test_large_json_is_read_member_by_member(tmp_path: Path, size: int) -> None:
         list(json_members(write(tmp_path / "cut.json", json.dumps(content)[:-6])))
     with pytest.raises(DataError, match="not a JSON object"):
         list(json_members(write(tmp_path / "list.json", "[1]")))
+    with pytest.raises(DataError, match="nested too deeply"):
+        list(json_members(write(tmp_path / "deep.json", '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}")))
+    (tmp_path / "latin.json").write_bytes('{"a": "é"}'.encode("latin-1"))
+    with pytest.raises(DataError, match="not UTF-8"):
+        list(json_members(tmp_path / "latin.json"))
 
 
 def test_nytimes800k(tmp_path: Path) -> None:

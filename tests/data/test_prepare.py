@@ -21,6 +21,7 @@ from cutline.data.problem import LOSSES, MENDED
 from cutline.data.settings import DataSettings
 from cutline.images import shapes
 from cutline.images.open import open_image
+from cutline.run.stages.prepare import describe
 from tests.data.bad_images import BROKEN, COLOURFUL, encode, noise
 from tests.data.making import pictures, run, table
 
@@ -155,6 +156,12 @@ def test_a_limit_looks_at_few_images_and_counts_the_rest(tmp_path: Path) -> None
     assert report.splits == {"train": 2, "val": 2, "test": 2}
     assert (report.left_out, report.decoded) == (34, 6)
     assert seen == [(number, 6) for number in range(1, 7)]
+    assert report.columns == {"image": ["image"], "captions": ["caption"], "split": ["split"]}
+    assert list(describe(report))[1:] == [
+        "prepare: columns: image = image, captions = caption, split = split",
+        "prepare: 34 samples left out by max_samples",
+    ]
+    assert json.loads((tmp_path / "out/dataset.json").read_text())["columns"] == report.columns
     more = run(source, tmp_path / "out")
     assert (more.samples, more.decoded) == (40, 34)  # what was decoded before isn't again
 
@@ -220,7 +227,7 @@ def test_two_at_once_and_wrong_folders(tmp_path: Path) -> None:
     source = table(tmp_path / "s", [f"{name},x,train" for name in pictures(tmp_path / "s", 2)])
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.txt").write_text("mine")
-    with pytest.raises(DataError, match="holds other things"):
+    with pytest.raises(DataError, match="already holds other files"):
         run(source, tmp_path / "full")
     with pytest.raises(DataError, match="overlap"):
         run(source, tmp_path / "s")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +43,7 @@ from cutline.data.steps.split import stratified, stratum
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What preparing came to; ``dataset.json`` holds the same, except ``decoded`` and ``unchanged``.
+    """The result of preparing; ``dataset.json`` holds the same, except ``decoded`` and ``unchanged``.
 
     Attributes:
         rows: rows of the source; an image with several captions is one.
@@ -52,7 +52,8 @@ class Report:
         left_out: samples that ``max_samples`` left out.
         dropped: samples that steps took out, as the recipe wants.
         splits: number of samples by split.
-        split_by: "source" or "seed": who divided them.
+        split_by: "source" or "seed": what divided them.
+        columns: "image", "captions", "split" … → the source's columns that they were read from; {} without columns.
         problems: number of problems by reason (see ``cutline.data.problem``); ``problems.jsonl`` lists them.
         steps: what each step did: how many samples it let through, and how many it dropped, by reason.
         decoded: images decoded in this run; the others were known from an earlier one.
@@ -67,6 +68,7 @@ class Report:
     split_by: str
     problems: Mapping[str, int]
     dropped: int = 0
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     decoded: int = 0
     unchanged: bool = False
@@ -129,8 +131,8 @@ class Preparation(Work):
             split_by = _divide(source_rows, self.settings, log)
             chosen = self.settings.steps.chosen()
             if "split" in chosen:
-                made = FIELDS if "context" in chosen else ()
-                refuse_split(chosen["split"], split_by, source_rows.samples(range(len(source_rows))), made)
+                new_fields = FIELDS if "context" in chosen else ()
+                refuse_split(chosen["split"], split_by, source_rows.samples(range(len(source_rows))), new_fields)
             kept: Collection[int] = range(len(source_rows))
             if self.settings.max_samples is not None:
                 kept = frozenset(
@@ -161,6 +163,7 @@ class Preparation(Work):
             "dropped": log.dropped,
             "splits": whole.splits(),
             "split_by": split_by,
+            "columns": readers.columns(self.settings),
             "problems": dict(sorted(log.counts.items())),
             "steps": self.counts,
             "fingerprint": whole.fingerprint,
@@ -177,7 +180,7 @@ class Preparation(Work):
     def _images(
         self, source_rows: SourceRows, kept: Collection[int], log: ProblemLog, duplicates: DuplicateImages
     ) -> int:
-        """Brings, stores and judges the images; writes the rows of those that stay. Returns how many it decoded."""
+        """Downloads, decodes and stores the images; writes the rows of those that stay. Returns how many it decoded."""
         if not self.settings.steps.chosen("images").get("download"):
             _refuse_addresses(source_rows, kept)
         if self.engine == "ray":
@@ -240,16 +243,16 @@ def through(chain: steps.Chain, source: Iterator[Sample | Problem]) -> Iterator[
 
 
 def _refuse_addresses(source_rows: SourceRows, kept: Collection[int]) -> None:
-    """Raises a DataError where images are addresses; asked where the recipe has no step that fetches them."""
+    """Raises a DataError where images are URLs; called where the recipe has no step that downloads them."""
     if addresses := sum(is_address(sample.image) for sample in source_rows.samples(kept)):
         raise DataError(
-            f"{addresses:,} images are addresses on the web, and nothing fetches them.",
+            f"{addresses:,} images are URLs, and no step downloads them.",
             "Add [data.steps.download] to the recipe, or --set data.steps.download={}.",
         )
 
 
 def _divide(source_rows: SourceRows, settings: DataSettings, log: ProblemLog) -> str:
-    """Gives every sample its final split; says who decided it."""
+    """Gives every sample its final split; returns what decided it: "source" or "seed"."""
     if not any(source_rows.splits):
         source_rows.splits = splitting.assign(source_rows.groups, settings.val, settings.test, settings.seed)
         return "seed"
@@ -266,7 +269,7 @@ def _divide(source_rows: SourceRows, settings: DataSettings, log: ProblemLog) ->
 def _refuse_folder(source: Path, folder: Path) -> None:
     """
     Raises:
-        DataError: the dataset would lie in its own source, or among files that are no dataset.
+        DataError: the dataset and its source overlap, or the folder holds other files.
     """
     inside, outside = folder.resolve(), source.resolve()
     if inside == outside or outside.is_relative_to(inside) or (source.is_dir() and inside.is_relative_to(outside)):
@@ -277,7 +280,7 @@ def _refuse_folder(source: Path, folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file.", "Give a folder in [data] dataset.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / ".work").is_dir():
-        raise DataError(f"{folder} holds other things already.", "Give an empty folder in [data] dataset.")
+        raise DataError(f"{folder} already holds other files.", "Give an empty folder in [data] dataset.")
 
 
 def _state(source: Path) -> str:
@@ -289,7 +292,7 @@ def _state(source: Path) -> str:
     elif (source / dataset.MARKER).is_file():  # a prepared dataset: its table names every image by its hash
         files = [source / dataset.MARKER, source / dataset.TABLE]
     else:
-        files = sorted(Path(place) / name for place, _, names in os.walk(source) for name in names)
+        files = sorted(Path(directory) / name for directory, _, names in os.walk(source) for name in names)
     parts = []
     for file in files:
         state = file.stat() if file.exists() else None
@@ -298,7 +301,7 @@ def _state(source: Path) -> str:
 
 
 def _marker(folder: Path) -> dict[str, Any]:
-    """What ``dataset.json`` says when it belongs to a whole dataset; {} otherwise."""
+    """The content of ``dataset.json`` of a finished dataset; {} otherwise."""
     try:
         return dataset.Dataset.open(folder).marker
     except DataError:

@@ -5,6 +5,7 @@ Listing them imports none. A reader module has
     DESCRIPTION                                         one line for people
     recognises(source: Path) -> bool                    quick and without errors; at most one reader should say yes
     read(source: Path, settings) -> Iterator[Sample | Problem]
+    columns(source: Path, settings) -> dict[str, list[str]]     optional: "image", "captions" … → columns that read uses
 
 A sample's image is a path that may be absent; whether it can be opened is found out later. Its split is what the source
 calls it, "" when the source doesn't say.
@@ -81,15 +82,15 @@ def recognise(source: Path) -> str:
         DataError: the source is absent, or no reader or more than one recognises it.
     """
     check_present(source)
-    found = [name for name in PLUGINS.usable() if _recognises(name, source)]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    matches = [name for name in PLUGINS.usable() if _recognises(name, source)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
         raise DataError(
-            f"{source} could be {' or '.join(found)}.", f'Choose one, for example [data] format = "{found[0]}".'
+            f"{source} could be {' or '.join(matches)}.", f'Choose one, for example [data] format = "{matches[0]}".'
         )
     known = "; ".join(f"{name}: {text}" for name, text in descriptions().items())
-    raise DataError(f"{source} is in no format that is recognised.", f"Set [data] format to one of these. {known}.")
+    raise DataError(f"{source} is in no known format.", f"Set [data] format to one of these. {known}.")
 
 
 def _recognises(name: str, source: Path) -> bool:
@@ -115,6 +116,17 @@ def read(settings: DataSettings) -> Iterator[Sample | Problem]:
     source = Path(settings.source)
     check_present(source)
     return load(settings.format or recognise(source)).read(source, settings)
+
+
+def columns(settings: DataSettings) -> dict[str, list[str]]:
+    """ "image", "captions", "split" … → the source's columns that they are read from; {} for a format without columns.
+
+    Raises:
+        RecipeError, DataError: as :func:`read`.
+    """
+    source = Path(str(settings.source))
+    find = getattr(load(settings.format or recognise(source)), "columns", None)
+    return dict(find(source, settings)) if find else {}
 
 
 def check_present(source: Path) -> None:

@@ -40,8 +40,9 @@ def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
         image = settings.columns.image or _image_column(table)
         if image is None:
             raise DataError(f"{name} has no column with images.", "Say which it is: [data.columns] image = …")
-        said = settings.columns.model_copy(update={"image": image})
-        meaning = columns.assign(table.column_names, said, Path(name), settings.captions_required)
+        chosen = settings.columns.model_copy(update={"image": image})
+        meaning = columns.assign(table.column_names, chosen, Path(name), settings.captions_required)
+        columns.log_choice(table.column_names, meaning, chosen, Path(name))
         for number, row in enumerate(_undecoded(table, image)):
             identity = f"{split}/{number}"
             if meaning.id and isinstance(row.get(meaning.id), str | int):

@@ -13,7 +13,7 @@ from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
 from cutline.data.splits import known_name
 from cutline.data.tables.image_finder import ImageFinder
-from cutline.data.tables.samples import read_table
+from cutline.data.tables.samples import columns_of, read_table
 
 DESCRIPTION = "a Hugging Face imagefolder (with metadata.csv, .jsonl or .parquet), or a dataset prepared by Cutline"
 
@@ -56,6 +56,12 @@ def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
             yield replace(item, id=f"{inside.name}/{item.id}") if named and inside != Path() else item
 
 
+def columns(source: Path, settings: DataSettings) -> dict[str, list[str]]:
+    if (source / MARKER).is_file() and (source / TABLE).is_file():
+        return {}
+    return columns_of(_tables(source)[0], settings)
+
+
 def _tables(folder: Path) -> list[Path]:
     folders = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
-    return [place / name for place in folders for name in _METADATA if (place / name).is_file()]
+    return [path for folder in folders for name in _METADATA if (path := folder / name).is_file()]

@@ -12,7 +12,7 @@ from cutline.data.readers.nytimes800k import holds_articles
 from cutline.data.settings import DataSettings
 from cutline.data.tables.image_finder import ImageFinder
 from cutline.data.tables.rows import open_bytes, table_kind
-from cutline.data.tables.samples import read_table
+from cutline.data.tables.samples import columns_of, read_table
 
 DESCRIPTION = "a CSV, TSV, JSON-lines or Parquet file (or a JSON list) with a row per image or per caption"
 
@@ -38,16 +38,25 @@ def recognises(source: Path) -> bool:
 
 
 def read(source: Path, settings: DataSettings) -> Iterator[Sample | Problem]:
-    if source.is_dir():
-        found = _tables(source)
-        if len(found) != 1:
-            raise DataError(f"{source} has {len(found)} tables, not one.", "Name the file itself in [data] source.")
-        source = found[0]
-    folder = source.parent
-    return read_table(source, settings, ImageFinder([folder, folder / "images"], settings.images))
+    table = _table(source)
+    folder = table.parent
+    return read_table(table, settings, ImageFinder([folder, folder / "images"], settings.images))
+
+
+def columns(source: Path, settings: DataSettings) -> dict[str, list[str]]:
+    return columns_of(_table(source), settings)
+
+
+def _table(source: Path) -> Path:
+    if not source.is_dir():
+        return source
+    tables = _tables(source)
+    if len(tables) != 1:
+        raise DataError(f"{source} has {len(tables)} tables, not one.", "Name the file itself in [data] source.")
+    return tables[0]
 
 
 def _tables(folder: Path) -> list[Path]:
     """The tables in a folder; none where a metadata table makes it an imagefolder."""
-    found = sorted(path for path in folder.iterdir() if table_kind(path) in _SUFFIXES)
-    return [] if any(path.stem == "metadata" for path in found) else found
+    tables = sorted(path for path in folder.iterdir() if table_kind(path) in _SUFFIXES)
+    return [] if any(path.stem == "metadata" for path in tables) else tables

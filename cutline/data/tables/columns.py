@@ -1,4 +1,4 @@
-"""Which column of a table means what: as the recipe says, and else by the usual names."""
+"""Which column of a table means what: as the user says, or else by the usual names."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The columns by meaning. ``id_is_guessed``: nobody said that the id column names samples rather than captions."""
+    """The columns by meaning.
+
+    Attributes:
+        id_is_guessed: the user didn't name the id column, so it may number captions rather than samples.
+    """
 
     image: str
     captions: tuple[str, ...]
@@ -54,6 +58,18 @@ class Meaning:
     context: tuple[str, ...]
     extra: tuple[str, ...]
 
+    def to_json(self) -> dict[str, list[str]]:
+        """Meaning → columns, for people; without the columns that are carried along."""
+        columns = {
+            "image": [self.image],
+            "captions": list(self.captions),
+            "id": [self.id] if self.id else [],
+            "split": [self.split] if self.split else [],
+            "group": [self.group] if self.group else [],
+            "context": list(self.context),
+        }
+        return {name: values for name, values in columns.items() if values}
+
 
 def data_columns(key: str) -> str:
     """How a recipe names a column."""
@@ -62,7 +78,7 @@ def data_columns(key: str) -> str:
 
 def assign(
     names: Sequence[str],
-    said: Columns,
+    chosen: Columns,
     where: Path,
     captions_required: bool = True,
     id_names_image: bool = False,
@@ -72,7 +88,7 @@ def assign(
 
     Args:
         names: the table's columns.
-        said: what the recipe says.
+        chosen: the columns that the user named.
         where: the table, for messages.
         id_names_image: where no column is known to name the image's file, the id column does.
         option: key → how the user can name the column, for messages.
@@ -80,37 +96,36 @@ def assign(
     Raises:
         RecipeError: a column that the recipe names is absent, or there is none to take for image or caption.
     """
-    for key, wanted in said.model_dump().items():
+    for key, wanted in chosen.model_dump().items():
         for name in [wanted] if isinstance(wanted, str) else wanted or []:
             _check(name, key, names, where)
-    image = said.image or guess(names, IMAGE)
+    image = chosen.image or guess(names, IMAGE)
     if image is None and id_names_image:
-        image = said.id or guess(names, ID)
+        image = chosen.id or guess(names, ID)
     if image is None:
         raise RecipeError(
             f"{where}: no column is known to hold the image's file name. Columns: {', '.join(names)}.",
             f"Name it: {option('image')}",
         )
-    captions = _captions(names, said, image)
+    captions = _captions(names, chosen, image)
     if not captions and captions_required:
         raise RecipeError(
             f"{where}: no column is known to hold captions. Columns: {', '.join(names)}.",
             f"Name it: {option('caption')}"
             + (" (or [data] captions_required = false)." if option is data_columns else ""),
         )
-    _log_choice(names, captions, said, where, option)
-    identity = said.id or guess(names, ID)
-    split = said.split or guess(names, SPLIT)
-    group = said.group or guess(names, GROUP)
-    context = tuple(said.context)
+    identity = chosen.id or guess(names, ID)
+    split = chosen.split or guess(names, SPLIT)
+    group = chosen.group or guess(names, GROUP)
+    context = tuple(chosen.context)
     if clash := set(context) & set(captions):
         raise RecipeError(
             f"data.columns.context: {', '.join(clash)} is the caption itself.",
             "A caption in the prompt gives the answer away; name other columns.",
         )
     used = {image, *captions, identity, split, group, *context}
-    extra = said.extra if said.extra is not None else [name for name in names if name not in used]
-    return Meaning(image, captions, identity, said.id is None, split, group, context, tuple(extra))
+    extra = chosen.extra if chosen.extra is not None else [name for name in names if name not in used]
+    return Meaning(image, captions, identity, chosen.id is None, split, group, context, tuple(extra))
 
 
 def texts(cell: Any) -> list[str]:
@@ -146,17 +161,17 @@ def guess(names: Sequence[str], usual: Sequence[str]) -> str | None:
     return next((by_plain[name] for name in usual if name in by_plain), None)
 
 
-def _captions(names: Sequence[str], said: Columns, image: str) -> tuple[str, ...]:
-    if said.caption is not None:
-        return (said.caption,) if isinstance(said.caption, str) else tuple(said.caption)
+def _captions(names: Sequence[str], chosen: Columns, image: str) -> tuple[str, ...]:
+    if chosen.caption is not None:
+        return (chosen.caption,) if isinstance(chosen.caption, str) else tuple(chosen.caption)
     stems = {match[1] for name in names if (match := _NUMBERED.fullmatch(plain(name)))}
     if stems:  # caption_1, caption_2 …; and "caption" beside "caption.1", as pandas writes columns of one name
         stem = min(stems, key=lambda stem: CAPTION.index(stem))
         numbered = [name for name in names if re.fullmatch(rf"{stem}s?\d*", plain(name))]
         return tuple(sorted(numbered, key=lambda name: int((re.findall(r"\d+", name) or [-1])[-1])))
-    taken = {image, said.id, said.split, said.group}
-    found = guess([name for name in names if name not in taken], CAPTION)
-    return (found,) if found else ()
+    others = {image, chosen.id, chosen.split, chosen.group}
+    caption = guess([name for name in names if name not in others], CAPTION)
+    return (caption,) if caption else ()
 
 
 def prediction_column(names: Sequence[str], where: Path, option: Callable[[str], str]) -> str:
@@ -165,33 +180,34 @@ def prediction_column(names: Sequence[str], where: Path, option: Callable[[str],
     Raises:
         RecipeError: there is none, or several could be it.
     """
-    found = [name for name in names if plain(name) in PREDICTION]
-    if not found and (usual := guess(names, CAPTION)):
-        found = [usual]
-    if not found:
-        found = [name for name in names if _NUMBERED.fullmatch(plain(name))]
-    if len(found) == 1:
-        others = [name for name in names if plain(name) in CAPTION and name not in found]
+    candidates = [name for name in names if plain(name) in PREDICTION]
+    if not candidates and (usual := guess(names, CAPTION)):
+        candidates = [usual]
+    if not candidates:
+        candidates = [name for name in names if _NUMBERED.fullmatch(plain(name))]
+    if len(candidates) == 1:
+        others = [name for name in names if plain(name) in CAPTION and name not in candidates]
         if others:
-            logger.info("%s: predictions are read from the column %s, not from %s.", where, found[0], ", ".join(others))
-        return found[0]
-    if found:
-        problem = f"{where}: the captions could be in any of the columns {', '.join(found)}."
+            logger.info(
+                "%s: predictions are read from the column %s, not from %s.", where, candidates[0], ", ".join(others)
+            )
+        return candidates[0]
+    if candidates:
+        problem = f"{where}: the captions could be in any of the columns {', '.join(candidates)}."
     else:
         problem = f"{where}: no column is known to hold captions. Columns: {', '.join(names)}."
     raise RecipeError(problem, f"Name it: {option('prediction')}")
 
 
-def _log_choice(
-    names: Sequence[str], captions: Sequence[str], said: Columns, where: Path, option: Callable[[str], str]
+def log_choice(
+    names: Sequence[str], meaning: Meaning, chosen: Columns, where: Path, option: Callable[[str], str] = data_columns
 ) -> None:
-    """Says which columns were taken for captions where others could be meant."""
-    others = [name for name in names if plain(name) in (*CAPTION, *PREDICTION) and name not in captions]
-    known = {said.image, said.id, said.split, said.group, *said.context}
-    others = [name for name in others if name not in known]
-    if captions and others and said.caption is None:
-        taken, left = ", ".join(captions), ", ".join(others)
-        logger.info("%s: captions are read from %s, not from %s (%s).", where, taken, left, option("caption"))
+    """Logs which columns the captions are read from, where others could be meant. Arguments as for :func:`assign`."""
+    known = {*meaning.captions, chosen.image, chosen.id, chosen.split, chosen.group, *chosen.context}
+    others = [name for name in names if plain(name) in (*CAPTION, *PREDICTION) and name not in known]
+    if meaning.captions and others and chosen.caption is None:
+        used, unused = ", ".join(meaning.captions), ", ".join(others)
+        logger.info("%s: captions are read from %s, not from %s (%s).", where, used, unused, option("caption"))
 
 
 def _check(name: str, key: str, names: Sequence[str], where: Path) -> None:

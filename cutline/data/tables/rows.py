@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +21,11 @@ from cutline.core.errors import DataError
 
 #: Longest cell of a CSV file, in characters: whole articles fit.
 LONGEST_CELL = 1 << 30
+
+#: What stands between the parts of a JSON object.
+_OPENING = re.compile(r"[ \t\r\n]*\{")
+_SEPARATOR = re.compile(r"[ \t\r\n,]*")
+_COLON = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,45 +198,55 @@ def json_members(path: Path) -> Iterator[tuple[str, Any]]:
     """The members of a file that is one large JSON object, one at a time: the file needn't fit into memory.
 
     Raises:
-        DataError: the file isn't a JSON object.
+        DataError: the file isn't a JSON object, or isn't UTF-8 text.
     """
+
+    def not_an_object(detail: str) -> DataError:
+        return DataError(f"{path} is not a JSON object: {detail}.", "Fetch or save the file again.")
+
     decoder = json.JSONDecoder()
     with open(path, encoding="utf-8-sig") as file:
-        text, more = "", True
+        text, position, at_end = "", 0, False
 
-        def fill() -> None:
-            nonlocal text, more
-            # a member that is longer than what is there is read again and again: so twice as much each time
-            block = file.read(max(1 << 20, len(text)))
-            text, more = text + block, bool(block)
+        def read_more() -> None:
+            nonlocal text, position, at_end
+            rest = text[position:]
+            try:
+                # a member longer than the rest is decoded from its start again: so twice as much each time
+                block = file.read(max(1 << 20, len(rest)))
+            except UnicodeError as error:
+                raise _not_utf8(path) from error
+            text, position, at_end = rest + block, 0, not block
 
-        def wrong(detail: str) -> DataError:
-            return DataError(f"{path} is not a JSON object: {detail}.", "Fetch or save the file again.")
+        def after(pattern: re.Pattern[str], start: int) -> int:
+            """Where a match that begins at ``start`` ends; -1 without one."""
+            match = pattern.match(text, start)
+            return match.end() if match else -1
 
-        fill()
-        text = text.lstrip()
-        if not text.startswith("{"):
-            raise wrong("it doesn't begin with {")
-        text = text[1:]
+        read_more()
+        position = after(_OPENING, 0)
+        if position < 0:
+            raise not_an_object("it doesn't begin with {")
         while True:
-            text = text.lstrip(" \t\r\n,")
-            if text.startswith("}"):
+            position = after(_SEPARATOR, position)
+            if text.startswith("}", position):
                 return
             try:
-                key, end = decoder.raw_decode(text)
-                end = len(text) - len(text[end:].lstrip(" \t\r\n"))
-                if text[end : end + 1] != ":":
-                    raise ValueError("a colon is missing")  # perhaps only because it isn't read yet
-                start = len(text) - len(text[end + 1 :].lstrip(" \t\r\n"))
+                key, end = decoder.raw_decode(text, position)
+                start = after(_COLON, end)
+                if start < 0:
+                    raise ValueError("a colon is missing")
                 value, end = decoder.raw_decode(text, start)
-                if end == len(text) and more:
-                    raise ValueError("it may go on")
-            except ValueError as error:
-                if not more:
-                    raise wrong(str(error)) from error
-                fill()
+                if end == len(text) and not at_end:
+                    raise ValueError("its last value may be incomplete")
+            except RecursionError as error:
+                raise not_an_object(f"the value of {key!r} is nested too deeply") from error
+            except ValueError as error:  # perhaps only because the rest isn't read yet
+                if at_end:
+                    raise not_an_object(str(error)) from error
+                read_more()
                 continue
-            text = text[end:]
+            position = end
             yield str(key), value
 
 

@@ -35,7 +35,14 @@ def read_table(path: Path, settings: DataSettings, finder: Finder, split: str = 
     """
     table = TableFile(path)
     meaning = columns.assign(table.columns, settings.columns, path, settings.captions_required)
+    columns.log_choice(table.columns, meaning, settings.columns, path)
     return samples_of(table, meaning, finder, split)
+
+
+def columns_of(path: Path, settings: DataSettings) -> dict[str, list[str]]:
+    """Which columns :func:`read_table` reads: "image", "captions", "split" … → columns."""
+    table = TableFile(path)
+    return columns.assign(table.columns, settings.columns, path, settings.captions_required).to_json()
 
 
 def samples_of(table: TableFile, meaning: Meaning, finder: Finder, split: str = "") -> Iterator[Sample | Problem]:
@@ -89,7 +96,7 @@ def _key(row: Row, name: str, meaning: Meaning) -> Any:
 def _sample(rows: Sequence[Row], name: str, meaning: Meaning, finder: Finder, split: str) -> Iterator[Sample | Problem]:
     first = rows[0].cells
     identity = (_text(first.get(meaning.id)) if meaning.id else "") or name
-    splits = dict.fromkeys(found for row in rows if meaning.split and (found := _text(row.cells.get(meaning.split))))
+    splits = dict.fromkeys(named for row in rows if meaning.split and (named := _text(row.cells.get(meaning.split))))
     if len(splits) > 1:
         yield Problem(id=identity, reason="split_conflict", detail=f"its rows say {', '.join(splits)}")
     yield Sample(

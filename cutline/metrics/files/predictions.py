@@ -50,14 +50,14 @@ def read_predictions(path: str | Path, columns: Mapping[str, Sequence[str]] | No
 def _rows(table: TableFile, path: str | Path, chosen: Mapping[str, Sequence[str]]) -> list[tuple[str, Read]]:
     if not table.columns:
         return []
-    said = columns_for(table.columns, chosen, ())
+    named = columns_for(table.columns, chosen, ())
     wanted = next(iter(chosen.get("prediction", ())), None)
     if wanted is not None and wanted not in table.columns:
         raise RecipeError(
             f"--column prediction={wanted}: {path} has no such column.", f"Columns: {', '.join(table.columns)}."
         )
     records = {"id", "status", "finished", "caption"} <= set(table.columns)
-    name_column = said.id or said.image or ("id" if records else guess(table.columns, _NAMES))
+    name_column = named.id or named.image or ("id" if records else guess(table.columns, _NAMES))
     if name_column is None:
         raise RecipeError(
             f"{path}: no column is known to name the image. Columns: {', '.join(table.columns)}.",

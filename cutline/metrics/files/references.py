@@ -203,8 +203,9 @@ def _images(path: str | Path, columns: Mapping[str, Sequence[str]]) -> Iterator[
 def _table(table: TableFile, chosen: Mapping[str, Sequence[str]]) -> Iterable[Sample | Problem]:
     if not table.columns:
         return ()
-    said = columns_for(table.columns, chosen, ("caption",))
-    meaning = table_columns.assign(table.columns, said, table.path, id_names_image=True, option=option)
+    named = columns_for(table.columns, chosen, ("caption",))
+    meaning = table_columns.assign(table.columns, named, table.path, id_names_image=True, option=option)
+    table_columns.log_choice(table.columns, meaning, named, table.path, option)
     return samples_of(table, meaning, _Names())
 
 

@@ -55,10 +55,15 @@ def open_scorer(checkpoint: str) -> Scorer:
 
 
 def describe(report: Report) -> Iterator[str]:
-    """How many images there are, and what was lost on the way."""
+    """How many images there are, which columns they come from, and how many rows are missing and why."""
     splits = ", ".join(f"{count:,} {name}" for name, count in report.splits.items())
     unchanged = ", unchanged" if report.unchanged else ""
     yield f"prepare: {report.samples:,} images ({splits}){unchanged}"
+    if report.columns:
+        yield "prepare: columns: " + ", ".join(f"{key} = {' + '.join(names)}" for key, names in report.columns.items())
+    left_out = [(report.left_out, "left out by max_samples"), (report.dropped, "removed by steps")]
+    if any(count for count, _ in left_out):
+        yield "prepare: " + ", ".join(f"{count:,} samples {what}" for count, what in left_out if count)
     if report.problems:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.problems.items())
         yield f"prepare: {report.lost:,} of {report.rows:,} rows lost; problems.jsonl lists: {reasons}"
