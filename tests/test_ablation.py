@@ -70,14 +70,14 @@ def readers(samples: list[Sample]) -> dict[str, dict[str, Prediction]]:
 def test_context_that_helps_that_is_irrelevant_and_that_leaks_are_told_apart(kind, verdict, audited):
     samples = news(kind)
     found = weigh(readers(samples), samples, SETTINGS, Contexts())
-    assert (found.verdict, found.audit.whole.relation) == (verdict, audited), found.says
+    assert (found.verdict, found.audit.whole.relation) == (verdict, audited), found.summary
     gains = {(row.a, row.b): row for row in found.differences if row.metric == "cider"}
     assert set(gains) == {("without", WITH), ("shuffled", WITH), (CONTEXT, WITH), (WITH, "oracle")}
     gain = gains["without", WITH]
     assert (gain.low > 0) is (kind != "irrelevant")
     assert gain.difference == pytest.approx(found.scores[WITH]["cider"].value - found.scores["without"]["cider"].value)
     assert gains[WITH, "oracle"].difference == pytest.approx(0, abs=1e-9) if kind != "irrelevant" else True
-    assert f"p = {gain.p_randomisation:.3f}" in found.says
+    assert f"p = {gain.p_randomisation:.3f}" in found.summary
     json.dumps(found.to_json())
 
 

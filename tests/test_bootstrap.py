@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from cutline.bootstrap.bootstrap import bootstrap, words
-from cutline.bootstrap.captions import Candidate, chosen, of_image
+from cutline.bootstrap.bootstrap import bootstrap, summary
+from cutline.bootstrap.captions import ScoredCaption, chosen, of_image
 from cutline.bootstrap.settings import BootstrapSettings, KeepSettings
 from cutline.cli.main import main
 from cutline.core import config as recipe
@@ -97,8 +97,8 @@ def test_each_caption_is_scored_by_the_plain_way_too(done, web):
     """The fast re-ranker's log-odds are those of both logits of each pair by itself."""
     found, _ = done
     family, samples = mixture(), {sample.id: sample for sample in web}
-    assert len(found.candidates) > 100
-    for one in found.candidates[::9]:
+    assert len(found.captions) > 100
+    for one in found.captions[::9]:
         with torch.no_grad():
             seen = family.encode_images(family.pixels([open_image(samples[one.image].image)]))
             pair = family.encode_texts([one.text])
@@ -125,14 +125,14 @@ def test_every_caption_has_its_kind_and_every_image_a_line(done, web):
         assert len({text for text, _, _ in row["captions"]}) == len(row["captions"])
     assert list(found.failed) == [broken]
     assert found.uncaptioned == 2
-    assert any(f"{len(found.failed)} images could not be scored" in text for text in words(found))
+    assert any(f"{len(found.failed)} images could not be scored" in text for text in summary(found))
 
 
 def test_what_is_kept_is_merged_with_where_it_came_from(done, web, human):
     found, folder = done
     merged = Dataset.open(folder / "dataset")
-    kept = {(one.image, one.text): one.kind for one, stay in zip(found.candidates, found.stays, strict=True) if stay}
-    assert 0 < len(kept) < len(found.candidates)
+    kept = {(one.image, one.text): one.kind for one, stay in zip(found.captions, found.kept, strict=True) if stay}
+    assert 0 < len(kept) < len(found.captions)
     assert merged.splits()["val"] == 4
     held = next(iter(human.split("val")))
     from_web = 0
@@ -150,7 +150,7 @@ def test_what_is_kept_is_merged_with_where_it_came_from(done, web, human):
         assert open_image(sample.image).size
     assert from_web == found.merged.web == len({image for image, _ in kept} - {"held.png"})
     told = list(jsonl.read(folder / "captions.jsonl"))
-    assert len(told) == len(found.candidates)
+    assert len(told) == len(found.captions)
     assert sum(row["kept"] for row in told) == len(kept)
 
 
@@ -180,11 +180,11 @@ def test_other_bounds_need_no_model(done, web, human):
     unused: Any = Unused()
     changed = settings(keep={"threshold": 0.0})
     again = bootstrap(unused, unused, web, human, changed, folder, {"models": "tiny"})
-    assert all(again.stays)
+    assert all(again.kept)
     assert (folder / "scores.jsonl").read_bytes() == before
     assert again.merged.held_out == 1
     back = bootstrap(unused, unused, web, human, settings(), folder, {"models": "tiny"})
-    assert back.stays == found.stays
+    assert back.kept == found.kept
     with pytest.raises(CutlineError, match='models was "tiny", is "others"'):
         bootstrap(unused, unused, web, human, settings(), folder, {"models": "others"})
     with pytest.raises(CutlineError, match="top_p was"):
@@ -252,12 +252,12 @@ def test_captions_that_people_wrote_count_as_theirs():
 
 
 def test_a_share_is_kept_of_each_kind_and_a_threshold_is_a_probability():
-    candidates = [Candidate("1", str(n), "web", float(n)) for n in range(4)]
-    candidates += [Candidate("1", f"s{n}", "synthetic", n - 10.0) for n in range(4)]
+    candidates = [ScoredCaption("1", str(n), "web", float(n)) for n in range(4)]
+    candidates += [ScoredCaption("1", f"s{n}", "synthetic", n - 10.0) for n in range(4)]
     kept = chosen(candidates, KeepSettings(share=0.5))
     assert kept == [False, False, True, True] * 2
     exact = math.log(0.9 / 0.1)
-    several = [Candidate("1", "a", "web", exact + 1e-9), Candidate("1", "b", "web", exact - 1e-9)]
+    several = [ScoredCaption("1", "a", "web", exact + 1e-9), ScoredCaption("1", "b", "web", exact - 1e-9)]
     assert chosen(several, KeepSettings(threshold=0.9)) == [True, False]
     assert chosen(several, KeepSettings(threshold=1.0)) == [False, False]
 

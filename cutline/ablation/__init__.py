@@ -1,1 +1,1 @@
-"""What context is worth: captions with it, without it, with another image's, and with what only the caption knows."""
+"""The effect of context on captions: with it, without it, with another image's, with the names in the references."""

@@ -1,9 +1,8 @@
-"""The gain from context as numbers with intervals: the same images captioned under several conditions, paired tests.
+"""The effect of context, with intervals: the same images captioned under several conditions, and paired tests.
 
-Context helps when captions with it are better than without it, and better than with another image's: the second says
-that it is what the context says, and not that there is one. It leaks when the audit finds that it was made from the
-captions; then a gain means nothing. An oracle, made from what the references name, says how much better context could
-become.
+Context helps when captions with it are better than without it, and better than with another image's context; the second
+comparison rules out that any context would do. Context leaks when the audit finds that it was made from the captions;
+then a gain means nothing. The oracle, made from the names in the references, shows how much better context could get.
 """
 
 from __future__ import annotations
@@ -32,28 +31,28 @@ from cutline.metrics.difference import Difference, paired_differences
 from cutline.metrics.scorer import Caption, Scorer
 from cutline.metrics.settings import ScoreSettings
 
-#: The condition under which the run captioned, and the folder's file.
+#: The condition of the run's own captions, and the name of the result file.
 WITH, RESULT = "with", "ablation.json"
 
-#: Pairs that are tested, where both are there: the second against the first.
+#: Pairs to test where both conditions exist: the second against the first.
 _PAIRS = (("without", WITH), ("shuffled", WITH), (CONTEXT, WITH), (WITH, "oracle"))
 
-#: What decides whether context helps, and how it is said.
+#: Conditions that decide whether context helps, and their wording in the summary.
 _AGAINST = {"without": "without it", "shuffled": "with another image’s"}
 
-Verdict = Literal["helps", "its presence helps", "no gain", "leaks"]
+AblationVerdict = Literal["helps", "its presence helps", "no gain", "leaks"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """What the ablation found.
+    """The result of an ablation.
 
     Attributes:
-        by: the score that decides the verdict.
-        scores: condition → score's name → score; the context copied as the caption is among the conditions.
+        by: name of the score that decides the verdict.
+        scores: condition → score's name → score; one condition is the context copied as the caption.
         differences: paired tests of two conditions, all scores.
-        audit: what the leak audit says of the context of these images.
-        verdict, says: what it comes to.
+        audit: result of the leak audit of the context of these images.
+        verdict, summary: the conclusion, and a sentence that explains it.
     """
 
     by: str
@@ -61,15 +60,19 @@ class Ablation:
     scores: Mapping[str, Mapping[str, Score]]
     differences: Sequence[Difference]
     audit: ContextFacts
-    verdict: Verdict
-    says: str
+    verdict: AblationVerdict
+    summary: str
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "verdict": self.verdict, "says": self.says, "by": self.by, "images": self.images,
-            "scores": {name: [one.to_json() for one in scores.values()] for name, scores in self.scores.items()},
-            "differences": [one.to_json() for one in self.differences], "audit": self.audit.to_json(),
-        }  # fmt: skip
+            "verdict": self.verdict,
+            "summary": self.summary,
+            "by": self.by,
+            "images": self.images,
+            "scores": {name: [score.to_json() for score in scores.values()] for name, scores in self.scores.items()},
+            "differences": [difference.to_json() for difference in self.differences],
+            "audit": self.audit.to_json(),
+        }
 
     def save(self, folder: Path) -> None:
         write_atomically(folder / RESULT, json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n")
@@ -78,7 +81,7 @@ class Ablation:
 def refuse_prompt(prompt: str) -> None:
     """
     Raises:
-        CutlineError: the prompt has no place for context.
+        CutlineError: the prompt has no ``{context}``.
     """
     if "{context}" not in prompt:
         raise CutlineError("[ablation]: the prompt has no context.", "Put {context} into [model] prompt.")
@@ -119,13 +122,13 @@ def caption_all(
     Returns:
         Condition → image id → prediction.
     """
-    found: dict[str, dict[str, Prediction]] = {}
+    predictions: dict[str, dict[str, Prediction]] = {}
     for condition in settings.conditions:
         file = PredictionFile(folder / f"{condition}.jsonl", {"made_from": made_from, "names": settings.names})
         job = CaptionJob(file, changed(condition, samples, oracle, seed))
         with bars(f"captioning, context {condition}") as progress:
-            found[condition] = job.run(family, generate, progress)
-    return found
+            predictions[condition] = job.run(family, generate, progress)
+    return predictions
 
 
 def weigh(
@@ -134,7 +137,7 @@ def weigh(
     score: ScoreSettings,
     audit: Contexts,
 ) -> Ablation:
-    """Scores the captions of several conditions, tests them in pairs, and judges what the context is worth.
+    """Scores the captions of several conditions, tests them in pairs, and decides whether context helps.
 
     Args:
         conditions: name → image id → prediction; "with" among them.
@@ -169,7 +172,7 @@ def weigh(
     differences = [row for rows in tests for row in rows if row.metric in scorer.comparing]
     facts = _audited(audit, samples)
     by = "cider" if "cider" in scores[WITH] else next(iter(scores[WITH]), "")
-    verdict, says = judge([row for row in differences if row.metric == by], facts)
+    verdict, summary = judge([row for row in differences if row.metric == by], facts)
     return Ablation(
         by=by,
         images=len(samples),
@@ -177,7 +180,7 @@ def weigh(
         differences=differences,
         audit=facts,
         verdict=verdict,
-        says=says,
+        summary=summary,
     )
 
 
@@ -189,8 +192,8 @@ def _audited(audit: Contexts, samples: Sequence[Sample]) -> ContextFacts:
     return facts
 
 
-def judge(differences: Iterable[Difference], audit: ContextFacts) -> tuple[Verdict, str]:
-    """The verdict and its sentence, from one score's paired tests and the audit.
+def judge(differences: Iterable[Difference], audit: ContextFacts) -> tuple[AblationVerdict, str]:
+    """The verdict and its summary, from one score's paired tests and the audit.
 
     A gain counts when its 95 % interval lies above 0; lower-is-better scores the other way round.
     """
@@ -214,12 +217,12 @@ def _gain(row: Difference) -> bool:
 
 
 def _gained(tested: Mapping[str, Difference]) -> str:
-    said = [
+    gains = [
         f"{row.metric} {row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f}, p = {row.p_randomisation:.3f}) "
         f"against captions {_AGAINST[name]}"
         for name, row in tested.items()
     ]
-    return f" {'; '.join(said)}." if said else ""
+    return f" {'; '.join(gains)}." if gains else ""
 
 
 def _text(sample: Sample) -> str:
@@ -227,12 +230,17 @@ def _text(sample: Sample) -> str:
 
 
 def differences_table(ablation: Ablation) -> str:
-    """The paired tests as text, a line a pair and score."""
+    """The paired tests as a text table, one line per pair and score."""
     rows = [
         (
-            row.b, row.a, row.metric, f"{row.value_b:.3f}", f"{row.difference:+.3f}",
-            f"{row.low:+.3f} – {row.high:+.3f}", f"{row.p_randomisation:.3f}",
+            row.b,
+            row.a,
+            row.metric,
+            f"{row.value_b:.3f}",
+            f"{row.difference:+.3f}",
+            f"{row.low:+.3f} – {row.high:+.3f}",
+            f"{row.p_randomisation:.3f}",
         )
         for row in ablation.differences
-    ]  # fmt: skip
+    ]
     return text_table(("captions", "against", "score", "value", "change", "95 % interval", "p rand"), rows, left=3)

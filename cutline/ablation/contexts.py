@@ -13,7 +13,7 @@ from cutline.data.steps.context import ContextSettings as ContextSettings
 from cutline.data.steps.context import ContextStep
 from cutline.metrics.baselines import derangement
 
-#: A sample → the same one, with the context that only its references could give.
+#: Replaces a sample's context by one that is made from its references.
 Oracle = Callable[[Sample], Sample]
 
 
@@ -22,11 +22,11 @@ def changed(condition: Condition, samples: Sequence[Sample], oracle: Oracle, see
 
     Args:
         samples: all images that are captioned, with their own context.
-        oracle: gives a sample its oracle's context.
-        seed: of who gets whose context when it is shuffled; never one of the own group.
+        oracle: replaces a sample's context by the oracle's.
+        seed: seed for shuffling the contexts; no image gets the context of its own group.
 
     Raises:
-        DataError: one group holds more than half of the images, so there is no other context to give.
+        DataError: one group holds more than half of the images, so contexts can't be shuffled.
     """
     if condition == "without":
         return [replace(sample, context={}) for sample in samples]
@@ -35,27 +35,27 @@ def changed(condition: Condition, samples: Sequence[Sample], oracle: Oracle, see
     others = derangement([sample.group or sample.id for sample in samples], seed)
     if others is None:
         raise DataError(
-            "One group holds more than half of the images: there is no other image's context to give.",
+            "One group holds more than half of the images, so contexts can't be shuffled between groups.",
             'Leave "shuffled" out of [ablation] conditions.',
         )
     return [replace(sample, context=samples[other].context) for sample, other in zip(samples, others, strict=True)]
 
 
 def named(names: Names) -> Oracle:
-    """An oracle that puts the names in a sample's references where its context stands."""
+    """An oracle that replaces the context by the names in the references."""
 
     def give(sample: Sample) -> Sample:
-        found = dict.fromkeys(name for caption in sample.captions for name in names(caption))
+        unique = dict.fromkeys(name for caption in sample.captions for name in names(caption))
         field = next(iter(sample.context), "context")
-        return replace(sample, context={field: "; ".join(found)} if found else {})
+        return replace(sample, context={field: "; ".join(unique)} if unique else {})
 
     return give
 
 
 def stepped(settings: ContextSettings) -> Oracle:
-    """An oracle in the form that the context step gave the context: its line, made from the references as well.
+    """An oracle in the format of the context step: the step's line, made from the references as well.
 
-    Addresses and the photograph's notes still come first, as they do in the step.
+    URLs and the photo's metadata still come first, as in the step.
     """
     allowed = settings.model_copy(update={"texts": ["caption"], "oracle": True})
     from cutline.data.context.named_entities import Recogniser

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from cutline.core.config import Section
 
-#: How the context is changed; captions with the context as it is are there already.
+#: How the context is changed; the run itself captions with the unchanged context.
 Condition = Literal["without", "shuffled", "oracle"]
 
 

@@ -1,16 +1,16 @@
-"""Caption bootstrapping: a captioner writes captions for web images, a matcher drops what doesn't fit, the rest joins.
+"""Caption bootstrapping: a captioner captions web images, a matcher drops captions that don't fit, the rest is kept.
 
-Source: CapFilt, BLIP (Li et al. 2022, arXiv:2201.12086, section 3.3): captions are drawn by nucleus sampling; web and
-synthetic captions that the matching head takes for no pair are dropped; what is left, and human captions, train anew.
+Source: CapFilt, BLIP (Li et al. 2022, arXiv:2201.12086, section 3.3): synthetic captions are nucleus-sampled; web
+and synthetic captions that the matching head rejects are dropped; the others join the human captions for training.
 
-    made-by.json         what all this was made from
-    synthetic-<n>.jsonl  predictions, one line an image
-    scores.jsonl         one line an image: each caption with its kind and its log-odds to match
-    captions.jsonl       every caption with what became of it
-    dataset/             the human dataset and the web images that kept a caption
-    report.html          what was kept and dropped, with pictures
+    made-by.json         models, datasets and settings
+    synthetic-<n>.jsonl  predictions, one line per image
+    scores.jsonl         one line per image: each caption with its kind and matching log-odds
+    captions.jsonl       every caption, and whether it is kept
+    dataset/             the human dataset and the web images with a kept caption
+    report.html          kept and dropped captions, with pictures
 
-Killed at any moment, the same call goes on where it stopped, to the same files.
+An interrupted round resumes with the same call, and ends with the same files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import torch
 
-from cutline.bootstrap.captions import Candidate, chosen, counts, from_rows, of_image
+from cutline.bootstrap.captions import ScoredCaption, chosen, counts, from_rows, of_image
 from cutline.bootstrap.merge import Merged, merge
 from cutline.bootstrap.settings import BootstrapSettings
 from cutline.caption.files import PredictionFile
@@ -44,19 +44,19 @@ _FILES = ("made-by.json", "scores.jsonl", "captions.jsonl", "report.html")
 
 @dataclass(frozen=True)
 class Bootstrapped:
-    """What came out.
+    """The result of a round.
 
     Attributes:
-        counts: kind → captions and how many of them were kept.
-        candidates, stays: the captions, and which of them.
-        failed: image → why it has no score.
-        merged: the dataset.
-        uncaptioned: synthetic captions that could not be made.
+        counts: kind → number of captions, and of kept captions.
+        captions, kept: the scored captions, and whether each is kept.
+        failed: image id → error, for images without a score.
+        merged: the merged dataset.
+        uncaptioned: number of synthetic captions that failed.
     """
 
     counts: Mapping[str, Mapping[str, int]]
-    candidates: Sequence[Candidate]
-    stays: Sequence[bool]
+    captions: Sequence[ScoredCaption]
+    kept: Sequence[bool]
     failed: Mapping[str, str]
     merged: Merged
     uncaptioned: int = 0
@@ -72,44 +72,44 @@ def bootstrap(
     made_by: Mapping[str, Any],
     bars: Bars = silent,
 ) -> Bootstrapped:
-    """Does one round, or goes on with it.
+    """Runs one round, or resumes it.
 
     Args:
-        captioner: what writes; None where ``settings.captions`` is 0.
-        matcher: the filter.
-        web: images with the captions found beside them, if any.
-        human: what the kept captions join; None: they make a dataset of their own.
+        captioner: writes the synthetic captions; None if ``settings.captions`` is 0.
+        matcher: scores the captions.
+        web: web images with their captions, if they have any.
+        human: dataset that the kept captions join; None: they become a dataset of their own.
         settings: the ``[bootstrap]`` section.
-        folder: where everything is kept.
-        made_by: what decides about captions and scores, besides what ``settings`` says.
-        bars: shows the progress.
+        folder: output folder.
+        made_by: everything besides ``settings`` that captions and scores depend on.
+        bars: shows progress.
 
     Raises:
         CutlineError: the folder holds another round.
         DataError: no caption is kept.
     """
     matcher.require("match")
-    decides = settings.model_dump(mode="json", include={"captions", "generate"})
-    now = {**made_by, "web": web.fingerprint, **decides}
+    generation = settings.model_dump(mode="json", include={"captions", "generate"})
+    now = {**made_by, "web": web.fingerprint, **generation}
     check_made_by(folder / "made-by.json", now, folder, "Give another --out, or --overwrite.")
     written = _write(captioner, web, settings, folder, made_by, bars) if settings.captions else []
     failed = _score(cast("RetrievalFamily", matcher), web, written, folder / "scores.jsonl", bars)
-    candidates = list(from_rows(jsonl.read(folder / "scores.jsonl")))
-    stays = chosen(candidates, settings.keep)
-    rows = (one.to_json(stay) for one, stay in zip(candidates, stays, strict=True))
+    captions = list(from_rows(jsonl.read(folder / "scores.jsonl")))
+    kept = chosen(captions, settings.keep)
+    rows = (caption.to_json(keep) for caption, keep in zip(captions, kept, strict=True))
     write_atomically(folder / "captions.jsonl", "".join(jsonl.dumps(row) + "\n" for row in rows))
-    if not any(stays):
+    if not any(kept):
         raise DataError(
-            f"The filter drops all {len(candidates):,} captions.",
+            f"The filter drops all {len(captions):,} captions.",
             "Lower [bootstrap.keep] threshold, or give a share; captions.jsonl has the scores.",
         )
-    merged = merge(human, web, candidates, stays, folder / "dataset")
-    uncaptioned = sum(row.status == "failed" for rows_of in written for row in rows_of.values())
-    return Bootstrapped(counts(candidates, stays), candidates, stays, failed, merged, uncaptioned)
+    merged = merge(human, web, captions, kept, folder / "dataset")
+    uncaptioned = sum(row.status == "failed" for predictions in written for row in predictions.values())
+    return Bootstrapped(counts(captions, kept), captions, kept, failed, merged, uncaptioned)
 
 
 def forget(folder: Path) -> None:
-    """Removes a round, and nothing else that stands beside it."""
+    """Removes the files of a round; other files in the folder stay."""
     shutil.rmtree(folder / "dataset", ignore_errors=True)
     for path in [*folder.glob("synthetic-*.jsonl*"), *(folder / name for name in _FILES)]:
         path.unlink(missing_ok=True)
@@ -123,7 +123,7 @@ def _write(
     made_by: Mapping[str, Any],
     bars: Bars,
 ) -> list[dict[str, Any]]:
-    """The synthetic captions, a file for each drawing; each has a seed of its own."""
+    """The synthetic captions, one file per caption of an image; each file has its own seed."""
     predictions = []
     for number in range(settings.captions):
         generate = settings.generate.model_copy(update={"seed": settings.generate.seed + number})
@@ -142,7 +142,7 @@ def _write(
 def _score(
     family: RetrievalFamily, web: Dataset, written: Sequence[Mapping[str, Any]], path: Path, bars: Bars
 ) -> dict[str, str]:
-    """Log-odds of every caption with its image, from what the file holds on; returns what is wrong with images."""
+    """Scores every caption with its image; resumes the file. Returns image id → error."""
     samples = list(web)
     with jsonl.Appender(path) as out, bars("filtering") as progress:
         known = {row["image"]: row for row in jsonl.read(path)}
@@ -163,8 +163,8 @@ def _score(
 def _scored(
     family: RetrievalFamily, chunk: Sequence[Sample], written: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """A line for each image: its captions, or what is wrong with it. The image is seen once for all of them."""
-    pixels, wrong = opened(family, chunk)
+    """One row per image: its scored captions, or its error. Each image is encoded once for all its captions."""
+    pixels, errors = opened(family, chunk)
     features = iter(family.split_features(family.encode_images(pixels)) if pixels is not None else ())
     captions = [
         of_image(sample, [rows[sample.id].caption for rows in written if rows[sample.id].caption is not None])
@@ -172,31 +172,31 @@ def _scored(
     ]
     matching = family.matching([text for of in captions for text, _ in of])
     rows, first = [], 0
-    for place, (sample, of) in enumerate(zip(chunk, captions, strict=True)):
+    for index, (sample, of) in enumerate(zip(chunk, captions, strict=True)):
         row: dict[str, Any] = {"image": sample.id, "captions": []}
-        if place in wrong:
-            row["error"] = wrong[place]
+        if index in errors:
+            row["error"] = errors[index]
         else:
-            seen = family.join_features([next(features)])
-            odds = matching.log_odds(seen, torch.arange(first, first + len(of))).tolist() if of else []
+            image = family.join_features([next(features)])
+            odds = matching.log_odds(image, torch.arange(first, first + len(of))).tolist() if of else []
             row["captions"] = [[*one, round(value, 5)] for one, value in zip(of, odds, strict=True)]
         rows.append(row)
         first += len(of)
     return rows
 
 
-def words(found: Bootstrapped) -> list[str]:
-    """What was kept, in sentences."""
-    told = [
+def summary(result: Bootstrapped) -> list[str]:
+    """The result in sentences."""
+    sentences = [
         f"{kind}: {of['kept']:,} of {of['captions']:,} captions kept ({of['kept'] / of['captions']:.1%})"
-        for kind, of in found.counts.items()
+        for kind, of in result.counts.items()
     ]
-    merged = found.merged
-    told.append(f"images: {merged.human:,} human, {merged.web:,} of {merged.of:,} web images")
+    merged = result.merged
+    sentences.append(f"images: {merged.human:,} human, {merged.web:,} of {merged.of:,} web images")
     if merged.held_out:
-        told.append(f"{merged.held_out:,} web images are pictures of the human val or test split, and were left out")
-    if found.failed or found.uncaptioned:
-        told.append(
-            f"{len(found.failed):,} images could not be scored; {found.uncaptioned:,} synthetic captions are missing"
+        sentences.append(f"{merged.held_out:,} web images left out: they are in the human val or test split")
+    if result.failed or result.uncaptioned:
+        sentences.append(
+            f"{len(result.failed):,} images could not be scored; {result.uncaptioned:,} synthetic captions are missing"
         )
-    return told
+    return sentences

@@ -1,4 +1,4 @@
-"""Captions with where each came from, their scores, and what the filter lets through."""
+"""Captions with their origin and score, and the filter that selects from them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any, Literal
 from cutline.bootstrap.settings import KeepSettings
 from cutline.core.records import Sample
 
-#: "web": found beside the image. "synthetic": written by the captioner.
+#: "web": from the web dataset. "synthetic": written by the captioner.
 Kind = Literal["web", "synthetic"]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ScoredCaption:
     """A caption of a web image before the filter.
 
     Attributes:
         image: the sample's id.
         text: the caption.
-        kind: where it came from.
-        log_odds: that it matches, in nats; above 0 the matcher takes it for a true pair.
+        kind: origin of the caption.
+        log_odds: log-odds that the caption matches, in nats; above 0 the matcher accepts it.
     """
 
     image: str
@@ -35,30 +35,27 @@ class Candidate:
 
 
 def of_image(sample: Sample, written: Sequence[str]) -> list[tuple[str, Kind]]:
-    """The captions of one image, each text once: one that people wrote as well counts as theirs."""
-    found: dict[str, Kind] = {}
+    """The captions of one image, each text once; a text that is both web and synthetic counts as web."""
+    kinds: dict[str, Kind] = {}
     for texts, kind in ((sample.captions, "web"), (written, "synthetic")):
         for text in texts:
             if text.strip():
-                found.setdefault(text.strip(), kind)  # type: ignore[arg-type]
-    return list(found.items())
+                kinds.setdefault(text.strip(), kind)  # type: ignore[arg-type]
+    return list(kinds.items())
 
 
-def chosen(candidates: Sequence[Candidate], keep: KeepSettings) -> list[bool]:
-    """Which captions stay.
-
-    By probability, or the best of each kind; of equal ones at the border the earlier.
-    """
+def chosen(captions: Sequence[ScoredCaption], keep: KeepSettings) -> list[bool]:
+    """Whether each caption is kept: by its probability, or the best share of each kind (of equal ones the earlier)."""
     if keep.share is None:
         bound = _log_odds(keep.threshold)
-        return [one.log_odds >= bound for one in candidates]
-    stays = [False] * len(candidates)
+        return [one.log_odds >= bound for one in captions]
+    kept = [False] * len(captions)
     for kind in ("web", "synthetic"):
-        places = [place for place, one in enumerate(candidates) if one.kind == kind]
-        places.sort(key=lambda place: -candidates[place].log_odds)  # stable
-        for place in places[: round(keep.share * len(places))]:
-            stays[place] = True
-    return stays
+        indices = [index for index, caption in enumerate(captions) if caption.kind == kind]
+        indices.sort(key=lambda index: -captions[index].log_odds)  # stable
+        for index in indices[: round(keep.share * len(indices))]:
+            kept[index] = True
+    return kept
 
 
 def _log_odds(probability: float) -> float:
@@ -69,26 +66,26 @@ def _log_odds(probability: float) -> float:
     return log(probability / (1 - probability))
 
 
-def counts(candidates: Iterable[Candidate], stays: Iterable[bool]) -> dict[str, dict[str, int]]:
-    """Kind → how many there were, and how many stay."""
-    of: Counter[str] = Counter()
-    kept: Counter[str] = Counter()
-    for one, stay in zip(candidates, stays, strict=True):
-        of[one.kind] += 1
-        kept[one.kind] += stay
-    return {kind: {"captions": of[kind], "kept": kept[kind]} for kind in ("web", "synthetic") if of[kind]}
+def counts(captions: Iterable[ScoredCaption], kept: Iterable[bool]) -> dict[str, dict[str, int]]:
+    """Kind → number of captions, and of kept captions."""
+    total: Counter[str] = Counter()
+    kept_of: Counter[str] = Counter()
+    for caption, keep in zip(captions, kept, strict=True):
+        total[caption.kind] += 1
+        kept_of[caption.kind] += keep
+    return {kind: {"captions": total[kind], "kept": kept_of[kind]} for kind in ("web", "synthetic") if total[kind]}
 
 
-def by_image(candidates: Iterable[Candidate], stays: Iterable[bool]) -> dict[str, list[tuple[Candidate, bool]]]:
-    """Candidates and whether they stay, by image, in order."""
-    found: dict[str, list[tuple[Candidate, bool]]] = {}
-    for one, stay in zip(candidates, stays, strict=True):
-        found.setdefault(one.image, []).append((one, stay))
-    return found
+def by_image(captions: Iterable[ScoredCaption], kept: Iterable[bool]) -> dict[str, list[tuple[ScoredCaption, bool]]]:
+    """Image id → its captions, and whether each is kept, in order."""
+    images: dict[str, list[tuple[ScoredCaption, bool]]] = {}
+    for caption, keep in zip(captions, kept, strict=True):
+        images.setdefault(caption.image, []).append((caption, keep))
+    return images
 
 
-def from_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[Candidate]:
-    """Candidates from the lines of ``scores.jsonl``."""
+def from_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[ScoredCaption]:
+    """Scored captions from the lines of ``scores.jsonl``."""
     for row in rows:
         for text, kind, log_odds in row["captions"]:
-            yield Candidate(row["image"], text, kind, log_odds)
+            yield ScoredCaption(row["image"], text, kind, log_odds)

@@ -1,4 +1,4 @@
-"""Human captions and what the filter let through, as one dataset that every verb reads."""
+"""Merges the human captions and the kept web captions into one prepared dataset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cutline.bootstrap.captions import Candidate, by_image
+from cutline.bootstrap.captions import ScoredCaption, by_image
 from cutline.core.files import replaced, write_atomically
 from cutline.data import tars
 from cutline.data.dataset import FORMAT_VERSION, MARKER, SCHEMA, Dataset, write_table
@@ -21,11 +21,11 @@ PROVENANCE = "captions_from"
 
 @dataclass(frozen=True)
 class Merged:
-    """The dataset, and how many images it has of each origin.
+    """The merged dataset, and its numbers of images.
 
     Attributes:
-        web, of: web images in it, of so many.
-        held_out: web images left out because the human val or test split has the same picture.
+        web, of: number of web images in it, and in the web dataset.
+        held_out: number of web images left out because the human val or test split has the same picture.
     """
 
     path: Path
@@ -36,25 +36,29 @@ class Merged:
 
 
 def merge(
-    human: Dataset | None, web: Dataset, candidates: Sequence[Candidate], stays: Sequence[bool], folder: Path
+    human: Dataset | None, web: Dataset, captions: Sequence[ScoredCaption], keep: Sequence[bool], folder: Path
 ) -> Merged:
-    """Writes the merged dataset; its marker last. Image files are linked where the file system can, else copied."""
-    (folder / MARKER).unlink(missing_ok=True)  # from here on it is not whole
-    kept = by_image(candidates, stays)
+    """Writes the merged dataset, its marker last. Image files are hard-linked where possible, else copied."""
+    (folder / MARKER).unlink(missing_ok=True)  # the dataset is incomplete until the marker is back
+    kept = by_image(captions, keep)
     ours = list(_rows(human)) if human is not None else []
     held = {row["sha256"] for row in ours if row["split"] not in ("", "train")}
-    found = [row for row in _rows(web) if any(stay for _, stay in kept.get(row["id"], ()))]
-    joining = [row for row in found if row["sha256"] not in held]
+    matching = [row for row in _rows(web) if any(stay for _, stay in kept.get(row["id"], ()))]
+    joining = [row for row in matching if row["sha256"] not in held]
     for dataset, rows in ((human, ours), (web, joining)):
         for row in rows:
             assert dataset is not None
-            row["file_name"] = _bring(dataset.path, row, folder)
+            row["file_name"] = _link(dataset.path, row, folder)
     write_table(folder, [*map(_human, ours), *(_web(row, kept[row["id"]]) for row in joining)])
     whole = Dataset(folder)
-    marker = {"format_version": FORMAT_VERSION, "samples": len(whole), "splits": whole.splits(),
-              "fingerprint": whole.fingerprint}  # fmt: skip
+    marker = {
+        "format_version": FORMAT_VERSION,
+        "samples": len(whole),
+        "splits": whole.splits(),
+        "fingerprint": whole.fingerprint,
+    }
     write_atomically(folder / MARKER, json.dumps(marker, indent=2) + "\n")
-    return Merged(folder, len(ours), len(joining), len(web), len(found) - len(joining))
+    return Merged(folder, len(ours), len(joining), len(web), len(matching) - len(joining))
 
 
 def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
@@ -69,7 +73,7 @@ def _human(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "extra": json.dumps(extra | {PROVENANCE: before}, ensure_ascii=False)}
 
 
-def _web(row: Mapping[str, Any], captions: Sequence[tuple[Candidate, bool]]) -> dict[str, Any]:
+def _web(row: Mapping[str, Any], captions: Sequence[tuple[ScoredCaption, bool]]) -> dict[str, Any]:
     of = [one for one, stay in captions if stay]
     extra = json.loads(row["extra"]) | {PROVENANCE: [one.kind for one in of]}
     return {
@@ -82,8 +86,8 @@ def _web(row: Mapping[str, Any], captions: Sequence[tuple[Candidate, bool]]) -> 
     }
 
 
-def _bring(dataset: Path, row: Mapping[str, Any], folder: Path) -> str:
-    """Puts an image into the merged dataset; returns its name there."""
+def _link(dataset: Path, row: Mapping[str, Any], folder: Path) -> str:
+    """Links or copies an image into the merged dataset; returns its file name there."""
     name = tars.as_file(dataset, row["file_name"], row["sha256"], folder)
     source, target = dataset / name, folder / name
     if target.exists():

@@ -79,7 +79,7 @@ def bootstrap(
     found = rounds.bootstrap(
         writing, matching, data, Dataset.open(human) if human else None, settings, out, made_by, bars=bar
     )
-    for sentence in rounds.words(found):
+    for sentence in rounds.summary(found):
         say(sentence)
     for id, problem in list(found.failed.items())[:5]:
         say(f"failed: {id}: {problem}")

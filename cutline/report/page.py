@@ -167,7 +167,7 @@ def _ablation(run: Gathered) -> dict[str, Any] | None:
         for row in ablation["differences"] if row["metric"] == by.name
     ]  # fmt: skip
     columns = ("first", "second", "difference", "95 % interval", "p")
-    return {"says": ablation["says"], "label": by.label, "rows": rows, "columns": columns}
+    return {"summary": ablation["summary"], "label": by.label, "rows": rows, "columns": columns}
 
 
 def _counts(run: Gathered) -> list[tuple[str, str]]:

@@ -96,11 +96,11 @@ class Ablate(Stage):
         samples = [sample for sample in context.dataset().split(context.split) if sample.captions]
         conditions = {ablate.WITH: read(context.folder / PREDICTIONS)}
         conditions |= {name: read(context.folder / f"{FOLDER}/{name}.jsonl") for name in settings.conditions}
-        found = ablate.weigh(conditions, samples, context.recipe.score, Contexts(names, named_by))
-        found.save(context.folder / FOLDER)
-        logger.info(f"context, {found.images:,} images\n{ablate.differences_table(found)}")
-        logger.info(f"ablate: {found.verdict}. {found.says}")
-        return {"verdict": found.verdict}
+        result = ablate.weigh(conditions, samples, context.recipe.score, Contexts(names, named_by))
+        result.save(context.folder / FOLDER)
+        logger.info(f"context, {result.images:,} images\n{ablate.differences_table(result)}")
+        logger.info(f"ablate: {result.verdict}. {result.summary}")
+        return {"verdict": result.verdict}
 
 
 def _settings(context: RunContext) -> AblationSettings:

@@ -70,11 +70,11 @@ class Bootstrap(Stage):
             same = settings.captioner == settings.filter and "caption" in matcher.tasks
             captioner = matcher if same else open_model(settings.captioner, "caption", folder / "miniature-captioner")
         made_by = {"made_from": self.made_from(context)}
-        found = rounds.bootstrap(captioner, matcher, web, human, settings, folder, made_by, context.bars)
-        for sentence in rounds.words(found):
+        result = rounds.bootstrap(captioner, matcher, web, human, settings, folder, made_by, context.bars)
+        for sentence in rounds.summary(result):
             logger.info(f"bootstrap: {sentence}")
-        logger.info(f"bootstrap: {write_report(found, web, settings, folder)}")
-        return {**found.counts, "images": found.merged.web}
+        logger.info(f"bootstrap: {write_report(result, web, settings, folder)}")
+        return {**result.counts, "images": result.merged.web}
 
 
 def _settings(context: RunContext) -> BootstrapSettings:
@@ -95,9 +95,9 @@ def _settings(context: RunContext) -> BootstrapSettings:
     return settings
 
 
-def write_report(found: Bootstrapped, web: Dataset, settings: BootstrapSettings, folder: Path) -> Path:
+def write_report(result: Bootstrapped, web: Dataset, settings: BootstrapSettings, folder: Path) -> Path:
     """Writes ``report.html`` about a round; returns its path."""
-    from cutline.bootstrap.bootstrap import words
+    from cutline.bootstrap.bootstrap import summary
     from cutline.bootstrap.captions import by_image
     from cutline.report import bootstrap_page
 
@@ -106,11 +106,11 @@ def write_report(found: Bootstrapped, web: Dataset, settings: BootstrapSettings,
         f"the best {keep.share:.0%} of each kind" if keep.share else f"probability to match at least {keep.threshold}"
     )
     captions = {
-        id: [one.to_json(stay) for one, stay in of] for id, of in by_image(found.candidates, found.stays).items()
+        id: [one.to_json(stay) for one, stay in of] for id, of in by_image(result.captions, result.kept).items()
     }
     images = {sample.id: sample.image for sample in web}
     resolved = folder.resolve()
     name = resolved.parent.name if resolved.name == FOLDER else resolved.name  # in a run: the run's
     return bootstrap_page.write(
-        folder / "report.html", name, rule, found.counts, captions, images, found.failed, words(found)
+        folder / "report.html", name, rule, result.counts, captions, images, result.failed, summary(result)
     )
