@@ -63,8 +63,8 @@ def loops(words: list[str]) -> bool:
     for size in range(1, min(_LONGEST_PHRASE, len(words) // 2) + 1):
         needed = size * (2 if size <= 2 else 1)  # equal neighbours at that distance, in a row
         run = 0
-        for mine, other in zip(words, words[size:], strict=False):
-            run = run + 1 if mine == other else 0
+        for word, other in zip(words, words[size:], strict=False):
+            run = run + 1 if word == other else 0
             if run >= needed:
                 return True
     return False

@@ -62,41 +62,41 @@ class Meteor(Metric):
         lexicon = self._lexicon
         # '|||' separates captions on the way to the reference, which takes it out of candidates
         captions = [text.replace("|||", "").replace("  ", " ") for text in candidates.tokens]
-        found = []
-        for (first, last), known in zip(self._blocks, self._references, strict=True):
-            mine, theirs = lexicon.words(captions[first:last]), known
-            found.append(
-                self._best(lexicon.encode(mine), lexicon.encode(theirs), self.references.per_image[first:last])
+        counts_of_blocks = []
+        for (first, last), references in zip(self._blocks, self._references, strict=True):
+            words = lexicon.words(captions[first:last])
+            counts_of_blocks.append(
+                self._best(lexicon.encode(words), lexicon.encode(references), self.references.per_image[first:last])
             )
-        return np.concatenate(found)
+        return np.concatenate(counts_of_blocks)
 
-    def _best(self, mine: Encoded, theirs: Encoded, many: NDArray[np.int64]) -> Floats:
+    def _best(self, candidates: Encoded, references: Encoded, per_image: NDArray[np.int64]) -> Floats:
         """The counts of each image's best reference, [images, 23].
 
         Args:
-            mine: a candidate an image.
-            theirs: the images' references.
-            many: how many of them each image has.
+            candidates: one for each image.
+            references: the images' references.
+            per_image: int64 [images], number of references of each image.
         """
-        image = np.repeat(np.arange(len(many)), many)
-        rows = self._align(mine, theirs, image).astype(np.float64)
+        image = np.repeat(np.arange(len(per_image)), per_image)
+        rows = self._align(candidates, references, image).astype(np.float64)
         score = self.reduce(rows)[:, 0]
-        start = np.cumsum(many) - many
+        start = np.cumsum(per_image) - per_image
         best = np.maximum.reduceat(score, start)
         hit = np.flatnonzero(score == best[image])
         return rows[hit[np.unique(image[hit], return_index=True)[1]]]
 
-    def _align(self, mine: Encoded, theirs: Encoded, image: NDArray[np.int64]) -> NDArray[np.int32]:
+    def _align(self, candidates: Encoded, references: Encoded, image: NDArray[np.int64]) -> NDArray[np.int32]:
         """Counts of each reference and its image's candidate, [references, 23]."""
         from cutline.metrics.text import meteor_search as search  # imports numba, which takes a second
 
         lexicon = self._lexicon
-        phrases, other_phrases, first, others = lexicon.paraphrases(mine, theirs)
+        phrases, other_phrases, first, others = lexicon.paraphrases(candidates, references)
         rows = np.zeros((len(image), counts.COLUMNS), np.int32)
         search.align(
             np.stack([image, np.arange(len(image))], axis=1),
-            (mine.first, mine.words, mine.phrase_first, phrases),
-            (theirs.first, theirs.words, theirs.phrase_first, other_phrases),
+            (candidates.first, candidates.words, candidates.phrase_first, phrases),
+            (references.first, references.words, references.phrase_first, other_phrases),
             lexicon.stems, lexicon.synset_first, lexicon.synsets, lexicon.function, first, others,
             search.GAIN, counts.BEAM, rows, np.zeros((5, 0), np.int32),
         )  # fmt: skip

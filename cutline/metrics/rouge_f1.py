@@ -37,25 +37,25 @@ class RougeF1(MeanMetric):
     def values(self, candidates: Candidates) -> Floats:
         rows = np.zeros((len(candidates.captions), 3))
         for image, (caption, references) in enumerate(zip(candidates.captions, self._words, strict=True)):
-            mine = _WORD.findall(caption.lower())
-            rows[image] = np.max([_scores(mine, words) for words in references], axis=0)
+            candidate = _WORD.findall(caption.lower())
+            rows[image] = np.max([_scores(candidate, words) for words in references], axis=0)
         return rows
 
     def facts(self) -> dict[str, str]:
         return {"tok": "rouge_score", "case": "lower", "stem": "no", "beta": "1", "refs_by": "best"}
 
 
-def _scores(mine: list[str], others: list[str]) -> tuple[float, float, float]:
+def _scores(candidate: list[str], reference: list[str]) -> tuple[float, float, float]:
     found = []
     for k in (1, 2):
-        a = Counter(zip(*(mine[i:] for i in range(k)), strict=False))
-        b = Counter(zip(*(others[i:] for i in range(k)), strict=False))
+        a = Counter(zip(*(candidate[i:] for i in range(k)), strict=False))
+        b = Counter(zip(*(reference[i:] for i in range(k)), strict=False))
         found.append(_f1((a & b).total(), a.total(), b.total()))
-    return found[0], found[1], _f1(common_subsequence(mine, others), len(mine), len(others))
+    return found[0], found[1], _f1(common_subsequence(candidate, reference), len(candidate), len(reference))
 
 
-def _f1(common: int, mine: int, others: int) -> float:
-    return 2 * common / (mine + others) if common else 0.0
+def _f1(common: int, candidate: int, reference: int) -> float:
+    return 2 * common / (candidate + reference) if common else 0.0
 
 
 def common_subsequence(a: list[str], b: list[str]) -> int:

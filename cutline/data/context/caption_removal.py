@@ -38,6 +38,7 @@ def without_captions(text: str, captions: Sequence[str]) -> str:
 
 
 def _words(text: str) -> list[str]:
+    # parts of hyphenated words are words of their own here, since a context may write "a well-known man" differently
     return re.findall(r"[^\W_]+", text.lower())
 
 

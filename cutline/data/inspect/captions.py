@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cutline.core.records import Sample
 from cutline.data.steps.filter import Filter, FilterSettings
 
+#: Words as people count them: "don't" and "well-known" are one each.
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
 #: How many of the most frequent captions are listed.
