@@ -1,5 +1,5 @@
-"""Two processes that train for retrieval come to the same as one with the same batch. This starts real processes, each
-of which imports everything, so all kinds of training share two starts."""
+"""Two processes that train for retrieval come to the same as one with the same batch. All kinds of training share the
+start of these processes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ KINDS = {
     "blip-mixture": ("mixture", {"mini_batch_size": 3, "lm": 0.5}, 1),
 }
 
+#: Imports everything once; then each training process is a fork, which costs no import.
 TRAINING = """
-import json, sys, torch
+import json, multiprocessing, multiprocessing.connection, os, socket, sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
 from cutline.core import ranks
@@ -40,16 +41,16 @@ from cutline.train import distributed, hard_negatives
 from cutline.train import train as verb
 from cutline.train.settings import TrainSettings
 
-dataset, out, kinds = Dataset.open(Path(sys.argv[1])), Path(sys.argv[2]), json.loads(sys.argv[3])
-torch.set_num_threads(1)
-distributed.init(torch.device("cpu"))
 drawn = []
 real = hard_negatives.draw
+
 def draw(logits, true, *rest):
     drawn.append((real(logits, true, *rest), true))
     return drawn[-1][0]
+
 hard_negatives.draw = draw
-for name, (family, section, captions) in kinds.items():
+
+def train(name, family, section, captions, dataset, out):
     variants = find("blip" if family == "mixture" else family).variants()
     kind = variants[{"mixture": 2, "blip": 1}.get(family, 0)]
     model = kind.tiny(["a red circle above a blue square"], seed=0)
@@ -61,16 +62,41 @@ for name, (family, section, captions) in kinds.items():
     drawn.clear()
     start = {n: t.clone() for n, t in model.model.state_dict().items()}
     verb.train(model, dataset, settings, out / name)
-    # all that was drawn is what it says, and each process drew alike
+    # the labels are right, and each process drew the same
     assert all((true[p.images, p.texts] == p.labels.bool()).all() for p, true in drawn)
-    # the draws before were a trial for DDP's flags
-    told = distributed.all_gather_object([[part.tolist() for part in p] for p, _ in drawn[-3:]])
-    assert all(other == told[0] for other in told)
+    # the draws before these were a trial for DDP's flags
+    draws = distributed.all_gather_object([[part.tolist() for part in p] for p, _ in drawn[-3:]])
+    assert all(other == draws[0] for other in draws)
     if ranks.is_main_process():
-        (out / name / "drawn.json").write_text(json.dumps(told[0]))
+        (out / name / "drawn.json").write_text(json.dumps(draws[0]))
         save_file({n: t.clone() for n, t in model.model.state_dict().items()}, out / name / "end.safetensors")
         save_file({n: t for n, t in start.items()}, out / name / "start.safetensors")
-distributed.destroy()
+
+def work(rank, count, port):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    distributed.init(torch.device("cpu"))
+    dataset, kinds = Dataset.open(Path(sys.argv[1])), json.loads(sys.argv[3])
+    for name, kind in kinds.items():
+        train(name, *kind, dataset, Path(sys.argv[2]) / str(count))
+    distributed.destroy()
+
+fork = multiprocessing.get_context("fork")
+for count in (1, 2):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [fork.Process(target=work, args=(rank, count, port)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    # a process that fails leaves the other waiting for it
+    while any(process.exitcode is None for process in processes):
+        multiprocessing.connection.wait([p.sentinel for p in processes if p.exitcode is None])
+        if any(process.exitcode for process in processes):
+            for process in processes:
+                process.kill()
+            sys.exit(f"a process of {count} failed")
 """
 
 
@@ -89,16 +115,18 @@ def dataset_path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(dataset_path, tmp_path_factory):
-    """What one process and two processes made of each kind."""
+    """The folder with the trainings of one process and of two, of each kind."""
     out = tmp_path_factory.mktemp("trained")
     (out / "train.py").write_text(TRAINING)
-    for processes in (1, 2):
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        done = subprocess.run(
-            [*start, str(out / "train.py"), str(dataset_path), str(out / str(processes)), json.dumps(KINDS)],
-            capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
+    done = subprocess.run(
+        [sys.executable, str(out / "train.py"), str(dataset_path), str(out), json.dumps(KINDS)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     return out
 
 
@@ -115,8 +143,8 @@ def test_two_processes_are_one_with_the_same_batch(trained, kind):
     assert {k: v for k, v in validated[0].items() if k != "val_seconds"} == {
         k: v for k, v in validated[1].items() if k != "val_seconds"
     }
-    start, alone, both = (load_file(path) for path in (one / "start.safetensors", one / "end.safetensors",
-                                                       two / "end.safetensors"))  # fmt: skip
+    start, alone = load_file(one / "start.safetensors"), load_file(one / "end.safetensors")
+    both = load_file(two / "end.safetensors")
     assert max(float((alone[name] - start[name]).abs().max()) for name in start) > 1e-3
     assert all(torch.equal(tensor, load_file(two / "start.safetensors")[name]) for name, tensor in start.items())
     for name, tensor in alone.items():
