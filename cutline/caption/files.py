@@ -1,7 +1,7 @@
-"""Files of predictions: ``predictions.jsonl``, and the forms that other tools read.
+"""Files of predictions: ``predictions.jsonl``, and the formats of other tools.
 
-A prediction file is appended to and can be gone on with; beside it lies a note of what made it, so that captions of two
-models, or of two ways of decoding, are never mixed in one file.
+A prediction file is appended to, and an interrupted job resumes it. A note beside it names the model and the settings,
+so captions of two models or of different settings are never mixed in one file.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _SUFFIXES: dict[str, Form] = {".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv", "
 
 
 def read(path: str | Path) -> dict[str, Prediction]:
-    """Predictions by id; of two rows with the same id the later counts (the image was tried again)."""
+    """Predictions by id; of two rows with the same id the later one counts (a retry)."""
     return {row["id"]: Prediction.from_json(row) for row in jsonl.read(path)}
 
 
 def form_of(path: str) -> Form:
-    """The form that a file name asks for.
+    """The format for a file name, by its suffix.
 
     Raises:
-        CutlineError: none is known for it.
+        CutlineError: the suffix is unknown.
     """
     suffix = Path(path).suffix.lower()
     if suffix in _SUFFIXES:
@@ -52,7 +52,7 @@ class PredictionFile:
 
     Args:
         path: of the .jsonl file.
-        made_by: what decides about the captions (checkpoint, settings); must be the same to go on with a file.
+        made_by: what the captions depend on (checkpoint, settings); must be the same to resume a file.
     """
 
     def __init__(self, path: str | Path, made_by: Mapping[str, Any]):
@@ -61,10 +61,10 @@ class PredictionFile:
         self.made_by = made_by
 
     def open(self, *, retry_failed: bool = False) -> dict[str, Prediction]:
-        """The predictions that are there already.
+        """The predictions that the file holds already.
 
         Args:
-            retry_failed: failed ones are taken out of the file, so that an image never has two rows.
+            retry_failed: remove failed rows from the file, so that an image never has two rows.
 
         Raises:
             CutlineError: the file was made by another model or with other settings.
@@ -118,18 +118,18 @@ def sidecars(samples: Sequence[Sample], folder: str = "") -> dict[str, Path]:
     if folder:
         names = {sample.id: Path(os.path.abspath(sample.id)) for sample in samples}
         common = os.path.commonpath([name.parent for name in names.values()])
-        places = {id: Path(folder) / _as_text(name.relative_to(common)) for id, name in names.items()}
+        paths = {id: Path(folder) / _as_text(name.relative_to(common)) for id, name in names.items()}
     else:
-        places = {sample.id: _as_text(Path(sample.image)) for sample in samples}
+        paths = {sample.id: _as_text(Path(sample.image)) for sample in samples}
     owners: dict[Path, str] = {}
-    for id, place in places.items():
-        if place in owners:
+    for id, target in paths.items():
+        if target in owners:
             raise CutlineError(
-                f"{owners[place]} and {id} would both have the captions of {place}.",
+                f"{owners[target]} and {id} would both have the captions of {target}.",
                 "Choose a form that keeps all in one file, such as --format jsonl.",
             )
-        owners[place] = id
-    return places
+        owners[target] = id
+    return paths
 
 
 def _as_text(image: Path) -> Path:
@@ -138,11 +138,11 @@ def _as_text(image: Path) -> Path:
     return image.with_suffix(".txt") if known else image.with_name(f"{image.name}.txt")
 
 
-def write_sidecars(places: Mapping[str, Path], predictions: Iterable[Prediction]) -> None:
+def write_sidecars(paths: Mapping[str, Path], predictions: Iterable[Prediction]) -> None:
     """A text file for each image that has a caption."""
     for row in predictions:
         if row.caption is not None:
-            write_atomically(places[row.id], row.caption + "\n", durable=False)
+            write_atomically(paths[row.id], row.caption + "\n", durable=False)
 
 
 def text(form: Form, predictions: Iterable[Prediction]) -> str:
