@@ -97,7 +97,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "caption before training": ("good --only caption", "holds no prepared dataset", "--only prepare,"),
     "training what is quantised": ("good --set model.quantize=nf4", "a quantised part can only be", "Fix the recipe"),
     "source absent": ("good --set data.source=goood", "There is no goood", "Did you mean good?"),
-    "source without data": ("good --set data.source=nothing", "in no format that is recognised", "sidecar: a folder"),
+    "source without data": ("good --set data.source=nothing", "in no known format", "sidecar: a folder"),
     "unknown format": ("good --set data.format=csv", "There is no format 'csv'", "Known readers: coco,"),
     "wrong column": ("good --set data.columns.caption=captoin", "has no column 'captoin'", "Did you mean 'caption'?"),
     "unknown columns": ("good --set data.source=odd_columns", "image's file name. Columns: a, b, c", "data.columns"),

@@ -42,16 +42,16 @@ def normal(address: str) -> str:
         raise BadAddress(f"{address[:200]!r} is no http or https address")
     if any(char.isspace() or char < " " for char in host):
         raise BadAddress(f"{address[:200]!r}: its host has a space in it")
-    place = f"[{host}]" if ":" in host else host
+    netloc = f"[{host}]" if ":" in host else host
     if port is not None:
-        place += f":{port}"
+        netloc += f":{port}"
     if "@" in parts.netloc:
-        place = f"{parts.netloc.rpartition('@')[0]}@{place}"
+        netloc = f"{parts.netloc.rpartition('@')[0]}@{netloc}"
     try:
         path, query = _encoded(parts.path or "/", ""), _encoded(parts.query, "?[]|")
     except UnicodeError as error:
         raise BadAddress(f"{address[:200]!a} has broken letters in it") from error
-    return urlunsplit(SplitResult(parts.scheme, place, path, query, ""))
+    return urlunsplit(SplitResult(parts.scheme, netloc, path, query, ""))
 
 
 def _encoded(text: str, more: str) -> str:

@@ -122,14 +122,14 @@ def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def draw(ids: Sequence[str], splits: Sequence[str], limit: int, seed: int) -> list[int]:
-    """Which samples a limit keeps: positions, ascending; at most ``limit`` of each split, whatever their order."""
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, split in enumerate(splits):
-        places[split].append(place)
-    kept = (heapq.nsmallest(limit, found, key=lambda place: rank(seed, ids[place])) for found in places.values())
-    return sorted(place for found in kept for place in found)
+    """Indices of the samples that a limit keeps, ascending: at most ``limit`` of each split, whatever their order."""
+    by_split: dict[str, list[int]] = defaultdict(list)
+    for index, split in enumerate(splits):
+        by_split[split].append(index)
+    kept = (heapq.nsmallest(limit, indices, key=lambda index: rank(seed, ids[index])) for indices in by_split.values())
+    return sorted(index for indices in kept for index in indices)
 
 
 def rank(seed: int, name: str) -> bytes:
-    """A place in an order that looks random, but depends on the seed and the name alone."""
+    """A sort key for a random-looking order that depends on the seed and the name alone."""
     return hashlib.blake2b(f"{seed}\0{name}".encode(errors="surrogatepass"), digest_size=16).digest()
