@@ -377,14 +377,26 @@ class Family(nn.Module, ABC):
         pixels: Sequence[Batch] | None = None,
         features: Sequence[Batch] | None = None,
     ) -> Batch:
-        """Samples → a batch. The only place where prompts and labels are made.
+        """Samples → a batch.
 
         Args:
             samples: images, each with the captions that it is trained on.
             with_targets: for the loss (a row for each caption) or for generation (a row for each image, no caption).
-            images: the opened images; opened here when nothing of the images is given.
-            pixels: what ``pixels`` made of each image by itself, instead of the images.
-            features: what ``encode_images`` said of each image before, instead of the images.
+            images: the opened images; opened here if neither they nor pixels nor features are given.
+            pixels: the output of ``pixels`` for each image, instead of the images.
+            features: the output of ``encode_images`` for each image, instead of the images.
+        """
+        self.require("caption", trained=False)
+        visual = self.image_inputs(samples, images, pixels, features)
+        return visual | self.text_inputs(samples, visual, with_targets)
+
+    def text_inputs(self, samples: Sequence[Sample], visual: Batch, with_targets: bool) -> Batch:
+        """The text side of ``collate``: the only place where prompts and labels are made.
+
+        Args:
+            samples: N samples.
+            visual: the image side of their batch.
+            with_targets: as for ``collate``.
         """
         raise self._unable("caption")
 

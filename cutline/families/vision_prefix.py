@@ -29,16 +29,13 @@ from transformers import (
 from cutline.core import hub
 from cutline.core.config import Section, parse
 from cutline.core.errors import CheckpointError
-from cutline.families.base import Batch, Generation
-from cutline.families.common import decode
+from cutline.families.base import Batch
 from cutline.families.common.chat import ChatFamily, around_answer
 from cutline.families.common.small_gpt2 import ends, small_gpt2
 from cutline.families.common.tiny import example_texts
 from cutline.families.common.vocabulary import byte_bpe, word_level
-from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.models.tower import build_tower, cells_of, open_tower
 from cutline.families.models.vision_prefix import VisionPrefixConfig, VisionPrefixForConditionalGeneration
-from cutline.families.settings import GenerateSettings
 from cutline.families.weights.quantize import Quantization
 
 #: Stands in the text where the image's tokens go.
@@ -260,27 +257,8 @@ class VisionPrefix(ChatFamily):
         embeds = self.model.embed(batch["input_ids"], features, batch["rows"])
         return {"inputs_embeds": embeds, "attention_mask": batch["attention_mask"]}
 
-    def generate(
-        self,
-        batch: Batch,
-        settings: GenerateSettings,
-        *,
-        forced: ForcedDecoding | None = None,
-        num_return_sequences: int = 1,
-    ) -> list[Generation]:
-        with torch.no_grad():
-            inputs = self.generation_inputs(batch)
-        # from embeddings, only new tokens come back
-        return decode.generate(
-            self.model,
-            self.tokenizer,
-            settings,
-            inputs,
-            ends=self.end_ids,
-            prompt_tokens=0,
-            forced=forced,
-            num_return_sequences=num_return_sequences,
-        )
+    def returned_prompt_length(self, batch: Batch) -> int:
+        return 0  # generated from embeddings, so no prompt comes back
 
 
 def _turn(prompt: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cutline.families.base import Batch
-from cutline.families.common.matching import WholeMatching
+from cutline.families.common.matching import WholeMatching, join_heads, split_heads
 from cutline.families.common.retrieval import RetrievalFamily
 
 
@@ -68,23 +68,17 @@ class Blip2Matching(WholeMatching):
             looked = F.scaled_dot_product_attention(
                 self._split(own.query(asking)), self._split(own.key(hidden)), self._split(own.value(hidden))
             )
-            hidden = layer.attention.output(self._join(looked), asking)
+            hidden = layer.attention.output(join_heads(looked), asking)
             about, text = hidden[:, :queries], hidden[:, queries:]
             if (image := seen[number]) is not None:
                 # the queries of all texts are one sequence that looks at the image
                 asked = self._split(layer.crossattention.attention.query(about).flatten(0, 1)[None])
                 looked = F.scaled_dot_product_attention(asked, *image)
-                about = layer.crossattention.output(self._join(looked).view_as(about), about)
+                about = layer.crossattention.output(join_heads(looked).view_as(about), about)
             about = layer.feed_forward_chunk_query(about)
             hidden = about if last else torch.cat([about, layer.feed_forward_chunk(text)], 1)
         head = self.model.itm_head
         return head(hidden.to(head.weight.dtype)).mean(1)  # type: ignore[no-any-return]
 
     def _split(self, hidden: Tensor) -> Tensor:
-        """[B, L, D] → [B, H, L, D/H]"""
-        return hidden.view(*hidden.shape[:-1], self.heads, -1).transpose(1, 2)
-
-    @staticmethod
-    def _join(hidden: Tensor) -> Tensor:
-        """[B, H, L, D/H] → [B, L, D]"""
-        return hidden.transpose(1, 2).flatten(2)
+        return split_heads(hidden, self.heads)

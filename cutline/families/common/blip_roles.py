@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from cutline.families.base import Batch, Family
 from cutline.families.common.blip_texts import clean
 from cutline.families.common.chat import ChatFamily
-from cutline.families.common.matching import WholeMatching
+from cutline.families.common.matching import WholeMatching, join_heads, split_heads
 from cutline.families.common.retrieval import RetrievalFamily, unit
 
 
@@ -232,7 +232,7 @@ class BlipMatching(WholeMatching):
             cross = layer.crossattention
             queries = self._split(cross.self.query(hidden))[None]  # [1, H, S, D/H]
             looked = F.scaled_dot_product_attention(queries, keys[number], values[number])[0]
-            hidden = layer.feed_forward_chunk(cross.output(self._join(looked), hidden))
+            hidden = layer.feed_forward_chunk(cross.output(join_heads(looked), hidden))
         return self.itm_head(hidden)  # type: ignore[no-any-return]
 
     def _self_attention(self, layer: Any, hidden: Tensor, groups: list[_Group], first_only: bool = False) -> Tensor:
@@ -247,18 +247,12 @@ class BlipMatching(WholeMatching):
             own = (queries[row : row + rows], keys[span], values[span])
             q, k, v = (self._split(one.view(group.texts, -1, one.shape[-1])) for one in own)  # [texts, H, L, D/H]
             looked = F.scaled_dot_product_attention(q, k, v)
-            found.append(self._join(looked).reshape(rows, -1))
+            found.append(join_heads(looked).reshape(rows, -1))
             row += rows
         return attention.output(torch.cat(found), kept)  # type: ignore[no-any-return]
 
     def _split(self, hidden: Tensor) -> Tensor:
-        """[…, L, D] → […, H, L, D/H]"""
-        return hidden.view(*hidden.shape[:-1], self.heads, -1).transpose(-3, -2)
-
-    @staticmethod
-    def _join(hidden: Tensor) -> Tensor:
-        """[…, H, L, D/H] → […, L, D]"""
-        return hidden.transpose(-3, -2).flatten(-2)
+        return split_heads(hidden, self.heads)
 
 
 def _groups(lengths: Tensor) -> list[_Group]:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from cutline.core.records import Sample
 from cutline.families.base import Batch, Family, Generation, Loss
 from cutline.families.common import decode
-from cutline.families.common.loss import IGNORED, token_nll
+from cutline.families.common.loss import IGNORED, caption_rows, pad_rows, token_nll
 from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.settings import GenerateSettings
 
@@ -97,6 +96,10 @@ class ChatFamily(Family):
         """The module whose ``generate`` takes ``generation_inputs``."""
         return self.model
 
+    def returned_prompt_length(self, batch: Batch) -> int:
+        """How many tokens of a prompt ``generate`` returns in front of the new ones."""
+        return batch["input_ids"].shape[1]
+
     @property
     def end_ids(self) -> list[int]:
         """Tokens that end a caption; the first one is trained."""
@@ -119,38 +122,26 @@ class ChatFamily(Family):
         markers = sorted(filter(None, self.tokenizer.all_special_tokens), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, markers)) or r"(?!)")
 
-    def collate(
-        self,
-        samples: Sequence[Sample],
-        *,
-        with_targets: bool,
-        images: Sequence[Image] | None = None,
-        pixels: Sequence[Batch] | None = None,
-        features: Sequence[Batch] | None = None,
-    ) -> Batch:
-        batch = self.image_inputs(samples, images, pixels, features)
-        prompts = self.prompts(samples, batch)
+    def text_inputs(self, samples: Sequence[Sample], visual: Batch, with_targets: bool) -> Batch:
+        prompts = self.prompts(samples, visual)
         if not with_targets:
-            longest = max(map(len, prompts))
-            batch["rows"] = torch.arange(len(samples))
-            batch["input_ids"] = torch.tensor([[self._pad] * (longest - len(row)) + row for row in prompts])
-            batch["attention_mask"] = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
-            return batch
-        pairs = [(image, caption) for image, sample in enumerate(samples) for caption in sample.captions]
-        targets = [self._caption_ids(caption) for _, caption in pairs]
-        heads = [prompts[image] for image, _ in pairs]
-        longest = max(len(head) + len(target) for head, target in zip(heads, targets, strict=True))
-        ids, masks, labels = [], [], []
-        for head, target in zip(heads, targets, strict=True):
-            padding = longest - len(head) - len(target)
-            ids.append(head + target + [self._pad] * padding)
-            masks.append([1] * (longest - padding) + [0] * padding)
-            labels.append([IGNORED] * len(head) + target + [IGNORED] * padding)
-        batch["rows"] = torch.tensor([image for image, _ in pairs])
-        batch["input_ids"], batch["attention_mask"] = torch.tensor(ids), torch.tensor(masks)
-        batch["labels"] = torch.tensor(labels)
-        batch["prompt_lengths"] = torch.tensor([len(head) for head in heads])
-        return batch
+            return {
+                "rows": torch.arange(len(samples)),
+                "input_ids": pad_rows(prompts, self._pad, side="left"),
+                "attention_mask": pad_rows([[1] * len(prompt) for prompt in prompts], 0, side="left"),
+            }
+        rows, captions = caption_rows(samples)
+        prompts = [prompts[image] for image in rows.tolist()]
+        targets = [self._caption_ids(caption) for caption in captions]
+        texts = [prompt + target for prompt, target in zip(prompts, targets, strict=True)]
+        labels = [[IGNORED] * len(prompt) + target for prompt, target in zip(prompts, targets, strict=True)]
+        return {
+            "rows": rows,
+            "input_ids": pad_rows(texts, self._pad),
+            "attention_mask": pad_rows([[1] * len(text) for text in texts], 0),
+            "labels": pad_rows(labels, IGNORED),
+            "prompt_lengths": torch.tensor([len(prompt) for prompt in prompts]),
+        }
 
     @property
     def _pad(self) -> int:
@@ -162,7 +153,7 @@ class ChatFamily(Family):
 
         Args:
             samples: N samples.
-            visual: the images' side of the batch, pixels or features.
+            visual: the image side of the batch, pixels or features.
         """
         return [
             self._prompt_ids(self.prompt_of(sample), tokens)
@@ -171,8 +162,8 @@ class ChatFamily(Family):
 
     def _prompt_ids(self, prompt: str, image_tokens: int) -> list[int]:
         ids = self.tokenizer(self.render(prompt), add_special_tokens=False)["input_ids"]
-        place = ids.index(self.image_token_id)
-        return [*ids[:place], *[self.image_token_id] * image_tokens, *ids[place + 1 :]]
+        position = ids.index(self.image_token_id)
+        return [*ids[:position], *[self.image_token_id] * image_tokens, *ids[position + 1 :]]
 
     def _caption_ids(self, caption: str) -> list[int]:
         text = self.answer_start + self.without_markers(caption).strip()
@@ -201,7 +192,7 @@ class ChatFamily(Family):
             settings,
             inputs,
             ends=self.end_ids,
-            prompt_tokens=batch["input_ids"].shape[1],
+            prompt_tokens=self.returned_prompt_length(batch),
             forced=forced,
             num_return_sequences=num_return_sequences,
         )

@@ -6,14 +6,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from cutline.core.records import Sample
 from cutline.families.base import Batch, Family, Generation, Loss
 from cutline.families.common import decode
-from cutline.families.common.loss import IGNORED, pad_labels, token_nll
+from cutline.families.common.loss import IGNORED, caption_rows, pad_rows, token_nll
 from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.settings import GenerateSettings
 
@@ -55,24 +54,13 @@ class EncoderDecoderFamily(Family):
         ends = self.model.generation_config.eos_token_id
         return list(ends) if isinstance(ends, list | tuple) else [ends]
 
-    def collate(
-        self,
-        samples: Sequence[Sample],
-        *,
-        with_targets: bool,
-        images: Sequence[Image] | None = None,
-        pixels: Sequence[Batch] | None = None,
-        features: Sequence[Batch] | None = None,
-    ) -> Batch:
-        batch = self.image_inputs(samples, images, pixels, features)
-        if with_targets:
-            rows = [(image, caption) for image, sample in enumerate(samples) for caption in sample.captions]
-            ends = self.end_ids[:1]
-            batch["labels"] = pad_labels(
-                [self.tokenizer(caption, add_special_tokens=False)["input_ids"] + ends for _, caption in rows]
-            )
-            batch["rows"] = torch.tensor([image for image, _ in rows])
-        return batch
+    def text_inputs(self, samples: Sequence[Sample], visual: Batch, with_targets: bool) -> Batch:
+        if not with_targets:
+            return {}
+        rows, captions = caption_rows(samples)
+        end = self.end_ids[:1]
+        targets = [self.tokenizer(caption, add_special_tokens=False)["input_ids"] + end for caption in captions]
+        return {"labels": pad_rows(targets, IGNORED), "rows": rows}
 
     def plain_inputs(self, batch: Batch) -> dict[str, object]:
         """Keyword arguments with which the Hugging Face model's own ``forward`` sees a batch that holds pixels: what

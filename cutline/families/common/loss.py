@@ -1,14 +1,17 @@
-"""Cross-entropy over caption and end tokens."""
+"""Rows of captions, their labels, and the cross-entropy over caption and end tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Label of positions that are not a target; the value that PyTorch's and Hugging Face's losses pass over.
+from cutline.core.records import Sample
+
+#: Label of positions that are not a target; the value that PyTorch's and Hugging Face's losses ignore.
 IGNORED = -100
 
 
@@ -48,11 +51,17 @@ def token_nll(
     return nll, is_label.sum()
 
 
-def pad_labels(rows: list[list[int]], device: torch.device | str = "cpu") -> Tensor:
-    """Token id lists → [R, L], padded on the right with IGNORED.
+def caption_rows(samples: Sequence[Sample]) -> tuple[Tensor, list[str]]:
+    """The captions of all samples as rows of a batch: the index of each row's image [R], and its caption."""
+    pairs = [(image, caption) for image, sample in enumerate(samples) for caption in sample.captions]
+    return torch.tensor([image for image, _ in pairs]), [caption for _, caption in pairs]
 
-    Padding is known by length and never by token id: where pad and end are the same token, masking by id would take
-    the end out of the targets.
+
+def pad_rows(rows: Sequence[list[int]], value: int, side: Literal["left", "right"] = "right") -> Tensor:
+    """Lists of token ids → [R, longest], filled up with a value on one side.
+
+    Labels are padded with IGNORED. Padding is known by length and never by token id: where pad and end are the same
+    token, masking by id would take the end out of the targets.
     """
-    longest = max(map(len, rows))
-    return torch.tensor([row + [IGNORED] * (longest - len(row)) for row in rows], device=device)
+    tensors = [torch.tensor(row, dtype=torch.int64) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)

@@ -36,3 +36,13 @@ class WholeMatching(Matching):
         """float32 [K], how much likelier "it matches" is than "it doesn't", in nats: what a filter decides by."""
         doesnt, does = self.logits(features, texts).float().unbind(1)
         return does - doesnt
+
+
+def split_heads(hidden: Tensor, heads: int) -> Tensor:
+    """[…, L, D] → […, H, L, D/H]"""
+    return hidden.view(*hidden.shape[:-1], heads, -1).transpose(-3, -2)
+
+
+def join_heads(hidden: Tensor) -> Tensor:
+    """[…, H, L, D/H] → […, L, D]"""
+    return hidden.transpose(-3, -2).flatten(-2)

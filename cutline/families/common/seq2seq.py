@@ -7,17 +7,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from cutline.core.records import Sample
-from cutline.families.base import Batch, Generation, Loss
-from cutline.families.common import decode
+from cutline.families.base import Batch, Loss
 from cutline.families.common.chat import ChatFamily
-from cutline.families.common.loss import IGNORED, pad_labels, token_nll
-from cutline.families.forced_decoding import ForcedDecoding
-from cutline.families.settings import GenerateSettings
+from cutline.families.common.loss import IGNORED, caption_rows, pad_rows, token_nll
 
 
 class Seq2SeqFamily(ChatFamily):
@@ -44,25 +40,16 @@ class Seq2SeqFamily(ChatFamily):
     def decoder_prefix(self) -> list[int]:
         """What the decoder reads before the first word; all but the first of it stands in labels, as IGNORED."""
 
-    def collate(
-        self,
-        samples: Sequence[Sample],
-        *,
-        with_targets: bool,
-        images: Sequence[Image] | None = None,
-        pixels: Sequence[Batch] | None = None,
-        features: Sequence[Batch] | None = None,
-    ) -> Batch:
-        batch = self.image_inputs(samples, images, pixels, features)
-        prompts = self.prompts(samples, batch)
-        longest = max(map(len, prompts))
-        batch["input_ids"] = torch.tensor([row + [self._pad] * (longest - len(row)) for row in prompts])
-        batch["attention_mask"] = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in prompts])
+    def text_inputs(self, samples: Sequence[Sample], visual: Batch, with_targets: bool) -> Batch:
+        prompts = self.prompts(samples, visual)
+        batch = {
+            "input_ids": pad_rows(prompts, self._pad),
+            "attention_mask": pad_rows([[1] * len(prompt) for prompt in prompts], 0),
+        }
         if with_targets:
-            rows = [(image, caption) for image, sample in enumerate(samples) for caption in sample.captions]
-            before = [IGNORED] * (len(self.decoder_prefix) - 1)
-            batch["labels"] = pad_labels([before + self._caption_ids(caption) for _, caption in rows])
-            batch["rows"] = torch.tensor([image for image, _ in rows])
+            batch["rows"], captions = caption_rows(samples)
+            prefix = [IGNORED] * (len(self.decoder_prefix) - 1)
+            batch["labels"] = pad_rows([prefix + self._caption_ids(caption) for caption in captions], IGNORED)
         return batch
 
     def _decoder_inputs(self, labels: Tensor) -> Tensor:
@@ -99,28 +86,10 @@ class Seq2SeqFamily(ChatFamily):
             "decoder_input_ids": prefix.repeat(len(batch["input_ids"]), 1),
         }
 
-    def generate(
-        self,
-        batch: Batch,
-        settings: GenerateSettings,
-        *,
-        forced: ForcedDecoding | None = None,
-        num_return_sequences: int = 1,
-    ) -> list[Generation]:
-        with torch.no_grad():
-            inputs = self.generation_inputs(batch)
-        return decode.generate(
-            self.generator,
-            self.tokenizer,
-            settings,
-            inputs,
-            ends=self.end_ids,
-            prompt_tokens=len(self.decoder_prefix),
-            forced=forced,
-            num_return_sequences=num_return_sequences,
-        )
+    def returned_prompt_length(self, batch: Batch) -> int:
+        return len(self.decoder_prefix)
 
 
 def insert_image_embeddings(embeddings: Tensor, is_image: Tensor, images: Tensor) -> Tensor:
-    """Text embeddings [R, P, D] with the image's tokens [R, T, D] at the T places of each row where ``is_image``."""
+    """Text embeddings [R, P, D] with the image's tokens [R, T, D] at the T positions of each row where ``is_image``."""
     return embeddings.masked_scatter(is_image[..., None], images.to(embeddings.dtype))
