@@ -20,7 +20,7 @@ import torch
 import transformers
 from PIL.Image import Image
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
 from cutline.core.errors import CheckpointError
 from cutline.core.files import write_atomically
@@ -116,11 +116,28 @@ class Family(nn.Module, ABC):
     # ---- three ways to come into being: open a checkpoint, build a new model, draw a tiny one
 
     @classmethod
-    @abstractmethod
     def open(
         cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
     ) -> Self:
-        """Opens a checkpoint (folder or hub name), on the CPU unless it is quantised elsewhere."""
+        """Opens a checkpoint, on the CPU unless it is quantised elsewhere.
+
+        This one is for an ``architecture`` whose image processor and tokenizer are saved side by side.
+
+        Args:
+            checkpoint: folder or hub name.
+            dtype: dtype of the weights that aren't quantised.
+            quantization: how the text part is quantised; None: not at all.
+        """
+        model = cls.from_pretrained(cls.architecture, checkpoint, dtype, quantization)
+        image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        except ImportError as error:
+            raise CheckpointError(
+                f"The tokenizer of {checkpoint} needs a package that isn't here: {str(error).strip().splitlines()[0]}",
+                "Install it: pip install sentencepiece protobuf",
+            ) from error
+        return cls(model, image_processor, tokenizer)
 
     @classmethod
     def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:

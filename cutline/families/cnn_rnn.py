@@ -14,20 +14,17 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoTokenizer, ResNetConfig, ViTImageProcessorPil
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from cutline.core.config import Section, parse
-from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.encoder_decoder import EncoderDecoderFamily
+from cutline.families.common.from_scratch import caption_vocabulary, require_captions, small_resnet, square_processor
 from cutline.families.common.tiny import example_texts
-from cutline.families.common.vocabulary import byte_bpe, word_level
 from cutline.families.models.cnn_rnn import CnnRnnForConditionalGeneration
 from cutline.families.models.tower import build_tower, open_tower
 from cutline.families.models.tower_split import split_tower
 from cutline.families.models.vgg import VggConfig, open_vgg
-from cutline.families.weights.quantize import Quantization
 
 
 class New(Section):
@@ -85,37 +82,27 @@ class CnnRnn(EncoderDecoderFamily):
         }
 
     @classmethod
-    def open(
-        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
-    ) -> Self:
-        model = cls.from_pretrained(CnnRnnForConditionalGeneration, checkpoint, dtype, quantization)
-        image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
-        return cls(model, image_processor, AutoTokenizer.from_pretrained(checkpoint))
-
-    @classmethod
     def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
         sizes = parse(dict(settings), New, where="[model.new]")
-        if not captions:
-            raise CheckpointError("A new cnn_rnn takes its vocabulary from captions, and there are none.",
-                                  "Train it on a dataset with a train split.")  # fmt: skip
+        require_captions(captions, "A new cnn_rnn")
         torch.manual_seed(seed)
         if sizes.encoder is not None:
             tower, image_processor = open_tower(sizes.encoder)
         else:
             depth = sizes.vgg or 16
             tower = open_vgg(depth, sizes.vgg_weights) if sizes.vgg_weights else build_tower(VggConfig(depth=depth))
-            side = {"height": 224, "width": 224}
-            image_processor = ViTImageProcessorPil(
-                size=side, image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD
-            )
+            image_processor = square_processor(224, image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD)
         return cls._on(tower, image_processor, sizes, captions)
 
     @classmethod
     def _on(cls, tower: Any, image_processor: Any, sizes: New, captions: Sequence[str]) -> Self:
-        if sizes.vocabulary == "bpe":
-            tokenizer = byte_bpe(captions, sizes.vocabulary_size)
-        else:
-            tokenizer = word_level(captions, sizes.min_count, sizes.vocabulary_size, sizes.lowercase)
+        tokenizer = caption_vocabulary(
+            captions,
+            sizes.vocabulary,
+            size=sizes.vocabulary_size,
+            min_count=sizes.min_count,
+            lowercase=sizes.lowercase,
+        )
         model = CnnRnnForConditionalGeneration.from_tower(
             tower,
             cell=sizes.cell,
@@ -148,14 +135,8 @@ class CnnRnn(EncoderDecoderFamily):
         torch.manual_seed(seed)
         small = {"embedding": 32, "hidden": 48, "memory": 32, "attention_size": 16}
         sizes = asked.model_copy(update=small | {"dropout": 0.0, "feature_dropout": 0.0, "min_count": 1})
-        # a deep tower with fresh weights says nearly the same of every image; a shallow one tells them apart
-        config = (
-            VggConfig(depth=sizes.vgg, widths=[8, 8, 16, 16, 32])
-            if sizes.vgg
-            else ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic")
-        )
-        image_processor = ViTImageProcessorPil(size={"height": 64, "width": 64})
-        return cls._on(build_tower(config), image_processor, sizes, captions or example_texts())
+        config = VggConfig(depth=sizes.vgg, widths=[8, 8, 16, 16, 32]) if sizes.vgg else small_resnet()
+        return cls._on(build_tower(config), square_processor(64), sizes, captions or example_texts())
 
     def encode_images(self, batch: Batch) -> Batch:
         # channels last: MobileNetV2 on a CPU takes a fifth to a third less time

@@ -18,7 +18,6 @@ from transformers import (
     Gemma3Processor,
     GemmaTokenizer,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutline.families.base import Batch
 from cutline.families.common.tiles import TiledFamily
@@ -109,7 +108,3 @@ class Gemma3(TiledFamily):
     def encode_images(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)
         return {"features": self.model.model.vision_tower(pixels).last_hidden_state, **self.per_image(batch)}
-
-    def bridge(self, features: Batch, rows: Tensor) -> BaseModelOutputWithPooling:
-        tokens = self.model.model.multi_modal_projector(features["features"])
-        return BaseModelOutputWithPooling(pooler_output=torch.cat(self.of_rows(tokens, features, rows)))

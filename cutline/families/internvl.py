@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutline.families.base import Batch
 from cutline.families.common.image_only import ImageOnly, without_video
-from cutline.families.common.tiles import TiledFamily
+from cutline.families.common.tiles import GotOcr2Family
 from cutline.families.common.tiny import qwen2_tokenizer, tiny_text, tiny_vision, with_ends
 
 _TEMPLATE = (
@@ -50,7 +50,7 @@ class InternVLProcessor(ImageOnly, transformers.InternVLProcessor):
         )
 
 
-class InternVL(TiledFamily):
+class InternVL(GotOcr2Family):
     model_class = InternVLForConditionalGeneration
     processor_class = InternVLProcessor
 
@@ -80,36 +80,21 @@ class InternVL(TiledFamily):
         processor = cls.processor_class(image_processor, tokenizer, image_seq_length=4, chat_template=_TEMPLATE)
         return cls(with_ends(InternVLForConditionalGeneration(config), tokenizer), processor)
 
-    def image_texts(self, visual: Batch) -> list[str]:
-        tiles = visual["tiles"].tolist()
-        return [self.processor.replace_image_token({"num_patches": tiles}, place) for place in range(len(tiles))]
-
-    # ---- images
-
-    def pixels(self, images: Sequence[Any]) -> Batch:
-        most = self.policy.tiles
-        # the processor cuts unless told otherwise; its max_patches doesn't count the small whole image
-        bound = {"max_patches": max(1, most - 1)} if most else {}
-        made = self.process(images, crop_to_patches=True, **bound)
-        return {"pixel_values": made["pixel_values"], "tiles": torch.as_tensor(made["num_patches"])}
-
     def encode_images(self, batch: Batch) -> Batch:
-        """``features`` [K, T, C], a cell for each patch."""
-        config = self.model.config
-        pixels = batch["pixel_values"].to(self.device, self.dtype)
-        layer = config.vision_feature_layer
-        seen = self.model.model.vision_tower(pixel_values=pixels, output_hidden_states=layer != -1, return_dict=True)
-        states = seen.last_hidden_state if layer == -1 else seen.hidden_states[layer]
-        first = 1 if config.vision_feature_select_strategy == "default" else 0  # the class token
+        """``features`` [K, T, C], one for each patch; the tower's last hidden state is normalised, others aren't."""
+        if self.config.vision_feature_layer != -1:
+            return super().encode_images(batch)
+        states = self.model.model.vision_tower(batch["pixel_values"].to(self.device, self.dtype)).last_hidden_state
+        first = 1 if self.config.vision_feature_select_strategy == "default" else 0  # the class token
         return {"features": states[:, first:], **self.per_image(batch)}
 
     def bridge(self, features: Batch, rows: Tensor) -> BaseModelOutputWithPooling:
-        cells = features["features"]
-        count, length, _ = cells.shape
+        patches = features["features"]
+        count, length, _ = patches.shape
         side = int(length**0.5)
         model = self.model.model
         joined = model.pixel_shuffle(
-            cells.reshape(count, side, side, -1), scale_factor=self.model.config.downsample_ratio
+            patches.reshape(count, side, side, -1), scale_factor=self.model.config.downsample_ratio
         )
         tokens = model.multi_modal_projector(joined.reshape(count, -1, joined.shape[-1]))
-        return BaseModelOutputWithPooling(pooler_output=torch.cat(self.of_rows(tokens, features, rows)))
+        return self.tiles_of_rows(tokens, features, rows)

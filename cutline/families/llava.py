@@ -23,7 +23,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from cutline.families.base import Batch
 from cutline.families.common.spliced import SplicedFamily
 from cutline.families.common.tiny import sentencepiece_bpe, tiny_text, tiny_vision
-from cutline.families.common.tower import hidden_at, unused_after
+from cutline.families.common.tower import unused_after
 
 _TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | upper }}: "
@@ -76,15 +76,9 @@ class Llava(SplicedFamily):
         if "features" in visual:
             images, tokens = visual["features"].shape[:2]
             return [self.placeholder * tokens] * images
-        return [self.processor.replace_image_token(visual, place) for place in range(len(visual["pixel_values"]))]
+        return [self.processor.replace_image_token(visual, image) for image in range(len(visual["pixel_values"]))]
 
     # ---- images
-
-    def encode_images(self, batch: Batch) -> Batch:
-        pixels = batch["pixel_values"].to(self.device, self.dtype)
-        config = self.config
-        layers, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
-        return {"features": hidden_at(self.model.model.vision_tower, pixels, layers, strategy)}
 
     def bridge(self, features: Batch, rows: Tensor) -> BaseModelOutputWithPooling:
         projected = self.model.model.multi_modal_projector(features["features"])

@@ -22,7 +22,7 @@ from cutline.families.base import Batch
 from cutline.families.common.image_only import ImageOnly, without_video
 from cutline.families.common.tiles import TiledFamily, padded
 from cutline.families.common.tiny import qwen2_tokenizer, tiny_text, tiny_vision, with_ends
-from cutline.families.common.tower import hidden_at, unused_after
+from cutline.families.common.tower import unused_after
 
 _TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }} "
@@ -117,8 +117,8 @@ class LlavaOnevision(TiledFamily):
         whole = int(self.processor.num_image_tokens) + 1  # a single tile and the line break
         whole -= self.processor.vision_feature_select_strategy == "default"
         return [
-            self.placeholder * whole if count == 1 else self.processor.replace_image_token(known, place)
-            for place, count in enumerate(tiles)
+            self.placeholder * whole if count == 1 else self.processor.replace_image_token(known, image)
+            for image, count in enumerate(tiles)
         ]
 
     # ---- images
@@ -151,13 +151,6 @@ class LlavaOnevision(TiledFamily):
             return {"pixel_values": torch.cat(pieces), "image_sizes": batch["image_sizes"][rows],
                     "batch_num_images": several if len(rows) > 1 else torch.tensor([2])}  # fmt: skip
         return {"pixel_values": padded(pieces), "image_sizes": batch["image_sizes"][rows]}
-
-    def encode_images(self, batch: Batch) -> Batch:
-        pixels = batch["pixel_values"].to(self.device, self.dtype)
-        config = self.config
-        layers, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
-        seen = hidden_at(self.model.model.vision_tower, pixels, layers, strategy)
-        return {"features": seen, **self.per_image(batch)}
 
     def bridge(self, features: Batch, rows: Tensor) -> BaseModelOutputWithPooling:
         model = self.model.model

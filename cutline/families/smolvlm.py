@@ -12,10 +12,8 @@ from typing import Any, Self
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
-    PreTrainedTokenizerFast,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
     SmolVLMImageProcessorPil,
@@ -26,7 +24,7 @@ from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.image_only import ImageOnly, without_video
 from cutline.families.common.tiles import TiledFamily, padded
-from cutline.families.common.tiny import byte_level_bpe, tiny_text, tiny_vision, with_ends
+from cutline.families.common.tiny import fast_tokenizer, tiny_text, tiny_vision, with_ends
 from cutline.families.settings import ImagePolicy
 from cutline.families.weights.quantize import Quantization
 
@@ -37,12 +35,6 @@ _TEMPLATE = (
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-_NAMED = {
-    "image_token": "<image>",
-    "fake_image_token": "<fake_token_around_image>",
-    "end_of_utterance_token": "<end_of_utterance>",
-    "global_image_token": "<global-img>",
-}
 
 
 class SmolVLMProcessor(ImageOnly, transformers.SmolVLMProcessor):
@@ -87,7 +79,17 @@ class SmolVLM(TiledFamily):
     def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
         _require_num2words()
         torch.manual_seed(seed)
-        tokenizer = _tiny_tokenizer(captions)
+        tokenizer = fast_tokenizer(
+            captions,
+            bos="<|im_start|>",
+            eos="<end_of_utterance>",
+            pad="<|im_end|>",
+            extra=[f"<row_{row}_col_{column}>" for row in range(1, 3) for column in range(1, 3)],
+            image_token="<image>",
+            fake_image_token="<fake_token_around_image>",
+            end_of_utterance_token="<end_of_utterance>",
+            global_image_token="<global-img>",
+        )
         token = tokenizer.convert_tokens_to_ids
         config = SmolVLMConfig(
             text_config=tiny_text(tokenizer, model_type="llama"),
@@ -114,7 +116,7 @@ class SmolVLM(TiledFamily):
     def image_texts(self, visual: Batch) -> list[str]:
         rows, columns = visual["tile_grid"].T.tolist()
         known = {"rows": [rows], "cols": [columns]}
-        return [self.processor.replace_image_token(known, place) for place in range(len(rows))]
+        return [self.processor.replace_image_token(known, image) for image in range(len(rows))]
 
     # ---- images
 
@@ -147,24 +149,6 @@ class SmolVLM(TiledFamily):
         tokens = self.model.model.connector(features["features"])
         images = self.of_rows(tokens, features, rows)
         return BaseModelOutputWithPooling(pooler_output=[image.flatten(0, 1) for image in images])
-
-
-def _tiny_tokenizer(captions: Sequence[str]) -> PreTrainedTokenizerFast:
-    vocab, merges = byte_level_bpe(captions)
-    plain = Tokenizer(models.BPE(vocab, merges))
-    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    plain.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=plain,
-        eos_token="<end_of_utterance>",
-        pad_token="<|im_end|>",
-        bos_token="<|im_start|>",
-        padding_side="left",
-        extra_special_tokens=_NAMED,
-    )
-    places = [f"<row_{row}_col_{column}>" for row in range(1, 3) for column in range(1, 3)]
-    tokenizer.add_special_tokens({"additional_special_tokens": places}, replace_extra_special_tokens=False)
-    return tokenizer
 
 
 def _require_num2words() -> None:

@@ -13,41 +13,31 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from transformers import (
-    AutoImageProcessor,
-    AutoTokenizer,
-    GPT2Config,
     GPT2Tokenizer,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
-    ViTConfig,
-    ViTImageProcessorPil,
 )
 
-from cutline.core.config import Section, parse
+from cutline.core.config import parse
 from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.encoder_decoder import EncoderDecoderFamily
+from cutline.families.common.from_scratch import SmallHalves, gpt2_config
 from cutline.families.common.tiny import byte_level_bpe
 from cutline.families.weights.quantize import Quantization
 
 
-class New(Section):
+class New(SmallHalves):
     """``[model.new]``: a ViT and a GPT-2 from scratch, with a byte-level BPE of the training captions."""
 
-    image_size: int = Field(48, ge=16, description="side of the input in px")
-    patch_size: int = Field(8, ge=2, description="side of a patch in px")
-    vision_layers: int = Field(3, ge=1, description="layers of the ViT")
-    vision_width: int = Field(96, ge=8, description="width of the ViT")
-    text_layers: int = Field(3, ge=1, description="layers of the GPT-2")
-    text_width: int = Field(128, ge=8, description="width of the GPT-2")
-    heads: int = Field(4, ge=1, description="attention heads of both")
-    vocabulary: int = Field(420, ge=258, description="tokens of the byte-level BPE")
+    vocabulary: int = Field(420, ge=258, description="number of tokens of the byte-level BPE")
     max_position_embeddings: int = Field(64, ge=4, description="number of positions of the GPT-2: its longest text")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the GPT-2")
 
 
 class VisionEncoderDecoder(EncoderDecoderFamily):
-    # the ViT's pooler is there but nothing reads it
+    architecture = VisionEncoderDecoderModel
+    # the ViT has a pooler, but nothing reads it
     unused = r"encoder\.pooler\."
 
     @property
@@ -63,14 +53,12 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
     def open(
         cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
     ) -> Self:
-        model = cls.from_pretrained(VisionEncoderDecoderModel, checkpoint, dtype, quantization)
-        image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        config, generation = model.config, model.generation_config
+        family = super().open(checkpoint, dtype, quantization)
+        config, generation = family.config, family.model.generation_config
         for key in ("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id"):
-            if getattr(generation, key, None) is None:  # older checkpoints say it in the decoder's config only
-                found = getattr(config, key, None)
-                setattr(generation, key, found if found is not None else getattr(config.decoder, key, None))
+            if getattr(generation, key, None) is None:  # older checkpoints have it in the decoder's config only
+                token = getattr(config, key, None)
+                setattr(generation, key, token if token is not None else getattr(config.decoder, key, None))
         if generation.decoder_start_token_id is None:
             generation.decoder_start_token_id = generation.bos_token_id
         if generation.eos_token_id is None or generation.decoder_start_token_id is None:
@@ -78,7 +66,7 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
                 f"{checkpoint} doesn't say which tokens start and end a caption.",
                 "Add decoder_start_token_id and eos_token_id to its generation_config.json.",
             )
-        return cls(model, image_processor, tokenizer)
+        return family
 
     @classmethod
     def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
@@ -94,37 +82,24 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
             unk_token="<|end|>",
             pad_token="<|pad|>",
         )
-        encoder = ViTConfig(
-            hidden_size=sizes.vision_width,
-            intermediate_size=2 * sizes.vision_width,
-            num_hidden_layers=sizes.vision_layers,
-            num_attention_heads=sizes.heads,
-            image_size=sizes.image_size,
-            patch_size=sizes.patch_size,
-        )
-        decoder = GPT2Config(
-            vocab_size=len(tokenizer),
-            n_embd=sizes.text_width,
-            n_layer=sizes.text_layers,
-            n_head=sizes.heads,
-            n_positions=sizes.max_position_embeddings,
+        encoder, image_processor = sizes.vit()
+        decoder = gpt2_config(
+            tokenizer,
+            width=sizes.text_width,
+            layers=sizes.text_layers,
+            heads=sizes.heads,
+            positions=sizes.max_position_embeddings,
+            dropout=sizes.dropout,
             is_decoder=True,
             add_cross_attention=True,
-            resid_pdrop=sizes.dropout,
-            embd_pdrop=sizes.dropout,
-            attn_pdrop=sizes.dropout,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
         )
         config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
         model = VisionEncoderDecoderModel(config=config)
-        for place in (model.config, model.generation_config):
-            place.decoder_start_token_id = place.bos_token_id = tokenizer.bos_token_id
-            place.eos_token_id = tokenizer.eos_token_id
-            place.pad_token_id = tokenizer.pad_token_id
-        side = {"height": sizes.image_size, "width": sizes.image_size}
-        return cls(model, ViTImageProcessorPil(size=side), tokenizer)
+        for config in (model.config, model.generation_config):
+            config.decoder_start_token_id = config.bos_token_id = tokenizer.bos_token_id
+            config.eos_token_id = tokenizer.eos_token_id
+            config.pad_token_id = tokenizer.pad_token_id
+        return cls(model, image_processor, tokenizer)
 
     @classmethod
     def _tiny(cls, captions: Sequence[str], seed: int) -> Self:

@@ -14,24 +14,20 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 from transformers import (
-    AutoImageProcessor,
-    AutoTokenizer,
     BertTokenizer,
     BlipTextConfig,
-    ResNetConfig,
-    ViTImageProcessorPil,
 )
 
 from cutline.core.config import Section, parse
 from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.blip_roles import BlipReader, BlipWriter
+from cutline.families.common.from_scratch import require_captions, small_resnet, square_processor
 from cutline.families.common.retrieval import unit
 from cutline.families.common.tiny import example_texts
 from cutline.families.common.vocabulary import word_pieces
 from cutline.families.models.tower import build_tower, open_tower
 from cutline.families.models.vision_mixture import VisionMixture, VisionMixtureConfig
-from cutline.families.weights.quantize import Quantization
 
 
 class New(Section):
@@ -56,6 +52,7 @@ class New(Section):
 class VisionMixtureFamily(BlipWriter, BlipReader):
     tasks = frozenset({"caption", "embed", "match"})
     starts_untrained = tasks
+    architecture = VisionMixture
     # poolers of towers that have one; nothing reads them
     unused = r"vision_tower\.(?:.*\.)?pooler\."
     # the encoder of texts has its own self-attention; all else of it the decoder has, too
@@ -80,19 +77,9 @@ class VisionMixtureFamily(BlipWriter, BlipReader):
         }
 
     @classmethod
-    def open(
-        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
-    ) -> Self:
-        model = cls.from_pretrained(VisionMixture, checkpoint, dtype, quantization)
-        image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
-        return cls(model, image_processor, AutoTokenizer.from_pretrained(checkpoint))
-
-    @classmethod
     def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
         sizes = parse(dict(settings), New, where="[model.new]")
-        if not captions:
-            raise CheckpointError("A new vision_mixture takes its vocabulary from captions, and there are none.",
-                                  "Train it on a dataset with a train split.")  # fmt: skip
+        require_captions(captions, "A new vision_mixture")
         torch.manual_seed(seed)
         return cls._on(*open_tower(sizes.encoder), sizes, captions)
 
@@ -135,10 +122,7 @@ class VisionMixtureFamily(BlipWriter, BlipReader):
         torch.manual_seed(seed)
         small = {"width": 64, "heads": 4, "layers": 2, "embedding": 16, "vocabulary_size": 300}
         sizes = asked.model_copy(update=small | {"dropout": 0.0, "feature_dropout": 0.0})
-        # a deep tower with fresh weights says nearly the same of every image; a shallow one tells them apart
-        tower = build_tower(ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic"))
-        image_processor = ViTImageProcessorPil(size={"height": 64, "width": 64})
-        return cls._on(tower, image_processor, sizes, captions or example_texts())
+        return cls._on(build_tower(small_resnet()), square_processor(64), sizes, captions or example_texts())
 
     def encode_images(self, batch: Batch) -> Batch:
         # channels last: convolutions on a CPU take a fifth to a third less time

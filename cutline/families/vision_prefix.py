@@ -16,27 +16,28 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from transformers import (
-    AutoImageProcessor,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
-    ViTConfig,
-    ViTImageProcessorPil,
 )
 
 from cutline.core import hub
-from cutline.core.config import Section, parse
+from cutline.core.config import parse
 from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.chat import ChatFamily, around_answer
-from cutline.families.common.small_gpt2 import ends, small_gpt2
+from cutline.families.common.from_scratch import (
+    SmallHalves,
+    caption_vocabulary,
+    require_captions,
+    small_gpt2,
+    special_ids,
+)
 from cutline.families.common.tiny import example_texts
-from cutline.families.common.vocabulary import byte_bpe, word_level
 from cutline.families.models.tower import build_tower, cells_of, open_tower
 from cutline.families.models.vision_prefix import VisionPrefixConfig, VisionPrefixForConditionalGeneration
-from cutline.families.weights.quantize import Quantization
 
 #: Stands in the text where the image's tokens go.
 IMAGE = "<image>"
@@ -51,7 +52,7 @@ _TEMPLATE = (
 )
 
 
-class New(Section):
+class New(SmallHalves):
     """``[model.new]``: two checkpoints to join, or sizes of halves from scratch."""
 
     vision: str | None = Field(
@@ -64,17 +65,10 @@ class New(Section):
     projector_size: int | None = Field(None, ge=1, description="width between the layers; none: the language model's")
     merge: int = Field(1, ge=1, description="merge × merge neighbouring cells become one token of the text")
     dropout: float = Field(0.0, ge=0, lt=1, description="on the tower's features")
-    image_size: int = Field(48, ge=16, description="side of the input in px, for a ViT from scratch")
-    patch_size: int = Field(8, ge=2, description="side of a patch in px, for a ViT from scratch")
-    vision_layers: int = Field(3, ge=1, description="layers of a ViT from scratch")
-    vision_width: int = Field(96, ge=8, description="width of a ViT from scratch")
-    text_layers: int = Field(3, ge=1, description="layers of a GPT-2 from scratch")
-    text_width: int = Field(128, ge=8, description="width of a GPT-2 from scratch")
     text_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of a GPT-2 from scratch")
     max_position_embeddings: int = Field(
         512, ge=16, description="number of positions of a GPT-2 from scratch, for image tokens and text"
     )
-    heads: int = Field(4, ge=1, description="attention heads of halves from scratch")
     vocabulary: Literal["words", "bpe"] = Field(
         "bpe", description="tokens of a GPT-2 from scratch: whole words of the training captions, or byte-level pieces"
     )
@@ -104,14 +98,6 @@ class VisionPrefix(ChatFamily):
         return self._parts
 
     @classmethod
-    def open(
-        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
-    ) -> Self:
-        model = cls.from_pretrained(VisionPrefixForConditionalGeneration, checkpoint, dtype, quantization)
-        image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
-        return cls(model, image_processor, AutoTokenizer.from_pretrained(checkpoint))
-
-    @classmethod
     def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
         sizes = parse(dict(settings), New, where="[model.new]")
         torch.manual_seed(seed)
@@ -122,9 +108,7 @@ class VisionPrefix(ChatFamily):
         if sizes.text is not None:
             language_model, tokenizer = _open_text(sizes.text)
         else:
-            if not captions:
-                raise CheckpointError("A new language model takes its vocabulary from captions, and there are none.",
-                                      "Train it on a dataset with a train split.")  # fmt: skip
+            require_captions(captions, "A new language model")
             tokenizer = _small_vocabulary(sizes, captions)
             language_model = _gpt2(sizes, tokenizer)
         # a language model from scratch has nothing to understand a prompt by
@@ -266,21 +250,14 @@ def _turn(prompt: str) -> dict[str, str]:
 
 
 def _small_tower(sizes: New) -> tuple[Any, Any]:
-    config = ViTConfig(
-        hidden_size=sizes.vision_width,
-        intermediate_size=2 * sizes.vision_width,
-        num_hidden_layers=sizes.vision_layers,
-        num_attention_heads=sizes.heads,
-        image_size=sizes.image_size,
-        patch_size=sizes.patch_size,
-    )
-    return build_tower(config), ViTImageProcessorPil(size={"height": sizes.image_size, "width": sizes.image_size})
+    config, image_processor = sizes.vit()
+    return build_tower(config), image_processor
 
 
 def _small_vocabulary(sizes: New, captions: Sequence[str]) -> PreTrainedTokenizerFast:
-    if sizes.vocabulary == "words":
-        return word_level(captions, sizes.min_count, sizes.vocabulary_size, sizes.lowercase)
-    return byte_bpe(captions, sizes.vocabulary_size)
+    return caption_vocabulary(
+        captions, sizes.vocabulary, size=sizes.vocabulary_size, min_count=sizes.min_count, lowercase=sizes.lowercase
+    )
 
 
 def _gpt2(sizes: New, tokenizer: PreTrainedTokenizerFast) -> Any:
@@ -303,7 +280,7 @@ def _small_llama(sizes: New, tokenizer: PreTrainedTokenizerFast) -> Any:
         num_hidden_layers=sizes.text_layers,
         num_attention_heads=sizes.heads,
         tie_word_embeddings=True,
-        **ends(tokenizer),
+        **special_ids(tokenizer),
     )
     return LlamaForCausalLM(config)
 

@@ -28,8 +28,8 @@ from cutline.core.records import Sample
 from cutline.core.text import split_words
 from cutline.data.readers import read
 from cutline.data.settings import DataSettings
+from cutline.families.common.from_scratch import small_gpt2
 from cutline.families.common.loss import IGNORED
-from cutline.families.common.small_gpt2 import small_gpt2
 from cutline.families.common.vocabulary import MARKERS, word_level
 
 logger = logging.getLogger(__name__)

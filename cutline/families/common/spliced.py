@@ -1,8 +1,8 @@
-"""Families whose Hugging Face model puts image features where the image tokens of a prompt stand.
+"""Families whose Hugging Face model replaces the image tokens of a prompt by image features.
 
-LLaVA, PaliGemma, Gemma 3, InternVL, SmolVLM and Qwen-VL all do, and all take features that were made before as
-``mm_encoder_outputs``: the seam at which a frozen tower is skipped. What differs is written in each family's file: the
-parts, the bridge, and the text that stands for an image.
+LLaVA, PaliGemma, Gemma 3, InternVL, SmolVLM and Qwen-VL do, and all take precomputed features as
+``mm_encoder_outputs``, so that a frozen tower can be skipped. Each family's file defines what differs: the parts, the
+bridge, and the text that an image's placeholder becomes.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from cutline.core.errors import CheckpointError
 from cutline.core.records import Sample
 from cutline.families.base import Batch
 from cutline.families.common.chat import ChatFamily, around_answer
+from cutline.families.common.tower import hidden_at
 from cutline.families.settings import ImagePolicy
 from cutline.families.weights.quantize import Quantization
 
 
 class SplicedFamily(ChatFamily):
-    """See the module; ``model_class`` and ``processor_class`` are the real Hugging Face ones."""
+    """A family whose Hugging Face model takes image features in place of a prompt's image tokens."""
 
+    #: The model's and the processor's classes in transformers.
     model_class: ClassVar[Any]
     processor_class: ClassVar[Any]
-    #: Whether the processor insists on a video half, which needs torchvision.
-    has_video: ClassVar[bool] = False
 
     def __init__(self, model: Any, processor: Any, prompt: str | None = None):
         super().__init__(model, processor.image_processor, processor.tokenizer, prompt)
@@ -61,8 +61,8 @@ class SplicedFamily(ChatFamily):
     def set_policy(self, policy: ImagePolicy) -> None:
         if policy.size:
             raise CheckpointError(
-                f"{self.name()} is made for one input size; [model.image] size doesn't apply.",
-                "Leave size out; fit says how photographs are brought to that size.",
+                f"{self.name()} has one input size; [model.image] size doesn't apply.",
+                "Leave size out; fit sets how images are resized to it.",
             )
         super().set_policy(policy)
 
@@ -74,7 +74,7 @@ class SplicedFamily(ChatFamily):
 
     @property
     def placeholder(self) -> str:
-        """What stands for an image in a rendered prompt."""
+        """The token that marks an image in a rendered prompt."""
         return str(self.processor.image_token)
 
     def messages(self, prompt: str) -> list[dict[str, Any]]:
@@ -84,12 +84,12 @@ class SplicedFamily(ChatFamily):
         return self._chat(self.messages(prompt), add_generation_prompt=True)
 
     def _chat(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
-        made = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-        return str(made)
+        options = {"tokenize": False, "add_generation_prompt": add_generation_prompt}
+        return str(self.processor.apply_chat_template(messages, **options))
 
     @functools.cached_property
     def _around_answer(self) -> tuple[str, str]:
-        """What the chat template itself puts between the prompt and an answer, and after the answer."""
+        """The text that the chat template puts between the prompt and an answer, and after the answer."""
 
         def answer(text: str) -> dict[str, Any]:
             return {"role": "assistant", "content": [{"type": "text", "text": text}]}
@@ -102,8 +102,8 @@ class SplicedFamily(ChatFamily):
 
     @property
     def trained_end_id(self) -> int:
-        """The marker with which the chat template closes a turn (<end_of_turn> and not <eos>), or else the tokenizer's
-        own end."""
+        """The token with which the chat template ends a turn (<end_of_turn>, not <eos>); without one, the tokenizer's
+        end token."""
         after = self.tokenizer(self._around_answer[1], add_special_tokens=False)["input_ids"]
         return int(after[0]) if after and after[0] in self.tokenizer.all_special_ids else super().trained_end_id
 
@@ -113,7 +113,7 @@ class SplicedFamily(ChatFamily):
 
     @abstractmethod
     def image_texts(self, visual: Batch) -> list[str]:
-        """What each image's placeholder becomes: image tokens and what stands around them."""
+        """The text that replaces each image's placeholder: its image tokens and the markers around them."""
 
     def prompts(self, samples: Sequence[Sample], visual: Batch) -> list[list[int]]:
         return [
@@ -122,7 +122,7 @@ class SplicedFamily(ChatFamily):
         ]
 
     def _tokens(self, rendered: str) -> list[int]:
-        """Token ids, with one beginning-of-text token where the tokenizer sets one: templates may hold it already."""
+        """Token ids, with one beginning-of-text token if the tokenizer adds one; a template may contain it already."""
         ids: list[int] = self.tokenizer(rendered, add_special_tokens=False)["input_ids"]
         bos = self.tokenizer.bos_token_id
         return [bos, *ids] if self._sets_bos and ids[:1] != [bos] else ids
@@ -133,14 +133,14 @@ class SplicedFamily(ChatFamily):
         return bos is not None and self.tokenizer("")["input_ids"][:1] == [bos]
 
     def _caption_ids(self, caption: str) -> list[int]:
-        """The caption's tokens as they are behind the prompt, which for some tokenizers aren't those of the caption by
-        itself: they would set a space in front of it."""
+        """The caption's tokens as they are after the prompt. Some tokenizers add a space in front of a caption that
+        stands alone."""
         text = self.without_markers(caption).strip()
         before: list[int] = self.tokenizer(self._answer_opener, add_special_tokens=False)["input_ids"]
         whole: list[int] = self.tokenizer(self._answer_opener + self.answer_start + text, add_special_tokens=False)[
             "input_ids"
         ]
-        if whole[: len(before)] != before:  # the first word grew together with what stands before it
+        if whole[: len(before)] != before:  # the first word merged with the end of the prompt
             whole = before + list(self.tokenizer(self.answer_start + text, add_special_tokens=False)["input_ids"])
         return [*whole[len(before) :], self.end_ids[0]]
 
@@ -152,12 +152,18 @@ class SplicedFamily(ChatFamily):
 
     # ---- model
 
+    def encode_images(self, batch: Batch) -> Batch:
+        """``features`` [N, T, C] from the layer of the tower that the configuration names, as LLaVA's does."""
+        pixels = batch["pixel_values"].to(self.device, self.dtype)
+        layers, strategy = self.config.vision_feature_layer, self.config.vision_feature_select_strategy
+        return {"features": hidden_at(self.model.model.vision_tower, pixels, layers, strategy)}
+
     @abstractmethod
     def bridge(self, features: Batch, rows: Tensor) -> BaseModelOutputWithPooling:
-        """Features → what the language model sees of each row's image, as ``pooler_output``."""
+        """Features → the embeddings of each row's image that the language model reads, as ``pooler_output``."""
 
     def token_types(self, batch: Batch) -> dict[str, Tensor]:
-        """What the model takes beside ids and mask to tell image, prompt and caption apart; nothing for most."""
+        """Further inputs with which a model tells image, prompt and caption apart; none for most models."""
         return {}
 
     def pixel_inputs(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -169,7 +175,7 @@ class SplicedFamily(ChatFamily):
         return {**text, **self.token_types(batch), **self.pixel_inputs(batch)}
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
-        """What forward and generate both take."""
+        """The arguments that forward and generate share."""
         features = self.with_image_features(batch)
         return {
             "input_ids": batch["input_ids"],

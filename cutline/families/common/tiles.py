@@ -1,4 +1,4 @@
-"""Families that cut a large image into tiles and see each tile, and the whole image in small, by itself."""
+"""Families that cut a large image into tiles, and encode each tile and a thumbnail of the image by itself."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.spliced import SplicedFamily
 from cutline.families.settings import ImagePolicy
 
-#: What has a row for each tile; everything else of the image side has one for each image.
+#: Tensors with a row for each tile; all others of the image side have one for each image.
 _PER_TILE = ("pixel_values", "pixel_attention_mask", "features")
 
 
 class TiledFamily(SplicedFamily):
     """Batches of these families: ``pixel_values`` [K, 3, H, W] or ``features`` [K, T, C] of the K tiles of all images
-    in order, ``tiles`` [N], and what else the family keeps of each image."""
+    in order, ``tiles`` [N], and the family's other tensors with a row for each image."""
 
     def set_policy(self, policy: ImagePolicy) -> None:
         if policy.size or policy.fit != "model" or policy.min_pixels or policy.max_pixels:
@@ -30,7 +31,7 @@ class TiledFamily(SplicedFamily):
         self.policy = policy
 
     def per_image(self, batch: Batch) -> Batch:
-        """What a batch holds of each image beside its tiles."""
+        """The tensors of a batch with one row for each image."""
         rest = ("input_ids", "attention_mask", "rows", "labels", "weights", "prompt_lengths")
         return {name: value for name, value in batch.items() if name not in (*_PER_TILE, *rest)}
 
@@ -38,8 +39,8 @@ class TiledFamily(SplicedFamily):
         pieces = torch.split(features["features"], features["tiles"].tolist())
         rest = self.per_image(features)
         return [
-            {"features": piece, **{name: value[place] for name, value in rest.items()}}
-            for place, piece in enumerate(pieces)
+            {"features": piece, **{name: value[image] for name, value in rest.items()}}
+            for image, piece in enumerate(pieces)
         ]
 
     def join_features(self, features: Sequence[Batch]) -> Batch:
@@ -54,8 +55,36 @@ class TiledFamily(SplicedFamily):
     def pixel_inputs(self, batch: Batch) -> Mapping[str, Tensor]:
         return {"pixel_values": torch.cat(self.of_rows(batch["pixel_values"], batch, batch["rows"]))}
 
-    def process(self, images: Sequence[Any], **how: Any) -> Any:
-        return self.image_processor(images=list(images), return_tensors="pt", **how)
+    def process(self, images: Sequence[Any], **options: Any) -> Any:
+        """Calls the image processor."""
+        return self.image_processor(images=list(images), return_tensors="pt", **options)
+
+    def encode_images(self, batch: Batch) -> Batch:
+        """``features`` [K, T, C], and the tensors of each image."""
+        return {**super().encode_images(batch), **self.per_image(batch)}
+
+    def bridge(self, features: Batch, rows: Tensor) -> BaseModelOutputWithPooling:
+        return self.tiles_of_rows(self.model.model.multi_modal_projector(features["features"]), features, rows)
+
+    def tiles_of_rows(self, tokens: Tensor, features: Batch, rows: Tensor) -> BaseModelOutputWithPooling:
+        """Projected tokens of all tiles [K, T, D] → those of each row's image, one tile after the other."""
+        return BaseModelOutputWithPooling(pooler_output=torch.cat(self.of_rows(tokens, features, rows)))
+
+
+class GotOcr2Family(TiledFamily):
+    """Families with the image processor of GOT-OCR 2, which cuts an image into a grid and adds a thumbnail: InternVL,
+    Aya Vision."""
+
+    def image_texts(self, visual: Batch) -> list[str]:
+        tiles = visual["tiles"].tolist()
+        return [self.processor.replace_image_token({"num_patches": tiles}, image) for image in range(len(tiles))]
+
+    def pixels(self, images: Sequence[Any]) -> Batch:
+        limit = self.policy.tiles
+        # the processor cuts only if told to; its max_patches doesn't count the thumbnail
+        options = {"max_patches": max(1, limit - 1)} if limit else {}
+        processed = self.process(images, crop_to_patches=True, **options)
+        return {"pixel_values": processed["pixel_values"], "tiles": torch.as_tensor(processed["num_patches"])}
 
 
 def padded(pieces: Sequence[Tensor]) -> Tensor:

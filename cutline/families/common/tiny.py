@@ -1,4 +1,4 @@
-"""What miniature models are made of: small halves, and vocabularies built offline from a few hundred words."""
+"""Parts of miniature models: small configurations, and tokenizers built offline from a few hundred words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import Qwen2Tokenizer
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from cutline.families.common.vocabulary import cut_words, word_pieces
 from cutline.images.shapes import caption, scenes
@@ -23,12 +23,12 @@ _SENTENCES = (
 
 @functools.cache
 def example_texts() -> tuple[str, ...]:
-    """Sentences on drawn shapes, and a few on anything."""
+    """Captions of drawn shapes, and a few other sentences."""
     return (*map(caption, scenes()), *_SENTENCES)
 
 
 def tiny_vision(**more: Any) -> dict[str, Any]:
-    """Two layers of a vision tower: the entries of its configuration that all have."""
+    """The entries of a configuration that all vision towers have, for one of two layers; ``more`` adds others."""
     return {
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -38,7 +38,8 @@ def tiny_vision(**more: Any) -> dict[str, Any]:
 
 
 def tiny_text(tokenizer: Any, **more: Any) -> dict[str, Any]:
-    """Two layers of a causal language model: the entries of its configuration that all have."""
+    """The entries of a configuration that all causal language models have, for one of two layers; ``more`` adds
+    others."""
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": 64,
@@ -54,14 +55,14 @@ def tiny_text(tokenizer: Any, **more: Any) -> dict[str, Any]:
 
 
 def with_ends(model: Any, tokenizer: Any) -> Any:
-    """A fresh model whose generation ends as real checkpoints do."""
+    """The model, with the tokenizer's end and padding token in its generation config, as published checkpoints have."""
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
 
 
 def qwen2_tokenizer(captions: Sequence[str], **named: str) -> Qwen2Tokenizer:
-    """The real class on a vocabulary of a few hundred tokens, with the turns of ChatML and other named tokens."""
+    """A Qwen2Tokenizer with a vocabulary of a few hundred tokens, ChatML's turns and other named special tokens."""
     vocab, merges = byte_level_bpe(captions)
     tokenizer = Qwen2Tokenizer(
         vocab=vocab,
@@ -73,6 +74,33 @@ def qwen2_tokenizer(captions: Sequence[str], **named: str) -> Qwen2Tokenizer:
     )
     turns = {"additional_special_tokens": ["<|im_start|>"]}
     tokenizer.add_special_tokens(turns, replace_extra_special_tokens=False)
+    return tokenizer
+
+
+def fast_tokenizer(
+    captions: Sequence[str], *, bos: str, eos: str, pad: str, extra: Sequence[str] = (), **named: str
+) -> PreTrainedTokenizerFast:
+    """A tokenizer without a class of its own, on a byte-level vocabulary of a few hundred tokens.
+
+    Args:
+        captions: what the vocabulary is learnt from; sentences on drawn shapes when empty.
+        bos, eos, pad: the tokens for beginning, end and padding.
+        extra: more special tokens.
+        named: special tokens that the processor reads as attributes (``image_token="<image>"``).
+    """
+    vocab, merges = byte_level_bpe(captions)
+    backend = Tokenizer(models.BPE(vocab, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token=eos,
+        pad_token=pad,
+        bos_token=bos,
+        padding_side="left",
+        extra_special_tokens=named,
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": list(extra)}, replace_extra_special_tokens=False)
     return tokenizer
 
 
@@ -102,8 +130,8 @@ def _byte_level_bpe(texts: tuple[str, ...], size: int) -> tuple[dict[str, int], 
 def sentencepiece_bpe(
     texts: Sequence[str] = (), size: int = 520, markers: Sequence[str] = ("<pad>", "<eos>", "<bos>", "<unk>")
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges as Gemma's and Llama's tokenizers have them: spaces are "▁", unknown signs fall back to
-    bytes; the markers first.
+    """Vocabulary and merges of a SentencePiece BPE, as Gemma and Llama use: spaces are "▁", unknown characters become
+    bytes. The markers come first.
 
     Args:
         texts: what to learn from; sentences on drawn shapes when empty.
@@ -143,7 +171,7 @@ def _wordpiece(texts: tuple[str, ...], size: int) -> dict[str, int]:
 
 
 def clip_bpe(texts: Sequence[str] = (), size: int = 700) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of CLIP's kind: lower case, and a word's last piece is marked.
+    """Vocabulary and merges of CLIP's BPE: lower case, with a mark at the end of each word.
 
     Args:
         texts: what to learn from; sentences on drawn shapes when empty.
@@ -178,7 +206,7 @@ def _clip_bpe(texts: tuple[str, ...], size: int) -> tuple[dict[str, int], list[t
 
 
 def unigram(texts: Sequence[str] = (), size: int = 300) -> list[tuple[str, float]]:
-    """Pieces and scores as T5's tokenizers have them; the three markers first.
+    """Pieces and scores of a unigram model, as T5 uses; the three markers come first.
 
     Args:
         texts: what to learn from; sentences on drawn shapes when empty.
@@ -205,10 +233,12 @@ def _unigram(texts: tuple[str, ...], size: int) -> list[tuple[str, float]]:
 
 
 def _in_order(pieces: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """The same pieces, letters that no text has in alphabetical order: the trainer gives them the lowest scores, steps
-    of 0.0001 apart, in the order of a hash table."""
+    """The same pieces, with letters that occur in no text in alphabetical order.
+
+    The trainer gives them the lowest scores, 0.0001 apart, in the order of a hash table, which differs between runs.
+    """
     bound = min(score for _, score in pieces) + 1e-4 * len(pieces)
     unseen = sorted(piece for piece, score in pieces if score < bound and len(piece) == 1)
     scores = dict(zip(unseen, sorted((dict(pieces)[piece] for piece in unseen), reverse=True), strict=True))
-    found = [(piece, round(scores.get(piece, score), 9)) for piece, score in pieces]
-    return sorted(found, key=lambda one: (-one[1], one[0]))
+    scored = [(piece, round(scores.get(piece, score), 9)) for piece, score in pieces]
+    return sorted(scored, key=lambda pair: (-pair[1], pair[0]))

@@ -4,39 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoTokenizer
 
-from cutline.core.errors import CheckpointError
 from cutline.families.base import Batch
 from cutline.families.common.retrieval import RetrievalFamily, unit
-from cutline.families.weights.quantize import Quantization
 
 
 class TwoTowerFamily(RetrievalFamily):
     """Batches of these families: ``pixel_values`` [N, 3, H, W] or ``features`` [N, C], the vision tower's pooled vector
     before any projection."""
 
-    architecture: ClassVar[Any]
     processor_class: ClassVar[Any]
-
-    @classmethod
-    def open(
-        cls, checkpoint: str, dtype: torch.dtype = torch.float32, quantization: Quantization | None = None
-    ) -> Self:
-        model = cls.from_pretrained(cls.architecture, checkpoint, dtype, quantization)
-        image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        except ImportError as error:
-            raise CheckpointError(
-                f"The tokenizer of {checkpoint} needs a package that isn't here: {str(error).strip().splitlines()[0]}",
-                "Install it: pip install sentencepiece protobuf",
-            ) from error
-        return cls(model, image_processor, tokenizer)
 
     def save(self, folder: str | Path) -> None:
         self.processor_class(self.image_processor, self.tokenizer).save_pretrained(folder)
