@@ -39,7 +39,7 @@ class New(Section):
 
 
 class Blip(Family):
-    """What all three variants share; ``open``, ``new`` and ``tiny`` return the right one."""
+    """Shared code of the three variants; ``open``, ``new`` and ``tiny`` return the right one."""
 
     tasks = frozenset({"caption", "embed", "match"})
 
@@ -62,11 +62,11 @@ class Blip(Family):
         kind = next((kind for kind in _KINDS if kind.architecture.__name__ in names), None)
         if kind is None:
             raise CheckpointError(
-                f"{checkpoint} is no BLIP captioner or matcher: {', '.join(names) or 'config.json names no class'}.",
+                f"{checkpoint} is not a BLIP captioner or matcher: {', '.join(names) or 'config.json names no class'}.",
                 "Use a captioner such as Salesforce/blip-image-captioning-base, or a matcher such as "
                 "Salesforce/blip-itm-base-flickr.",
             )
-        _mend(config, checkpoint)
+        _fix_heads(config, checkpoint)
         model = kind.from_pretrained(kind.architecture, checkpoint, dtype, quantization, config=config)
         processor = BlipImageProcessorPil.from_pretrained(checkpoint)
         return cast(Self, kind(model, processor, AutoTokenizer.from_pretrained(checkpoint)))
@@ -106,11 +106,11 @@ class Blip(Family):
                 "Give the folder of a BLIP matcher, or its name on the hub.",
             ) from error
         if not isinstance(matcher, BlipMatcher):
-            raise CheckpointError(f"{wanted.matcher} is no BLIP matcher.", "Give one, for instance blip-itm-base-coco.")
+            raise CheckpointError(f"{wanted.matcher} is not a BLIP matcher.", "Use one, such as blip-itm-base-coco.")
         torch.manual_seed(seed)
         model = BlipMixture(matcher.model.config)
         model.load_state_dict(matcher.model.state_dict(), strict=False)
-        # the decoder's own self-attention begins as the encoder's
+        # the decoder's own self-attention is initialised from the encoder's
         state = {f"bert.{name}": tensor for name, tensor in model.text_encoder.state_dict().items()}
         model.text_decoder.load_state_dict(state, strict=False)
         return cast(Self, BlipMixtureFamily(model, matcher.image_processor, matcher.tokenizer))
@@ -140,7 +140,7 @@ class BlipMatcher(Blip, BlipReader):
 
 
 class BlipMixtureFamily(BlipCaptioner, BlipMatcher):
-    """Captions, embeds and matches; what caption bootstrapping trains."""
+    """Captions, embeds and matches; caption bootstrapping trains it."""
 
     tasks = frozenset({"caption", "embed", "match"})
     starts_untrained = frozenset({"caption"})
@@ -164,9 +164,9 @@ class BlipMixtureFamily(BlipCaptioner, BlipMatcher):
 _KINDS: tuple[type[Any], ...] = (BlipCaptioner, BlipMatcher, BlipMixtureFamily)
 
 
-def _mend(config: Any, checkpoint: str) -> None:
+def _fix_heads(config: Any, checkpoint: str) -> None:
     """BLIP's text transformers have 12 heads; older copies of the hub's configurations leave that out, and the default
-    of transformers, 8, gives poorer results without a word (transformers#22625)."""
+    of transformers, 8, gives poorer results without a warning (transformers#22625)."""
     text = config.text_config
     if text.hidden_size == 768 and text.num_attention_heads == 8 and not (Path(checkpoint) / POLICY_FILE).is_file():
         text.num_attention_heads = 12

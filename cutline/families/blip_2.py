@@ -1,4 +1,4 @@
-"""BLIP-2: an image tower, a Q-Former that asks it 32 questions, and OPT or Flan-T5; or the Q-Former alone, to rank.
+"""BLIP-2: an image tower, a Q-Former with 32 queries, and OPT or Flan-T5; or the Q-Former alone, for retrieval.
 
 Source: Li et al. 2023, arXiv:2301.12597; the code of Hugging Face transformers and of LAVIS. With OPT a caption ends
 with a newline, and the prompt begins with </s>, OPT's first token; with Flan-T5 the prompt is the encoder's.
@@ -38,7 +38,7 @@ from cutline.families.weights.quantize import Quantization
 
 
 class Blip2(Family):
-    """What all three variants share; ``open`` and ``tiny`` return the right one."""
+    """Shared code of the three variants; ``open`` and ``tiny`` return the right one."""
 
     tasks = frozenset({"caption", "embed", "match"})
 
@@ -56,12 +56,12 @@ class Blip2(Family):
             kind = Blip2Causal if config.use_decoder_only_language_model else Blip2Seq2Seq
             if config.image_token_index is None:
                 raise CheckpointError(
-                    f"{checkpoint} is of before its images had a token: config.json lacks image_token_index.",
-                    "Copy it anew from the hub, where it has been mended.",
+                    f"{checkpoint} is an old version: its config.json lacks image_token_index.",
+                    "Download it again from the hub, where this is fixed.",
                 )
         else:
             raise CheckpointError(
-                f"{checkpoint} is no BLIP-2 captioner or matcher: {', '.join(names) or 'config.json names no class'}.",
+                f"{checkpoint} isn't a BLIP-2 checkpoint: {', '.join(names) or 'config.json names no class'}.",
                 "Use a captioner such as Salesforce/blip2-opt-2.7b, or a matcher such as Salesforce/blip2-itm-vit-g.",
             )
         model = kind.from_pretrained(architecture, checkpoint, dtype, quantization)
@@ -74,12 +74,12 @@ class Blip2(Family):
 
     @classmethod
     def build(cls, config: Any) -> torch.nn.Module:
-        model: torch.nn.Module = Blip2ForConditionalGeneration(config)
+        model: Any = Blip2ForConditionalGeneration(config)
         if not config.use_decoder_only_language_model and not config.tie_word_embeddings:
-            # T5's configuration says tied whatever it is told; where a checkpoint has two matrices, loading keeps both
+            # T5's configuration always says tied; where a checkpoint has two matrices, loading keeps both
             head = model.language_model.lm_head
             head.weight = torch.nn.Parameter(torch.empty_like(head.weight))
-        return model
+        return cast(torch.nn.Module, model)
 
     @classmethod
     def variants(cls) -> tuple[type[Family], ...]:
@@ -115,13 +115,13 @@ class Blip2(Family):
         return {"features": self.model.vision_model(pixel_values=pixels).last_hidden_state}
 
     def query_image(self, features: Tensor) -> Tensor:
-        """The Q-Former's answers: features [N, T, C] → [N, Q, 768]."""
+        """The Q-Former's query outputs: features [N, T, C] → [N, Q, 768]."""
         queries = self.model.query_tokens.expand(len(features), -1, -1)
         return self.model.qformer(query_embeds=queries, encoder_hidden_states=features).last_hidden_state  # type: ignore[no-any-return]
 
 
 class Blip2Captioner(Blip2, ChatFamily):
-    """What both captioners have: the image's tokens, one for each query, stand before the prompt."""
+    """Shared code of both captioners: the image's tokens, one for each query, stand before the prompt."""
 
     tasks = frozenset({"caption"})
     default_prompt = "a photo of"
@@ -153,7 +153,7 @@ class Blip2Captioner(Blip2, ChatFamily):
         return prompt
 
     def _embedded(self, batch: Batch, rows: Tensor | None = None) -> Tensor:
-        """Input embeddings [R, L, D] with the projected answers of each row's image in their places."""
+        """Input embeddings [R, L, D] with the projected query outputs of each row's image at its tokens."""
         answers = self.query_image(self.with_image_features(batch)["features"])
         projection = self.model.language_projection
         images = projection(answers.to(projection.weight.dtype))
@@ -184,7 +184,7 @@ class Blip2Causal(Blip2Captioner):
         return [*[self.image_token_id] * image_tokens, int(self.tokenizer.bos_token_id), *text]
 
     def _caption_ids(self, caption: str) -> list[int]:
-        return super()._caption_ids(" ".join(caption.split()))  # a newline within would end it
+        return super()._caption_ids(" ".join(caption.split()))  # a newline inside would end it
 
     def plain_inputs(self, batch: Batch) -> dict[str, object]:
         return super().plain_inputs(batch) | {"pixel_values": batch["pixel_values"][batch["rows"]]}
@@ -197,7 +197,7 @@ class Blip2Causal(Blip2Captioner):
         ).last_hidden_state
 
     def generation_inputs(self, batch: Batch) -> dict[str, object]:
-        # the ids are given along so that what comes back begins with the prompt
+        # with the ids, the output begins with the prompt
         return {"inputs_embeds": self._embedded(batch), **{n: batch[n] for n in ("input_ids", "attention_mask")}}
 
 
@@ -220,7 +220,7 @@ class Blip2Seq2Seq(Blip2Captioner, Seq2SeqFamily):
     def decode_with_teacher_forcing(self, encoded: Tensor, mask: Tensor, decoder_input_ids: Tensor) -> Tensor:
         return self.model.language_model.decoder(  # type: ignore[no-any-return]
             input_ids=decoder_input_ids,
-            attention_mask=torch.ones_like(decoder_input_ids),  # causal: padding on the right is read by nobody
+            attention_mask=torch.ones_like(decoder_input_ids),  # causal: no position reads the padding on its right
             encoder_hidden_states=encoded,
             encoder_attention_mask=mask,
             use_cache=False,

@@ -30,45 +30,47 @@ from cutline.families.models.vgg import VggConfig, open_vgg
 class New(Section):
     """``[model.new]``: a decoder from scratch on a tower, pretrained (``encoder``) or from scratch (``vgg``)."""
 
-    encoder: str | None = Field(None, description="folder or hub name of a vision checkpoint to look with")
+    encoder: str | None = Field(None, description="folder or hub name of the vision checkpoint")
     vgg: Literal[11, 13, 16, 19] | None = Field(
-        None, description="a VGG of this depth, instead of encoder; from scratch but for vgg_weights"
+        None, description="depth of a VGG instead of encoder; from scratch unless vgg_weights is set"
     )
     vgg_weights: str | None = Field(
         None, description="file, folder or hub name of the VGG's convolutions, such as timm/vgg19.tv_in1k"
     )
     cell: Literal["lstm", "gru"] = Field("lstm", description="recurrent cell")
     attention: Literal["additive", "dot"] = Field(
-        "additive", description="additive as in the paper, or the cheaper dot"
+        "additive", description="attention over the image: additive as in the paper, or dot product, which is faster"
     )
     gate: Literal["scalar", "channel"] = Field(
-        "scalar", description="the paper's gate on the context, or one a channel"
+        "scalar", description="gate on the context: one number as in the paper, or one for each channel"
     )
-    embedding: int = Field(512, ge=4, description="width of word embeddings and of the deep output")
+    embedding: int = Field(512, ge=4, description="width of the word embeddings and of the deep output layer")
     hidden: int = Field(512, ge=4, description="width of the recurrent state")
     memory: int = Field(512, ge=4, description="width of the projected features")
     attention_size: int = Field(512, ge=4, description="width of the attention's keys")
-    dropout: float = Field(0.5, ge=0, lt=1, description="on embeddings, states and deep outputs")
-    feature_dropout: float = Field(0.1, ge=0, lt=1, description="on the tower's features")
-    doubly_stochastic: float = Field(1.0, ge=0, description="weight of the penalty for cells not looked at once")
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout on embeddings, states and deep outputs")
+    feature_dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the tower's features")
+    doubly_stochastic: float = Field(
+        1.0, ge=0, description="weight of the penalty that pulls each cell's total attention towards 1"
+    )
     tied: bool = Field(False, description="use the word embeddings as the output layer too")
     vocabulary: Literal["words", "bpe"] = Field("words", description="tokens are whole words, or byte-level pieces")
-    min_count: int = Field(5, ge=1, description="a word must occur so often in the training captions")
-    vocabulary_size: int = Field(10_000, ge=8, description="at most so many tokens")
-    lowercase: bool = Field(True, description="words without case")
+    min_count: int = Field(5, ge=1, description="words that occur less often in the training captions become <unk>")
+    vocabulary_size: int = Field(10_000, ge=8, description="largest number of tokens")
+    lowercase: bool = Field(True, description="write words in lower case")
 
     @model_validator(mode="after")
     def _one_tower(self) -> New:
         if (self.encoder is None) == (self.vgg is None):
             raise ValueError("[model.new] needs either encoder = … or vgg = …")
         if self.vgg_weights is not None and self.vgg is None:
-            raise ValueError("[model.new] has vgg_weights, but no vgg = … to say of which depth")
+            raise ValueError("[model.new] has vgg_weights but no depth; set vgg = 11, 13, 16 or 19")
         return self
 
 
 class CnnRnn(EncoderDecoderFamily):
     architecture = CnnRnnForConditionalGeneration
-    # poolers of towers that have one; nothing reads them
+    # some towers have a pooler, but nothing reads it
     unused = r"encoder\.(?:.*\.)?pooler\."
     serial = True
 
@@ -148,8 +150,8 @@ class CnnRnn(EncoderDecoderFamily):
         if self.vision_is_frozen:
             return True
         pattern = self.parts["vision"]
-        found = (re.match(pattern, name) for name, _ in self.model.named_parameters())
-        layers = {place[0].removeprefix("encoder.").rstrip(".") for place in found if place and place["layer"]}
+        matches = (re.match(pattern, name) for name, _ in self.model.named_parameters())
+        layers = {match[0].removeprefix("encoder.").rstrip(".") for match in matches if match and match["layer"]}
         size = self.image_processor.size
         height, width = size.get("height") or size["shortest_edge"], size.get("width") or size["shortest_edge"]
         self.model.split = split_tower(self.model.encoder, layers, height, width)

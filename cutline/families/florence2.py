@@ -1,8 +1,8 @@
 """Florence-2: a DaViT tower whose tokens stand before a question in the encoder of a BART.
 
 Source: Xiao et al. 2023, arXiv:2311.06242; the code of Hugging Face transformers, which opens the checkpoints of
-florence-community; Microsoft's own say the same with remote code, which isn't run here. A task's token such as
-<CAPTION> stands for a question.
+florence-community; Microsoft's own need remote code, which Cutline doesn't run. A task's token such as <CAPTION>
+is replaced by its question.
 """
 
 from __future__ import annotations
@@ -108,12 +108,12 @@ class Florence2(Seq2SeqFamily):
     def set_policy(self, policy: ImagePolicy) -> None:
         if policy.size and policy.size % 32:
             raise CheckpointError(
-                f"[model.image] size = {policy.size}: Florence-2 divides an image into cells of 32 px.",
-                f"Say {policy.size // 32 * 32 or 32} or {(policy.size // 32 + 1) * 32}.",
+                f"[model.image] size = {policy.size} is not a multiple of Florence-2's cells of 32 px.",
+                f"Use {policy.size // 32 * 32 or 32} or {(policy.size // 32 + 1) * 32}.",
             )
         super().set_policy(policy)
         crop = self.image_processor.crop_size if self.image_processor.do_center_crop else self.image_processor.size
-        self.image_processor.image_seq_length = (crop["height"] // 32) ** 2 + 1  # what the saved processor counts on
+        self.image_processor.image_seq_length = (crop["height"] // 32) ** 2 + 1  # the saved processor reads it
 
     # ---- text
 
@@ -123,7 +123,7 @@ class Florence2(Seq2SeqFamily):
 
     @property
     def decoder_prefix(self) -> list[int]:
-        """</s> starts a BART's decoder, and <s> is the first token that it was trained to say; here it is given."""
+        """</s> starts a BART's decoder, and <s> is the first token that it was trained to write; here it is given."""
         return [int(self.model.config.text_config.decoder_start_token_id), int(self.tokenizer.bos_token_id)]
 
     def render(self, prompt: str) -> str:
@@ -160,7 +160,7 @@ class Florence2(Seq2SeqFamily):
     def decode_with_teacher_forcing(self, encoded: Tensor, mask: Tensor, decoder_input_ids: Tensor) -> Tensor:
         return self.model.model.language_model.decoder(  # type: ignore[no-any-return]
             input_ids=decoder_input_ids,
-            attention_mask=torch.ones_like(decoder_input_ids),  # causal: padding on the right is read by nobody
+            attention_mask=torch.ones_like(decoder_input_ids),  # causal: no position reads the padding on its right
             encoder_hidden_states=encoded,
             encoder_attention_mask=mask,
             use_cache=False,

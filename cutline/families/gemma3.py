@@ -80,7 +80,7 @@ class Gemma3(TiledFamily):
             image_seq_length=16,
         )
         model = Gemma3ForConditionalGeneration(config)
-        # Hugging Face leaves it at zero, where images say nothing and its gradient is a thousand times too large
+        # Hugging Face leaves it at zero; then images have no effect and its gradient is a thousand times too large
         nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.02)
         model.generation_config.eos_token_id = [tokenizer.eos_token_id, token("<end_of_turn>")]
         model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -90,7 +90,7 @@ class Gemma3(TiledFamily):
 
     def image_texts(self, visual: Batch) -> list[str]:
         crops = [tiles - 1 for tiles in visual["tiles"].tolist()]
-        return [self.processor.replace_image_token({"num_crops": crops}, place) for place in range(len(crops))]
+        return [self.processor.replace_image_token({"num_crops": crops}, image) for image in range(len(crops))]
 
     def token_types(self, batch: Batch) -> dict[str, Tensor]:
         """1 for an image's tokens, which see each other in both directions."""
@@ -99,11 +99,11 @@ class Gemma3(TiledFamily):
     # ---- images
 
     def pixels(self, images: Sequence[Any]) -> Batch:
-        how: dict[str, Any] = dict(self.processor.images_kwargs)  # for what a checkpoint leaves open
+        options: dict[str, Any] = dict(self.processor.images_kwargs)  # defaults for what a checkpoint leaves out
         if self.policy.tiles:
-            how |= {"do_pan_and_scan": self.policy.tiles > 1, "pan_and_scan_max_num_crops": self.policy.tiles - 1}
-        made = self.process([[image] for image in images], **how)
-        return {"pixel_values": made["pixel_values"], "tiles": torch.as_tensor(made["num_crops"]) + 1}
+            options |= {"do_pan_and_scan": self.policy.tiles > 1, "pan_and_scan_max_num_crops": self.policy.tiles - 1}
+        processed = self.process([[image] for image in images], **options)
+        return {"pixel_values": processed["pixel_values"], "tiles": torch.as_tensor(processed["num_crops"]) + 1}
 
     def encode_images(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)

@@ -1,7 +1,7 @@
 """LLaVA 1.5 and its like: CLIP, a two-layer MLP, Llama.
 
-Source: Liu et al. 2023, arXiv:2310.03744; the code of Hugging Face transformers. What the tower says is taken from
-the layer before its last one.
+Source: Liu et al. 2023, arXiv:2310.03744; the code of Hugging Face transformers. Features come from the layer
+before the tower's last one.
 """
 
 from __future__ import annotations

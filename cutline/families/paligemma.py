@@ -1,8 +1,8 @@
 """PaliGemma and PaliGemma 2: SigLIP, one linear layer, Gemma, read as a prefix language model.
 
 Source: Beyer et al. 2024, arXiv:2407.07726; Steiner et al. 2024, arXiv:2412.03555; the code of Hugging Face
-transformers. Image and prompt see each other in both directions; the caption sees them and what was said before. The
-prompt is no chat: image tokens, one <bos>, the prompt, a newline.
+transformers. Attention over image and prompt is bidirectional; the caption attends to them and to its own past. The
+prompt is not a chat: image tokens, one <bos>, the prompt, a newline.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PaliGemma(SplicedFamily):
     processor_class = PaliGemmaProcessor
     default_prompt = "caption en"
     bidirectional = frozenset({"prompt"})
-    # a tower that was saved with its pooling head: nothing reads it
+    # some towers are saved with their pooling head; nothing reads it
     unused = r"model\.vision_tower\.(?:vision_model\.)?head\."
 
     @classmethod
@@ -61,8 +61,8 @@ class PaliGemma(SplicedFamily):
     def set_policy(self, policy: ImagePolicy) -> None:
         if policy.size:
             raise CheckpointError(
-                "paligemma is made for one input size; [model.image] size doesn't apply.",
-                "Take the checkpoint of the size: …-224, …-448 or …-896.",
+                "paligemma has one input size; [model.image] size doesn't apply.",
+                "Use the checkpoint of the size: …-224, …-448 or …-896.",
             )
         super().set_policy(policy)
 
@@ -92,13 +92,13 @@ class PaliGemma(SplicedFamily):
         return [self.placeholder * int(self.processor.image_seq_length)] * images
 
     def token_types(self, batch: Batch) -> dict[str, Tensor]:
-        """0 for the prefix, which is read in both directions, 1 for the caption. Without them transformers reads all
-        rows in both directions, and each token of a caption sees the one that it is to predict."""
+        """0 for the prefix, which is read in both directions, 1 for the caption. Without them transformers makes all
+        attention bidirectional, and each token of a caption sees the one that it predicts."""
         ids = batch["input_ids"]
         if "prompt_lengths" not in batch:
             return {"token_type_ids": torch.zeros_like(ids)}
-        places = torch.arange(ids.shape[1], device=ids.device)
-        return {"token_type_ids": (places >= batch["prompt_lengths"][:, None]).long()}
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        return {"token_type_ids": (positions >= batch["prompt_lengths"][:, None]).long()}
 
     # ---- images
 

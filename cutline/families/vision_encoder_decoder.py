@@ -63,7 +63,7 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
             generation.decoder_start_token_id = generation.bos_token_id
         if generation.eos_token_id is None or generation.decoder_start_token_id is None:
             raise CheckpointError(
-                f"{checkpoint} doesn't say which tokens start and end a caption.",
+                f"{checkpoint} doesn't define which tokens start and end a caption.",
                 "Add decoder_start_token_id and eos_token_id to its generation_config.json.",
             )
         return family
@@ -118,14 +118,14 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
         decoder = self.model.decoder
         hidden = decoder.base_model(
             input_ids=decoder_input_ids,
-            attention_mask=torch.ones_like(decoder_input_ids),  # causal: padding on the right is read by nobody
+            attention_mask=torch.ones_like(decoder_input_ids),  # causal: no position reads the padding on its right
             encoder_hidden_states=features[rows],
             use_cache=False,
         ).last_hidden_state
         return hidden, hidden.new_zeros(())
 
     def decoder_start_inputs(self, images: int) -> dict[str, Tensor]:
-        # without a mask GPT-2 suspects the padding behind finished captions, which nobody reads
+        # without a mask GPT-2 warns about the padding after finished captions, which nothing reads
         return {"decoder_attention_mask": torch.ones(images, 1, dtype=torch.int64, device=self.device)}
 
     def lm_head(self, hidden: Tensor) -> Tensor:

@@ -31,21 +31,23 @@ from cutline.families.models.vision_mixture import VisionMixture, VisionMixtureC
 
 
 class New(Section):
-    """``[model.new]``: a text transformer from scratch on a pretrained tower."""
+    """``[model.new]``: a text transformer from scratch on a pretrained vision tower."""
 
-    encoder: str = Field(description="folder or hub name of a vision checkpoint to look with")
-    width: int = Field(256, ge=8, description="of the text transformer")
-    layers: int = Field(2, ge=1, description="of the text transformer")
+    encoder: str = Field(description="folder or hub name of the vision checkpoint")
+    width: int = Field(256, ge=8, description="width of the text transformer")
+    layers: int = Field(2, ge=1, description="layers of the text transformer")
     heads: int = Field(4, ge=1, description="attention heads of the text transformer")
-    embedding: int = Field(256, ge=8, description="width of the space that images and texts meet in")
-    dropout: float = Field(0.1, ge=0, lt=1, description="of the text transformer")
-    feature_dropout: float = Field(0.1, ge=0, lt=1, description="on what is made of the tower's features")
-    vocabulary_size: int = Field(4000, ge=200, description="at most so many word pieces, learnt from the captions")
+    embedding: int = Field(256, ge=8, description="width of the vectors of images and texts")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout of the text transformer")
+    feature_dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the projected features of the tower")
+    vocabulary_size: int = Field(
+        4000, ge=200, description="largest number of word pieces, which are learnt from the captions"
+    )
 
     @model_validator(mode="after")
     def _divides(self) -> New:
         if self.width % self.heads:
-            raise ValueError(f"[model.new] width = {self.width} is no multiple of heads = {self.heads}")
+            raise ValueError(f"[model.new] width = {self.width} is not a multiple of heads = {self.heads}")
         return self
 
 
@@ -53,9 +55,9 @@ class VisionMixtureFamily(BlipWriter, BlipReader):
     tasks = frozenset({"caption", "embed", "match"})
     starts_untrained = tasks
     architecture = VisionMixture
-    # poolers of towers that have one; nothing reads them
+    # some towers have a pooler, but nothing reads it
     unused = r"vision_tower\.(?:.*\.)?pooler\."
-    # the encoder of texts has its own self-attention; all else of it the decoder has, too
+    # the text encoder has its own self-attention and shares everything else with the decoder
     unused_by_captions = (
         r"temperature|text_encoder\.encoder\.layer\.\d+\.attention\.|(?:vision_proj|text_proj|itm_head)\."
     )

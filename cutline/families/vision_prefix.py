@@ -39,13 +39,13 @@ from cutline.families.common.tiny import example_texts
 from cutline.families.models.tower import build_tower, cells_of, open_tower
 from cutline.families.models.vision_prefix import VisionPrefixConfig, VisionPrefixForConditionalGeneration
 
-#: Stands in the text where the image's tokens go.
+#: The placeholder of the image in a prompt.
 IMAGE = "<image>"
 
-#: What Llama's template writes as today's date. Without it the prompt would change from one day to the next.
+#: The date that Llama's template writes; otherwise the prompt would change every day.
 _DATE = "26 Jul 2024"
 
-# What the miniature says around a prompt; real checkpoints bring their own template.
+# The miniature's chat template; checkpoints have their own.
 _TEMPLATE = (
     "<bos>{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}<eos>\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
@@ -61,10 +61,12 @@ class New(SmallHalves):
     text: str | None = Field(
         None, description="folder or hub name of the causal language model; none: a GPT-2 from scratch"
     )
-    projector: Literal["mlp", "linear"] = Field("mlp", description="two layers with GELU between, or one layer")
-    projector_size: int | None = Field(None, ge=1, description="width between the layers; none: the language model's")
-    merge: int = Field(1, ge=1, description="merge × merge neighbouring cells become one token of the text")
-    dropout: float = Field(0.0, ge=0, lt=1, description="on the tower's features")
+    projector: Literal["mlp", "linear"] = Field("mlp", description="two layers with a GELU between them, or one layer")
+    projector_size: int | None = Field(
+        None, ge=1, description="width between the two layers; none: the language model's"
+    )
+    merge: int = Field(1, ge=1, description="merge × merge neighbouring cells become one token")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the tower's features")
     text_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of a GPT-2 from scratch")
     max_position_embeddings: int = Field(
         512, ge=16, description="number of positions of a GPT-2 from scratch, for image tokens and text"
@@ -72,9 +74,11 @@ class New(SmallHalves):
     vocabulary: Literal["words", "bpe"] = Field(
         "bpe", description="tokens of a GPT-2 from scratch: whole words of the training captions, or byte-level pieces"
     )
-    vocabulary_size: int = Field(2000, ge=8, description="at most so many tokens")
-    min_count: int = Field(5, ge=1, description="with words: so often must one occur in the training captions")
-    lowercase: bool = Field(True, description="with words: without case")
+    vocabulary_size: int = Field(2000, ge=8, description="largest number of tokens of a vocabulary from scratch")
+    min_count: int = Field(
+        5, ge=1, description="with words: those that occur less often in the training captions become <unk>"
+    )
+    lowercase: bool = Field(True, description="with words: write them in lower case")
 
 
 class VisionPrefix(ChatFamily):
@@ -111,7 +115,7 @@ class VisionPrefix(ChatFamily):
             require_captions(captions, "A new language model")
             tokenizer = _small_vocabulary(sizes, captions)
             language_model = _gpt2(sizes, tokenizer)
-        # a language model from scratch has nothing to understand a prompt by
+        # a language model from scratch can't understand a prompt
         return cls.join(tower, image_processor, language_model, tokenizer, sizes, None if sizes.text else "")
 
     @classmethod
@@ -131,7 +135,7 @@ class VisionPrefix(ChatFamily):
     def join(
         cls, tower: Any, image_processor: Any, language_model: Any, tokenizer: Any, sizes: New, prompt: str | None
     ) -> Self:
-        """Two halves become one; the tokenizer learns a token that stands for the image."""
+        """Joins a vision tower and a language model, and adds the image's token to the tokenizer."""
         tokenizer.add_special_tokens({"extra_special_tokens": [IMAGE]}, replace_extra_special_tokens=False)
         image_token = int(tokenizer.convert_tokens_to_ids(IMAGE))
         model = VisionPrefixForConditionalGeneration.join(
@@ -180,10 +184,10 @@ class VisionPrefix(ChatFamily):
         return self._chat([_turn(prompt)], True)
 
     def _chat(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        made = self.tokenizer.apply_chat_template(
+        rendered = self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=_DATE
         )
-        return str(made)
+        return str(rendered)
 
     @functools.cached_property
     def _around_answer(self) -> tuple[str, str]:
@@ -297,6 +301,6 @@ def _open_text(checkpoint: str) -> tuple[Any, Any]:
         ) from error
     if tokenizer.eos_token_id is None:
         raise CheckpointError(
-            f"[model.new] text = {checkpoint!r} has no end token, so no caption could end.", "Take another checkpoint."
+            f"[model.new] text = {checkpoint!r} has no end token, so no caption could end.", "Use another checkpoint."
         )
     return model, tokenizer
