@@ -114,7 +114,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     ),
     "checkpoint absent": ("good --set model.checkpoint=./modle", "There is no checkpoint folder ./modle", "Check the"),
     "checkpoint unknown": ("good --set model.checkpoint=no/such", "no/such is neither a folder here nor", "connection"),
-    "checkpoint without config": ("good --set model.checkpoint=no_config", "no_config holds no config.json", "folder"),
+    "checkpoint without config": ("good --set model.checkpoint=no_config", "no_config has no config.json", "folder"),
     "checkpoint and new": ("both", r"\[model\] has both checkpoint and new", r"Fix \[model\]"),
     "neither checkpoint nor new": ("neither", r"\[model\] needs checkpoint = … .* or a \[model.new\] section", ""),
     "new without family": ("new_without_family", r"\[model.new\] needs \[model\] family", ""),

@@ -1,4 +1,4 @@
-"""Making ``generate`` produce given tokens, to compare what it computes with what training computes."""
+"""Makes ``generate`` produce given tokens, so that its log-probabilities can be compared with training's."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from cutline.families.weights.quantize import Quantization
 logger = logging.getLogger(__name__)
 
 
-#: Parameters below which a second thread costs more than it gives.
+#: Models with fewer parameters are slower with a second thread.
 SMALL = 2_000_000
 
 
@@ -37,7 +37,7 @@ def find(name: str) -> type[Family]:
     """
     name = name.replace("-", "_")  # some checkpoints spell it "vision-encoder-decoder"
     kind = cast("type[Family]", families.PLUGINS.find(name, Family))
-    if name in families.PLUGINS.foreign:  # whose file may be called otherwise
+    if name in families.PLUGINS.foreign:  # their files may have other names
         kind.registered_name = name
     return kind
 
@@ -49,17 +49,17 @@ def family_of(settings: ModelSettings) -> type[Family]:
         return find(_model_type(settings.checkpoint))
     wanted = find(settings.family)
     if settings.checkpoint is not None and Path(settings.checkpoint).is_dir():
-        found = _model_type(settings.checkpoint, refuse=False).replace("-", "_")
-        if found in families.names() and found != wanted.name():  # it would open, with weights drawn by chance
+        actual = _model_type(settings.checkpoint, refuse=False).replace("-", "_")
+        if actual in families.names() and actual != wanted.name():  # it would open, with random weights
             raise CheckpointError(
-                f"[model] family = {settings.family!r}, but {settings.checkpoint} is of the family {found}.",
+                f"[model] family = {settings.family!r}, but {settings.checkpoint} is of the family {actual}.",
                 "Leave [model] family out, or give another checkpoint.",
             )
     return wanted
 
 
 def prompt_of(settings: ModelSettings) -> str:
-    """The prompt that the model will have: the recipe's, the one that its checkpoint keeps, or its family's."""
+    """The model's prompt: the recipe's, the one saved with its checkpoint, or its family's default."""
     if settings.prompt is not None:
         return settings.prompt
     kept = _kept(settings.checkpoint, "prompt") if settings.checkpoint else None
@@ -67,20 +67,20 @@ def prompt_of(settings: ModelSettings) -> str:
 
 
 def _model_type(checkpoint: str, refuse: bool = True) -> str:
-    """The type that a checkpoint names; with refuse, an error for those that no family opens."""
+    """A checkpoint's model type; with ``refuse``, an error for types that no family opens."""
     folder = Path(checkpoint)
     if (folder / POLICY_FILE).is_file():
         return _entry(folder / POLICY_FILE, "family")
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{folder} holds no config.json.", "Give the folder of a checkpoint.")
+            raise CheckpointError(f"{folder} has no config.json.", "Give the folder of a checkpoint.")
         kind = _entry(folder / "config.json", "model_type")
         if refuse:
             _refuse(json.loads((folder / "config.json").read_text(encoding="utf-8")), checkpoint)
         return kind
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file.", "Give the folder of a checkpoint.")
-    # a name such as runs/food, where there is a folder runs, is meant as a path and not as a name on the hub
+    # if there is a folder runs, a name such as runs/food is a path and not a name on the hub
     is_path = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1 or folder.parent.is_dir()
     if is_path and "/" in checkpoint:
         raise CheckpointError(f"There is no checkpoint folder {checkpoint}.", "Check the path.")
@@ -108,11 +108,10 @@ def _refuse(config: Mapping[str, Any], checkpoint: str) -> None:
 
 def _entry(path: Path, key: str) -> str:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return str(found[key])
+        return str(json.loads(path.read_text(encoding="utf-8"))[key])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} doesn't say the checkpoint's {key}.", "Copy the checkpoint anew, or give [model] family."
+            f"{path} lacks the checkpoint's {key}.", "Download the checkpoint again, or set [model] family."
         ) from error
 
 
@@ -123,18 +122,18 @@ def open_family(
     tiny: bool = False,
     seed: int = 0,
     task: str = "caption",
-    place: Path | None = None,
+    folder: Path | None = None,
 ) -> Family:
-    """Opens, builds, or (tiny) rehearses the model of a recipe, on its device and in its dtype.
+    """Opens a recipe's model, builds it, or (tiny) draws a miniature of it, on its device and in its dtype.
 
     Args:
         settings: the ``[model]`` section.
         captions: training captions, which models built from scratch take their vocabulary from.
         tiny: a random miniature of the same architecture instead of the checkpoint.
-        seed: of random weights.
-        task: what the model is wanted for: "caption", "embed" or "match".
-        place: folder where the miniature of a checkpoint is written and opened again as the checkpoint would be;
-            without one it stays in memory, and can't be quantised.
+        seed: seed of random weights.
+        task: what the model is used for: "caption", "embed" or "match".
+        folder: where the miniature of a checkpoint is saved and opened again as the checkpoint would be; without one
+            it stays in memory and can't be quantised.
 
     Raises:
         CheckpointError: it can't be opened, or can't do the task.
@@ -147,9 +146,9 @@ def open_family(
             family: Family = kind.tiny(captions, seed, new=settings.new)
         else:
             family = kind.tiny(captions, seed, task=task, checkpoint=settings.checkpoint or "")
-        if place is not None and settings.new is None:
-            family.save(place)
-            family = _load(kind, str(place), dtype, settings, device)
+        if folder is not None and settings.new is None:
+            family.save(folder)
+            family = _load(kind, str(folder), dtype, settings, device)
     elif settings.new is not None:
         family = kind.new(settings.new, captions, seed)
     else:
@@ -175,7 +174,7 @@ def open_checkpoint(
     Args:
         checkpoint: its folder or hub name.
         dtype, device, model: keys of ``[model]``.
-        task: what the model is wanted for.
+        task: what the model is used for.
     """
     folder = Path(checkpoint)
     if (folder / "model" / POLICY_FILE).is_file():  # a run folder
@@ -200,7 +199,7 @@ def _load(kind: type[Family], checkpoint: str, dtype: torch.dtype, settings: Mod
         words = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{base} could not be opened as {kind.name()}: {type(error).__name__}: {words}",
-            "Check that the folder is a whole checkpoint of that family."
+            "Check that the folder is a complete checkpoint of that family."
             if Path(base).is_dir()
             else "Check the name and the connection.",
         ) from error
@@ -214,7 +213,7 @@ def _load(kind: type[Family], checkpoint: str, dtype: torch.dtype, settings: Mod
 
 
 def _kept(checkpoint: str, key: str) -> Any:
-    """What a checkpoint's own ``cutline.json`` says under a key."""
+    """The value of a key in a checkpoint's ``cutline.json``; None without one."""
     path = Path(checkpoint) / POLICY_FILE
     return json.loads(path.read_text(encoding="utf-8")).get(key) if path.is_file() else None
 
@@ -228,7 +227,7 @@ def _compute_dtype(settings: ModelSettings, dtype: torch.dtype, device: torch.de
 
 
 def limit_threads(family: Family, set_threads: SetThreads) -> None:
-    """Asks for one thread for a small model on the CPU: with so little work for each, several wait for one another."""
+    """Asks for one thread for a small model on the CPU, where several threads mostly wait for each other."""
     if family.device.type == "cpu" and sum(p.numel() for p in family.parameters()) < SMALL:
         set_threads(1)
 

@@ -164,7 +164,7 @@ class RunContext:
         miniature = self.folder / ("miniature" if ranks.is_main_process() else f"miniature-{ranks.rank()}")
         settings = self.recipe.model.model_copy(update=model)
         task = "embed" if self.recipe.for_retrieval else "caption"
-        family = open_family(settings, captions, tiny=self.tiny, seed=self.recipe.seed, task=task, place=miniature)
+        family = open_family(settings, captions, tiny=self.tiny, seed=self.recipe.seed, task=task, folder=miniature)
         limit_threads(family, self.set_threads)
         return family
 

@@ -35,8 +35,8 @@ def test_a_checkpoint_that_lacks_weights_is_refused(name, tmp_path):
     ("damage", "words"),
     [
         (lambda folder: (folder / "config.json").unlink(), "could not be opened as cnn_rnn"),
-        (lambda folder: [path.unlink() for path in folder.glob("c*.json")], "holds no config.json"),
-        (lambda folder: (folder / "cutline.json").write_text("{"), "doesn't say the checkpoint's family"),
+        (lambda folder: [path.unlink() for path in folder.glob("c*.json")], "has no config.json"),
+        (lambda folder: (folder / "cutline.json").write_text("{"), "lacks the checkpoint's family"),
         (lambda folder: (folder / "cutline.json").write_text('{"family": "cnn-rmn"}'), "Did you mean cnn_rnn?"),
         (lambda folder: os.truncate(folder / "model.safetensors", 1000), "could not be opened as cnn_rnn"),
         (lambda folder: (folder / "model.safetensors").unlink(), "could not be opened as cnn_rnn"),

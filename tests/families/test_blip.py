@@ -142,7 +142,7 @@ def test_a_configuration_without_heads_gets_the_published_ones(tmp_path):
 
 def test_a_blip_for_questions_is_refused(tmp_path):
     BlipConfig(architectures=["BlipForQuestionAnswering"]).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="no BLIP captioner or matcher: BlipForQuestionAnswering"):
+    with pytest.raises(CheckpointError, match="is not a BLIP captioner or matcher: BlipForQuestionAnswering"):
         Blip.open(str(tmp_path))
 
 

@@ -27,7 +27,7 @@ def opened(family) -> set[str]:
 def miniature(place, name="qwen2_5_vl", **model):
     """A miniature, opened from a folder as a real checkpoint is."""
     return open_family(
-        parse({"checkpoint": "none", "family": name} | model, ModelSettings), ["a red square"], tiny=True, place=place
+        parse({"checkpoint": "none", "family": name} | model, ModelSettings), ["a red square"], tiny=True, folder=place
     )
 
 

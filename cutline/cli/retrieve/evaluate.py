@@ -210,7 +210,9 @@ def _recipe_subject(
             return open_checkpoint(trained, cast(Any, dtype), device, task="embed")
         changed = recipe.model.model_copy(update={"dtype": dtype, "device": device})
         captions = [text for texts in data.column("captions") for text in texts] if run.tiny else []
-        return open_family(changed, captions, tiny=run.tiny, seed=recipe.seed, task="embed", place=folder / "miniature")
+        return open_family(
+            changed, captions, tiny=run.tiny, seed=recipe.seed, task="embed", folder=folder / "miniature"
+        )
 
     name = (
         checkpoint_fingerprint(str(trained)) if trained else f"{recipe.model.checkpoint}{' (tiny)' if run.tiny else ''}"

@@ -22,9 +22,9 @@ from cutline.families.settings import GenerateSettings
 
 
 class _SequenceLogprobs(LogitsProcessor):
-    """Log-probability of each sequence under way, kept without holding all steps' distributions.
+    """Log-probability of each sequence, without keeping the distributions of all steps.
 
-    Beam search changes rows between steps and sets finished beams aside, so sequences are known by their tokens.
+    Beam search changes rows between steps and sets finished beams aside, so sequences are identified by their tokens.
     """
 
     def __init__(self, beams: int, prompt_tokens: int, ends: Sequence[int]):
@@ -61,7 +61,7 @@ class _SequenceLogprobs(LogitsProcessor):
 
 
 class _OfCaption(LogitsProcessor):
-    """A processor that looks at what was said, but not at the prompt: its words are no repetition.
+    """Applies a processor to the new tokens only: words of the prompt don't count as repetitions.
 
     Hugging Face's own would count the prompt, image tokens included; and where the prompt is given as embeddings, they
     would take the first words of rows that are padded on the left for padding.
@@ -91,8 +91,8 @@ def generate(
     Args:
         model: a Hugging Face model with ``generate``.
         tokenizer: decodes the new tokens.
-        settings: the user's settings; they replace whatever the checkpoint's generation_config says of beams, sampling
-            and lengths; its special tokens and suppressed tokens are kept.
+        settings: the user's settings; they replace the checkpoint's generation_config for beams, sampling and lengths;
+            its special tokens and suppressed tokens are kept.
         inputs: keyword arguments of ``generate``.
         ends: ids of the tokens that end a caption.
         prompt_tokens: how many leading tokens of the output are prompt (or decoder start).
@@ -129,7 +129,7 @@ def generate(
         )
     generations = []
     for item, row in enumerate(sequences[:, prompt_tokens:].tolist()):
-        end = next((place for place, token in enumerate(row) if token in ends), None)
+        end = next((position for position, token in enumerate(row) if token in ends), None)
         tokens = row if end is None else row[: end + 1]
         text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
         generations.append(Generation(text, logprobs.of(item, tokens), len(tokens), end is not None))

@@ -1,9 +1,9 @@
-"""What a frozen vision tower says about each image, computed once and kept on disk.
+"""The features of a frozen vision tower for each image, computed once and kept on disk.
 
     <cache>/features/<fingerprint>-<dtype>/
       features.bin     the tensors, one after another; read through a memory map
-      index.jsonl      one line an image: sha256 of its file (with "-mirrored" behind it for its mirror image), and each
-                       tensor's place, dtype and shape
+      index.jsonl      one line an image: sha256 of its file (followed by "-mirrored" for its mirror image), and each
+                       tensor's position, dtype and shape
 
 The fingerprint covers the vision part's weights, its image processing and its dtype, and an image is known by the hash
 of its bytes, so an entry can't be stale: whatever changes, changes its name. Every run that uses the same tower on the
@@ -81,17 +81,17 @@ class FeatureCache:
         self._read_index()
 
     def get(self, samples: Sequence[Sample]) -> list[Batch]:
-        """The features of each sample, from the disk. They must have been filled in before."""
+        """The features of each sample, from disk; ``fill`` must have computed them before."""
         return [self._one(self._index[self._hash(sample)]) for sample in samples]
 
     def _one(self, tensors: dict[str, dict[str, Any]]) -> Batch:
         assert self._map is not None
-        found = {}
-        for name, place in tensors.items():
-            dtype: torch.dtype = getattr(torch, place["dtype"])
-            raw = self._map[place["offset"] : place["offset"] + place["bytes"]]
-            found[name] = torch.from_numpy(np.array(raw)).view(dtype).reshape(place["shape"])
-        return found
+        features = {}
+        for name, entry in tensors.items():
+            dtype: torch.dtype = getattr(torch, entry["dtype"])
+            raw = self._map[entry["offset"] : entry["offset"] + entry["bytes"]]
+            features[name] = torch.from_numpy(np.array(raw)).view(dtype).reshape(entry["shape"])
+        return features
 
     def _hash(self, sample: Sample) -> str:
         # from the file's bytes and not from the dataset's table: an image may have been changed since
@@ -100,12 +100,12 @@ class FeatureCache:
         return self._hashes[sample.image] + ("-mirrored" if sample.extra.get(MIRRORED) else "")
 
     def fill(self, samples: Sequence[Sample], progress: Progress | None = None) -> int:
-        """Computes and stores what is missing; can be killed at any moment and goes on from there.
+        """Computes and stores missing features; can be killed at any moment and resumes from there.
 
         Returns:
-            How many images were seen now.
+            How many images were encoded now.
         """
-        with locked(self.folder / ".lock"):  # the next process finds what the first has written
+        with locked(self.folder / ".lock"):  # a second process waits, then reads what the first has written
             jsonl.cut_torn_tail(self.folder / "index.jsonl")
             self._read_index()
             unique = list({self._hash(sample): sample for sample in samples}.values())
@@ -113,9 +113,9 @@ class FeatureCache:
             chunks = [unique[start : start + size] for start in range(0, len(unique), size)]
             todo = [chunk for chunk in chunks if any(self._hash(sample) not in self._index for sample in chunk)]
             done = len(unique) - sum(map(len, todo))
-            seen = 0
-            end = max((place["offset"] + place["bytes"] for row in self._index.values() for place in row.values()),
-                      default=0)  # fmt: skip
+            encoded = 0
+            entries = [entry for tensors in self._index.values() for entry in tensors.values()]
+            end = max((entry["offset"] + entry["bytes"] for entry in entries), default=0)
             with open(self._data, "ab") as data, jsonl.Appender(self.folder / "index.jsonl") as index:
                 data.truncate(end)
                 data.seek(0, os.SEEK_END)
@@ -126,16 +126,16 @@ class FeatureCache:
                     for sample, tensors in zip(chunk, self.family.split_features(features), strict=True):
                         if self._hash(sample) in self._index:
                             continue
-                        places = {name: self._append(data, tensor) for name, tensor in tensors.items()}
-                        rows.append({"image": self._hash(sample), "tensors": places, "end": data.tell()})
-                        seen += 1
+                        written = {name: self._append(data, tensor) for name, tensor in tensors.items()}
+                        rows.append({"image": self._hash(sample), "tensors": written, "end": data.tell()})
+                        encoded += 1
                     data.flush()
                     index.write(rows)
                     done += len(chunk)
                     if progress:
                         progress(done, len(unique))
             self._read_index()
-        return seen
+        return encoded
 
     def _pixels(self, chunk: Sequence[Sample]) -> Batch:
         return self.family.pixels([open_sample(sample) for sample in chunk])
@@ -144,11 +144,11 @@ class FeatureCache:
         tensor = tensor.detach().cpu()
         tensor = (tensor.to(self.dtype) if tensor.is_floating_point() else tensor).contiguous()
         raw = tensor.flatten().view(torch.uint8).numpy().tobytes()
-        place = {
+        entry = {
             "offset": data.tell(),
             "bytes": len(raw),
             "dtype": str(tensor.dtype).removeprefix("torch."),
             "shape": list(tensor.shape),
         }
         data.write(raw)
-        return place
+        return entry

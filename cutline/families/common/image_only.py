@@ -1,8 +1,8 @@
 """Processors of vision–language models without their video half.
 
-The processors of Qwen-VL and others insist on a video processor, and every video processor needs torchvision, which
-Cutline does without. A subclass has the real class's name, so that what is saved names the real one, and a constructor
-without ``video_processor``: Hugging Face reads off its argument names what to load and to save.
+The processors of Qwen-VL and others require a video processor, and every video processor needs torchvision, which
+Cutline doesn't use. A subclass has the real class's name, so that saved files name the real one, and a constructor
+without ``video_processor``: Hugging Face loads and saves what the constructor's arguments name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class _NoVideo:
     num_frames, fps = 64, 1  # SmolVLM's chat template reads them, for images too
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
-        raise ImportError("video input needs torchvision, which Cutline does without")
+        raise ImportError("video input needs torchvision, which Cutline doesn't use")
 
 
 class ImageOnly:

@@ -1,13 +1,13 @@
-"""LoRA adapters, by peft: put in, kept small, opened again, merged.
+"""LoRA adapters, by peft: added to a model, saved, loaded and merged.
 
 Source: Hu et al. 2021, arXiv:2106.09685; rank-stabilised scaling after Kalajdzievski 2023, arXiv:2312.03732;
 weight-decomposed (DoRA) after Liu et al. 2024, arXiv:2402.09353.
 
-A checkpoint with adapters ("light") holds what was trained and names the checkpoint that it was trained from:
+A checkpoint with adapters ("light") contains only trained weights and names the checkpoint they belong to:
 
-    cutline.json                                        "base": what to open first
-    adapter_config.json, adapter_model.safetensors      as peft writes them, so its own tools open them, too
-    rest.safetensors                                    what was trained besides adapters, and buffers
+    cutline.json                                        "base": the checkpoint to open first
+    adapter_config.json, adapter_model.safetensors      in peft's format, which its own tools open too
+    rest.safetensors                                    trained weights that aren't adapters, and buffers
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cutline.families.settings import LoraSettings
 #: peft's name of the only adapter.
 NAME = "default"
 WEIGHTS, REST = "adapter_model.safetensors", "rest.safetensors"
-#: In front of every name in peft's files: a PeftModel holds a tuner, which holds the model.
+#: Prefix of every name in peft's files: a PeftModel contains a tuner, which contains the model.
 _PREFIX = "base_model.model."
 
 
@@ -50,7 +50,7 @@ def is_adapter(parameter: str) -> bool:
 
 def adaptable(family: HasParts, part: str) -> dict[str, nn.Module]:
     """A part's matrices that can have an adapter: linear layers and embeddings that the model calls as modules."""
-    found = {}
+    adaptable = {}
     inside: set[str] = set()  # attention that reads its projections' weights without calling them
     for name, module in family.model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
@@ -65,27 +65,27 @@ def adaptable(family: HasParts, part: str) -> dict[str, nn.Module]:
             and family.part_of(weight) == part
             and not re.match(family.unused, weight)
         ):
-            found[name] = module
-    return found
+            adaptable[name] = module
+    return adaptable
 
 
 def add(family: HasParts, names: Collection[str], lora: LoraSettings) -> None:
-    """Puts fresh adapters, which change nothing yet, into modules.
+    """Adds new adapters, which change no output yet, to modules.
 
     Args:
         family: its model is changed in place.
         names: full names of modules in ``family.model``.
-        lora: their shape.
+        lora: the adapters' settings.
 
     Raises:
-        TrainingError: a module's weight belongs to another module, too, or other modules have adapters already.
+        TrainingError: a module shares its weight with another one, or other modules have adapters already.
     """
     present = layers(family)
     if present.keys() == set(names):
         return
     if present:
         raise TrainingError(
-            "Other modules of the model have adapters already.", "Give every stage the same parts with lora."
+            "Other modules of the model already have adapters.", "Set the same parts to lora in every stage."
         )
     _refuse_shared(family, names)
     from peft import LoraConfig
@@ -96,7 +96,7 @@ def add(family: HasParts, names: Collection[str], lora: LoraSettings) -> None:
         lora_dropout=lora.dropout,
         use_rslora=lora.rslora,
         use_dora=lora.dora,
-        # the names themselves: peft would take a list for endings, and hit namesakes in other parts
+        # full names: peft takes a list for endings of names, which occur in other parts too
         target_modules="|".join(map(re.escape, sorted(names))),
     )
     _inject(family, config)
@@ -122,8 +122,8 @@ def _refuse_shared(family: HasParts, names: Collection[str]) -> None:
         if len(shared) > 1 and adapted:
             raise TrainingError(
                 f"{min(adapted)} shares its weight with {min(set(shared) - {min(adapted)})}; an adapter on one of them "
-                "could not be merged.",
-                "Leave it out of [train.lora] targets.",
+                "can't be merged.",
+                "Remove it from [train.lora] targets.",
             )
 
 
@@ -131,7 +131,7 @@ def _refuse_shared(family: HasParts, names: Collection[str]) -> None:
 
 
 def save(family: HasParts, folder: Path) -> None:
-    """Writes adapters, what else was trained, and buffers; everything else stands in the family's ``origin``."""
+    """Writes adapters, other trained weights and buffers; all else is in the family's ``origin``."""
     from peft.utils import get_peft_model_state_dict
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _rest(family: HasParts) -> Iterator[tuple[str, Tensor]]:
-    """What was trained and is no adapter; and buffers, which training moves (BatchNorm's)."""
+    """Trained weights that aren't adapters; and buffers, which training changes (BatchNorm's)."""
     yield from (
         (name, parameter)
         for name, parameter in family.model.named_parameters()
@@ -165,7 +165,7 @@ def _rest(family: HasParts) -> Iterator[tuple[str, Tensor]]:
 
 
 def load(family: HasParts, folder: Path) -> None:
-    """Puts what ``save`` wrote into a family whose base was opened.
+    """Loads what ``save`` wrote into a family whose base was opened.
 
     Raises:
         CheckpointError: files are missing, or don't fit the base.
@@ -187,19 +187,19 @@ def load(family: HasParts, folder: Path) -> None:
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"The adapters in {folder} don't fit {family.origin}: {' '.join(str(error).split())[:200]}",
-            "Give the base checkpoint that they were trained from.",
+            "Use the base checkpoint that they were trained from.",
         ) from error
 
 
 def merge(family: HasParts) -> None:
-    """Adds each adapter to its matrix and takes it out; the model computes the same as before.
+    """Adds each adapter to its matrix and removes it; the model computes the same as before.
 
     Raises:
-        CheckpointError: the matrices are quantised, and would be rounded again.
+        CheckpointError: the matrices are quantised and would be rounded again.
     """
     if family.quantized:
         raise CheckpointError(
-            "Adapters are not merged into quantised matrices, which would be rounded once more.",
+            "Adapters can't be merged into quantised matrices: those would be rounded again.",
             "Open the checkpoint with quantize = none first.",
         )
     for name, layer in layers(family).items():

@@ -1,8 +1,8 @@
 """Opening a checkpoint with its language model in 4 or 8 bits, by bitsandbytes.
 
 Source: Dettmers et al. 2023, arXiv:2305.14314 (NF4, double quantisation); Dettmers et al. 2022, arXiv:2208.07339 (8
-bits). Only matrices of the part ``text`` are quantised: quantised vision towers and bridges lose what they see, and a
-quantised output layer loses words.
+bits). Only matrices of the part ``text`` are quantised: quantised vision towers, bridges and
+output layers give worse captions.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Quantization:
 
     Attributes:
         kind: "nf4" (4.5 bits a weight, 4.1 with ``double``) or "int8".
-        double: NF4's scales are quantised, too.
-        compute: what NF4 matrices are multiplied in; int8 multiplies in integers, outliers in 16 bits.
-        device: where they are quantised and stay.
+        double: whether NF4's scales are quantised too.
+        compute: dtype in which NF4 matrices are multiplied; int8 multiplies integers, and outliers in 16 bits.
+        device: device on which they are quantised and stay.
     """
 
     kind: Literal["nf4", "int8"]
@@ -37,7 +37,7 @@ class Quantization:
 
 
 def check(quantization: Quantization) -> None:
-    """Raises a CheckpointError where bitsandbytes is missing, or can't quantise on that device."""
+    """Raises a CheckpointError if bitsandbytes is missing or can't quantise on that device."""
     try:
         import bitsandbytes
     except ImportError as error:
@@ -75,7 +75,7 @@ def options(family: type[HasParts], kind: Any, checkpoint: str, wanted: Quantiza
         )
     common: dict[str, Any] = {"llm_int8_skip_modules": others}
     if wanted.kind == "nf4":
-        how = BitsAndBytesConfig(
+        bits = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=wanted.double,
@@ -83,8 +83,8 @@ def options(family: type[HasParts], kind: Any, checkpoint: str, wanted: Quantiza
             **common,
         )
     else:
-        how = BitsAndBytesConfig(load_in_8bit=True, **common)
-    return {"quantization_config": how, "device_map": {"": str(wanted.device)}}
+        bits = BitsAndBytesConfig(load_in_8bit=True, **common)
+    return {"quantization_config": bits, "device_map": {"": str(wanted.device)}}
 
 
 def _matrices(family: type[HasParts], kind: Any, config: Any) -> tuple[list[str], list[str]]:
@@ -103,20 +103,20 @@ def _matrices(family: type[HasParts], kind: Any, config: Any) -> tuple[list[str]
 
 
 def finish(model: Any) -> str | None:
-    """Readies a model that was opened; returns the kind of quantisation that it has, also of one stored so."""
-    found = None
+    """Prepares an opened model; returns its kind of quantisation, which may be the checkpoint's own."""
+    kind = None
     for module in model.modules():
         name = type(module).__name__
         if name == "Linear4bit":
-            found = "nf4"
-            # the fast path for processors with AVX512-BF16 fails for sizes that are no multiples of 64 × 32
+            kind = "nf4"
+            # the fast path for processors with AVX512-BF16 fails for sizes that aren't multiples of 64 × 32
             module.support_avx512bf16_for_cpu = False
         elif name == "Linear8bitLt":
-            found = "int8"
-    return found
+            kind = "int8"
+    return kind
 
 
 def numel(parameter: nn.Parameter) -> int:
-    """Number of weights; a quantised matrix holds two in a byte."""
+    """Number of weights; a byte of a 4-bit matrix contains two."""
     state = getattr(parameter, "quant_state", None)
     return int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()

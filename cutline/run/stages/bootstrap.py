@@ -59,7 +59,7 @@ class Bootstrap(Stage):
 
         def open_model(model: ModelSettings, task: str, miniature: Path) -> Family:
             family = open_family(
-                model, captions, tiny=context.tiny, seed=context.recipe.seed, task=task, place=miniature
+                model, captions, tiny=context.tiny, seed=context.recipe.seed, task=task, folder=miniature
             )
             limit_threads(family, context.set_threads)
             return family
