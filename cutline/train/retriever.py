@@ -21,6 +21,7 @@ from cutline.core.errors import TrainingError
 from cutline.core.records import Sample
 from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.common.retrieval import RetrievalFamily
+from cutline.families.meta import without_weights
 from cutline.train import objectives
 from cutline.train.embedding_space import Chunk, EmbeddingSpace, RandomState, RetrievalBatch, Scale, Vectors
 from cutline.train.learner import Learner, Output
@@ -53,6 +54,9 @@ class RetrievalCollator:
     ):
         self.family, self.cache, self.positives = family, cache, positives
         self.chunk_size, self.wanted = chunk_size, wanted
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"family": without_weights(self.family)}  # as Collator does for a loader's workers
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, RetrievalBatch]:
         features = self.cache.get(samples) if self.cache else None

@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader
 from cutline.core.records import Sample
 from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.open import find
-from cutline.train.examples import Collator
+from cutline.train.examples import Collator, Draw, Examples
+from cutline.train.positives import PositivePairs
+from cutline.train.retriever import RetrievalCollator
 from tests.conftest import drawing
 
 CAPTIONS = ("a red circle above a blue square", "a green triangle")
@@ -69,3 +71,23 @@ def test_a_cache_is_pickled_without_its_features(cached, samples):
     again = pickle.loads(pickled).get(samples)
     for one, other in zip(again, cache.get(samples), strict=True):
         assert torch.equal(one["features"], other["features"])
+
+
+def test_a_worker_of_a_retrieval_training_gets_no_weights(samples):
+    family = find("vision_mixture").tiny(CAPTIONS)
+    collate = RetrievalCollator(family, None, PositivePairs(samples), 1, ("itc", "itm", "lm"))
+    weights = sum(tensor.numel() * tensor.itemsize for tensor in family.model.state_dict().values())
+    assert len(pickle.dumps(collate)) < weights / 2
+    examples = Examples(samples, "all")
+    loader = DataLoader(
+        examples, sampler=[Draw(0), Draw(1)], batch_size=2, collate_fn=collate, num_workers=1,
+        multiprocessing_context="spawn",
+    )  # fmt: skip
+    (result,) = list(loader)
+    batch, expected = result["batch"], collate([examples[Draw(0)], examples[Draw(1)]])["batch"]
+    assert batch.captions == expected.captions
+    assert torch.equal(batch.images, expected.images)
+    assert torch.equal(batch.visual["pixel_values"], expected.visual["pixel_values"])
+    assert batch.extra.keys() == expected.extra.keys()
+    for ours, theirs in zip(batch.extra["lm"], expected.extra["lm"], strict=True):
+        assert torch.equal(ours["labels"], theirs["labels"])

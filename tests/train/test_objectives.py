@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from cutline.core import jsonl
-from cutline.core.errors import RecipeError, TrainingError
+from cutline.core.config import Section
+from cutline.core.errors import CutlineError, RecipeError, TrainingError
+from cutline.train import objectives
 from cutline.train import train as verb
 from cutline.train.settings import TrainSettings
 from tests.train.test_training import same, settings, vit_gpt2, weights
@@ -122,6 +124,17 @@ def test_a_loader_that_starts_afresh_gives_the_same_losses(dataset, tmp_path, sc
     losses = [[row["loss"] for row in log if "loss" in row] for log in logs]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 2
+
+
+def test_a_key_has_one_owner():
+    class Mine(Section):
+        queue: int = 1
+
+    class Section_(Section):
+        rerank: int = 0
+
+    with pytest.raises(CutlineError, match=r"key queue of \[train.retrieval\] belongs to both the objective itc and"):
+        objectives._refuse_shared_keys("retrieval", Section_, {"itc": objectives.find()["itc"].Settings, "mine": Mine})
 
 
 class Length:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from pydantic import Field, create_model
 
 from cutline.core.config import Section, refused
+from cutline.core.errors import CutlineError
 from cutline.core.plugins import Plugins
 from cutline.train.objective import Objective
 
@@ -46,6 +47,7 @@ def extended(section: str) -> Callable[[type[AnySection]], type[AnySection]]:
     def decorate(model: type[AnySection]) -> type[AnySection]:
         known = find()
         bases = [one.Settings for one in known.values() if one.section == section and one.Settings is not Section]
+        _refuse_shared_keys(section, model, {n: one.Settings for n, one in known.items() if one.section == section})
         fields: dict[str, Any] = {
             name: (one.Settings | None, Field(None, description=one.description))
             for name, one in known.items()
@@ -66,3 +68,21 @@ def settings_of(objective: type[Objective], train: Section) -> Any:
     if objective.section == "":
         return train
     return getattr(train, objective.section or objective.name)
+
+
+def _refuse_shared_keys(section: str, model: type[Section], settings: Mapping[str, type[Section]]) -> None:
+    """Each key of a section has one owner.
+
+    Raises:
+        CutlineError: two objectives, or an objective and the section, have the same key.
+    """
+    where = f"[train.{section}]" if section else "[train]"
+    owners = dict.fromkeys(model.model_fields, f"the section {where}")
+    for name, own in settings.items():
+        for key in own.model_fields:
+            if key in owners:
+                raise CutlineError(
+                    f"The key {key} of {where} belongs to both {owners[key]} and the objective {name}.",
+                    "Rename the key in the package that adds the objective, or uninstall that package.",
+                )
+            owners[key] = f"the objective {name}"
