@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,36 +18,15 @@ from cutline.train import train as verb
 from cutline.train.settings import TrainSettings
 from tests.train.test_training import same, settings, vit_gpt2, weights
 
-#: A whole objective in one file: a high loss costs more than its value.
-FOREIGN = '''
-from pydantic import Field
-
-from cutline.core.config import Section
-from cutline.train.objective import CaptionObjective
+DOCS = Path(__file__).parents[2] / "docs/training.md"
 
 
-class Settings(Section):
-    weight: float = Field(gt=0, description="weight of the penalty")
+def documented(start: str) -> str:
+    """The code block of docs/training.md that starts with a line."""
+    code = DOCS.read_text().split(f"    {start}\n", 1)[1].splitlines()
+    block = itertools.takewhile(lambda line: not line or line.startswith("    "), code)
+    return "\n".join([start, *(line.removeprefix("    ") for line in block)])
 
-
-class Confidence(CaptionObjective):
-    """A penalty on the square of the loss."""
-
-    Settings = Settings
-    description = "punish a high loss"
-
-    @classmethod
-    def weight_of(cls, settings, tasks):
-        return settings.weight
-
-    @classmethod
-    def rehearsed(cls, settings):
-        return {"weight": 0.5}
-
-    def loss(self, family, batch, step):
-        result = family(batch)
-        return (result.nll / result.tokens) ** 2 / step.batches
-'''
 
 SCRIPT = """
 import sys
@@ -108,7 +89,7 @@ def test_an_objective_of_another_package_is_one_file(dataset, tmp_path, script_e
     (package / "confident-1.0.dist-info").mkdir(parents=True)
     (package / "confident-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: confident\nVersion: 1.0\n")
     (package / "confident-1.0.dist-info/entry_points.txt").write_text("[cutline.objectives]\nconfidence = confident\n")
-    (package / "confident.py").write_text(FOREIGN)
+    (package / "confident.py").write_text(documented("from pydantic import Field"))
     script_environment.setenv("PYTHONPATH", f"{pytestconfig.rootpath}:{package}")
     (tmp_path / "train.py").write_text(SCRIPT)
     run(tmp_path / "train.py", dataset.path, tmp_path / "run")
@@ -170,6 +151,20 @@ def test_own_validation_may_be_a_function(dataset, tmp_path):
     assert facts["best_step"] == 4
     with pytest.raises(TrainingError, match="gives no score 'cider'"):
         verb.train(vit_gpt2(), dataset, settings(), tmp_path / "b", evaluator=lambda family, step: {"words": 1.0})
+
+
+def test_the_documented_validation_runs(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    vit_gpt2().save("checkpoint")
+    code = documented("from pathlib import Path").replace('"photos"', repr(str(dataset.path)))
+    code = code.replace("Salesforce/blip-image-captioning-base", "checkpoint")
+    exec(code.replace("max_steps=100", "max_steps=2, eval_steps=1, batch_size=3"), {})
+    step, nll = capsys.readouterr().out.split()[-2:]
+    scores = {row["step"]: row["val_nll"] for row in jsonl.read(Path("runs/mine/log.jsonl")) if "val_nll" in row}
+    assert set(scores) == {1, 2}
+    assert int(step) == min(scores, key=scores.__getitem__)
+    assert float(nll) == pytest.approx(min(scores.values()), rel=1e-4)
+    assert Path("runs/mine/model/cutline.json").exists()
 
 
 def test_captions_and_retrieval_are_not_trained_together():
