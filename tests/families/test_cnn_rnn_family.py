@@ -64,7 +64,7 @@ def test_vgg_takes_convolutions_that_were_trained_elsewhere(tmp_path):
     for wrong in ("torn.pth", "absent.pth"):
         with pytest.raises(CheckpointError, match="could not be opened"):
             CnnRnn.new({"vgg": 11, "vgg_weights": str(tmp_path / wrong)} | SIZES, CAPTIONS)
-    with pytest.raises(RecipeError, match="no vgg"):
+    with pytest.raises(RecipeError, match="vgg_weights but no depth"):
         CnnRnn.new({"encoder": "a", "vgg_weights": "b"}, CAPTIONS)
 
 
