@@ -205,7 +205,7 @@ class Cutline:
     efforts: tuple[int, ...] = (0, 1)
 
     def build(self, vectors: Floats, folder: Path) -> None:
-        from cutline.retrieve.approximate import make
+        from cutline.retrieve.approximate import build
 
         texts = beyond_a_gap(draw(QUERIES, vectors.shape[1], 4, uniform=False))
         whole = np.lib.format.open_memmap(
@@ -214,7 +214,7 @@ class Cutline:
         whole[: len(vectors)], whole[len(vectors) :] = vectors, texts
         rows = np.arange(len(whole))
         images, captions = rows[: len(vectors)], rows[len(vectors) :]
-        tuned = make(folder / "index.faiss", whole, images, {"image": images, "text": captions})
+        tuned = build(folder / "index.faiss", whole, images, {"image": images, "text": captions})
         print(json.dumps({"engine": "cutline", **tuned._asdict()}), flush=True)
         (folder / "tuned.json").write_text(json.dumps([tuned.probes, len(images)]))
 

@@ -188,7 +188,9 @@ def main() -> int:
                 capture_output=True,
                 text=True,
             )
-            counted = json.loads(result.read_text()) if result.exists() else {"code": done.returncode}
+            counted: dict[str, Any] = {"code": done.returncode}
+            if result.exists():
+                counted = json.loads(result.read_text())
             if counted["code"]:
                 print(f"cutline {' '.join(arguments)}: exit code {counted['code']}\n{done.stderr}", file=sys.stderr)
                 return 2

@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoModel, MobileNetV2Config, ResNetConfig,
 from transformers.modeling_outputs import BaseModelOutput
 
 from cutline.core.errors import CheckpointError
-from cutline.families.models.cnn_rnn import CnnRnnConfig, CnnRnnForConditionalGeneration
+from cutline.families.models.cnn_rnn import CnnRnnForConditionalGeneration
+from cutline.families.models.cnn_rnn_config import CnnRnnConfig
 from cutline.families.models.vgg import VggConfig, VggModel
 
 BOS, PAD, EOS, UNK = range(4)

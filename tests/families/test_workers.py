@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ def test_a_cache_is_pickled_without_its_features(cached, samples):
 
 
 def test_a_worker_of_a_retrieval_training_gets_no_weights(samples):
-    family = find("vision_mixture").tiny(CAPTIONS)
+    family: Any = find("vision_mixture").tiny(CAPTIONS)
     collate = RetrievalCollator(family, None, PositivePairs(samples), 1, ("itc", "itm", "lm"))
     weights = sum(tensor.numel() * tensor.itemsize for tensor in family.model.state_dict().values())
     assert len(pickle.dumps(collate)) < weights / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_an_object_is_scored_beside_named_metrics() -> None:
 
 
 def test_an_object_a_class_and_a_function_give_the_same() -> None:
-    given = [Capital(), AsSubclass, lambda references: AsSubclass(references), Both()]
+    given: list[Any] = [Capital(), AsSubclass, lambda references: AsSubclass(references), Both()]
     found = [cutline.score(PREDICTIONS, REFERENCES, [one], resamples=50)["capital"] for one in given]
     assert len({(score.value, score.low, score.high) for score in found}) == 1
 

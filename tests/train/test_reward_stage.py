@@ -29,7 +29,7 @@ def make():
 def settings(**changes) -> TrainSettings:
     usual = {"max_steps": 6, "eval_steps": 2, "batch_size": 3, "lr": 1e-2, "val_max_new_tokens": 6}
     rewarded = {"start_epoch": 3 / 8, "samples": 2, "lr": 1e-2, "interpolation": 0.6}  # 8 steps an epoch
-    return TrainSettings(**usual, scst=rewarded | changes)
+    return TrainSettings.model_validate(usual | {"scst": rewarded | changes})
 
 
 def state(step):

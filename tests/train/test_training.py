@@ -340,17 +340,14 @@ def test_reward_is_cider_d(dataset):
 
 @pytest.mark.parametrize("name", ["cnn_rnn", "vision_encoder_decoder", "qwen2_5_vl"])
 def test_several_captions_are_drawn_of_an_image_that_is_looked_at_once(dataset, monkeypatch, name):
-    from cutline.families.common.decode import drawing
     from cutline.families.settings import GenerateSettings
 
     family = find(name).tiny(["a red square above a blue circle"]).eval()
     samples = list(dataset.split("train")[:2])
     seen, see = [], family.encode_images
     monkeypatch.setattr(family, "encode_images", lambda batch: seen.append(1) or see(batch))
-    with drawing(3):
-        made = family.generate(
-            family.collate(samples, with_targets=False), GenerateSettings(do_sample=True, max_new_tokens=8)
-        )
+    batch, settings = family.collate(samples, with_targets=False), GenerateSettings(do_sample=True, max_new_tokens=8)
+    made = family.generate(batch, settings, num_return_sequences=3)
     assert len(made) == 6
     assert len(seen) == 1
     assert len({one.text for one in made}) > 1

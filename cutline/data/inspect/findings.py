@@ -127,7 +127,7 @@ def _of_context(contexts: ContextFacts | None) -> Iterator[Finding]:
                 f"the context of another image does ({chance:.1%}).",
                 consequence="It costs tokens and teaches nothing, or it belongs to other images.",
                 remedy="Check some examples, and leave it out if it is unrelated.",
-                share=field.images / max(contexts.of, 1),
+                share=field.images / max(contexts.captioned, 1),
             )
 
 

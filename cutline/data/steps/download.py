@@ -1,4 +1,4 @@
-"""DownloadLedger images: many at a time, politely, and with a ledger that remembers what became of each address."""
+"""Downloading images: many at a time, politely, and with a ledger that remembers the result for each URL."""
 
 from __future__ import annotations
 
