@@ -101,9 +101,12 @@ class Panel:
 
 
 _MEANINGS = {
-    "empty": "captions are empty", "echo": "captions repeat the prompt", "loops": "captions repeat themselves",
-    "endless": "captions don't end", "same": "every image, and a blank one, gets the same caption",
-}  # fmt: skip
+    "empty": "captions are empty",
+    "echo": "captions repeat the prompt",
+    "loops": "captions repeat themselves",
+    "endless": "captions don't end",
+    "same": "every image, and a blank one, gets the same caption",
+}
 
 
 def _words(text: str) -> list[str]:
@@ -228,19 +231,30 @@ class Guards(TrainerCallback):
         self.low = self.low + 1 if loss < 0.98 * self.least_training or early else 0
         said = f"the loss is {loss:.3f} nats a token"
         if self.high >= self.settings.patience:
-            self._stop(state.global_step, "high loss", f"{said}, where guessing has {self.guessing:.2f}",
-                       "Lower [train] lr; make sure by cutline check that each label is where it belongs.")  # fmt: skip
+            self._stop(
+                state.global_step,
+                "high loss",
+                f"{said}, where guessing has {self.guessing:.2f}",
+                "Lower [train] lr; make sure by cutline check that each label is where it belongs.",
+            )
         if self.low >= self.settings.patience:
-            self._stop(state.global_step, "low loss", f"{said}, which no model can reach so early",
-                       "Make sure by cutline check that no caption sees its own future.")  # fmt: skip
+            self._stop(
+                state.global_step,
+                "low loss",
+                f"{said}, which no model can reach so early",
+                "Make sure by cutline check that no caption sees its own future.",
+            )
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **rest: Any) -> None:
         loss = (metrics or {}).get("eval_loss")
         if loss is not None and loss < 0.99 * self.least_validation:
             why = f"the validation loss is {loss:.4f} nats a token"
-            self._stop(state.global_step, "low loss",
-                       f"{why}; images with several captions can't have less than {self.least_validation:.4f}",
-                       "Make sure by cutline check that no caption sees its own future.")  # fmt: skip
+            self._stop(
+                state.global_step,
+                "low loss",
+                f"{why}; images with several captions can't have less than {self.least_validation:.4f}",
+                "Make sure by cutline check that no caption sees its own future.",
+            )
 
     def _stop(self, step: int, guard: str, reason: str, remedy: str) -> None:
         kept = last_good.kept_step(self.folder)
@@ -292,8 +306,11 @@ def _first_bad_module(family: Family, batch: Batch) -> str:
 
         return hook
 
-    hooks = [module.register_forward_hook(look(name)) for name, module in family.model.named_modules()
-             if name and not list(module.children())]  # fmt: skip
+    hooks = [
+        module.register_forward_hook(look(name))
+        for name, module in family.model.named_modules()
+        if name and not list(module.children())
+    ]
     try:
         with torch.no_grad():
             family(batch)

@@ -17,7 +17,7 @@ class Pairs(NamedTuple):
     """P pairs, ordered by image.
 
     Attributes:
-        images, texts: int64 [P], places among the images, and among the texts, that were drawn from.
+        images, texts: int64 [P], indices into the images and the texts that were drawn from.
         labels: int64 [P], 1 for a true pair.
     """
 
@@ -47,7 +47,7 @@ def draw(
         logits: [N, R] of images with texts, scaled as the contrastive loss scales them.
         true: bool [N, R], true pairs; never drawn.
         rows: int64 [R], the image of each text.
-        generator: of the draws.
+        generator: random numbers for the draws.
         share: of the texts, drawn anew each time, that have pairs; the others stay candidates.
         hardness: factor of the logits; 0 draws any negative as often as any other, 1 is as published.
     """

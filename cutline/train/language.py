@@ -142,17 +142,17 @@ def teach(
     seed: int = 0,
     bars: Bars = silent,
 ) -> tuple[Any, Any, dict[str, float]]:
-    """A GPT-2 from scratch learns texts.
+    """Trains a GPT-2 from scratch on texts.
 
     Args:
-        texts: what it reads, in an order of chance, texts of like length together.
-        held_out: what its loss is measured on; may be empty.
+        texts: training texts, shuffled, those of similar length together.
+        held_out: texts to measure the loss on; may be empty.
         sizes: of the model and its vocabulary.
-        epochs: times that every text is read.
-        batch_size: texts a step.
-        lr: highest rate of AdamW; a twentieth of the steps to get there, then cosine down to 0.
-        bfloat16: autocast; pays where the processor has it.
-        seed: of weights, order and dropout.
+        epochs: passes over the texts.
+        batch_size: texts per step.
+        lr: peak learning rate of AdamW; warm-up over a twentieth of the steps, then a cosine to 0.
+        bfloat16: autocast; faster on processors that support it.
+        seed: seed for weights, shuffling and dropout.
         bars: shows the progress.
 
     Returns:
@@ -197,8 +197,8 @@ def teach(
             losses["train"] = total / count
             if measured:
                 losses["held_out"] = measure(model, measured, batch_size, tokenizer.pad_token_id)
-            said = ", ".join(f"{value:.3f} nats a token {name.replace('_', ' ')}" for name, value in losses.items())
-            logger.info(f"language: epoch {epoch + 1} of {epochs}: {said}")
+            summary = ", ".join(f"{value:.3f} nats a token {name.replace('_', ' ')}" for name, value in losses.items())
+            logger.info(f"language: epoch {epoch + 1} of {epochs}: {summary}")
     return model.eval(), tokenizer, losses
 
 
@@ -223,12 +223,12 @@ def _encode(tokenizer: Any, texts: Sequence[str], most: int) -> list[list[int]]:
 
 def _batches(rows: Sequence[list[int]], size: int, order: random.Random | None) -> Iterator[list[list[int]]]:
     """Texts of like length together, for little padding; chance orders texts of one length, and the batches."""
-    places = sorted(range(len(rows)), key=lambda place: (len(rows[place]), order.random() if order else place))
-    batches = [places[begin : begin + size] for begin in range(0, len(places), size)]
+    indices = sorted(range(len(rows)), key=lambda index: (len(rows[index]), order.random() if order else index))
+    batches = [indices[begin : begin + size] for begin in range(0, len(indices), size)]
     if order:
         order.shuffle(batches)
     for batch in batches:
-        yield [rows[place] for place in batch]
+        yield [rows[index] for index in batch]
 
 
 def _loss(model: Any, batch: Sequence[list[int]], pad: int, bfloat16: bool) -> tuple[torch.Tensor, int]:
@@ -236,8 +236,8 @@ def _loss(model: Any, batch: Sequence[list[int]], pad: int, bfloat16: bool) -> t
     longest = max(map(len, batch))
     ids = torch.tensor([row + [pad] * (longest - len(row)) for row in batch])  # [B, T]
     labels = torch.tensor([row[1:] + [IGNORED] * (longest - len(row)) for row in batch])  # [B, T - 1]
-    asked = labels != IGNORED
+    mask = labels != IGNORED
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         hidden = model.base_model(input_ids=ids[:, :-1], attention_mask=torch.ones_like(ids[:, :-1])).last_hidden_state
-        logits = model.get_output_embeddings()(hidden[asked])
-    return functional.cross_entropy(logits.float(), labels[asked], reduction="sum"), int(asked.sum())
+        logits = model.get_output_embeddings()(hidden[mask])
+    return functional.cross_entropy(logits.float(), labels[mask], reduction="sum"), int(mask.sum())

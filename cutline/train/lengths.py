@@ -1,4 +1,4 @@
-"""Texts of like length together, so that short ones don't compute the padding of long ones."""
+"""Texts grouped by length, so that short ones aren't padded to the longest."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def by_length(texts: Batch, compute: Callable[[Batch, Tensor], Tensor]) -> Tenso
     if lengths is None or count < 2 * SMALLEST or int(lengths.min()) == int(lengths.max()):
         return compute(texts, torch.arange(count, device=texts["input_ids"].device))
     order = lengths.argsort(stable=True)
-    made = []
+    results = []
     for group in torch.split(order, max(SMALLEST, -(-count // GROUPS))):
         longest = int(lengths[group[-1]])
-        made.append(compute({name: tensor[group, :longest] for name, tensor in texts.items()}, group))
-    back = torch.empty_like(order)
-    back[order] = torch.arange(count, device=order.device)
-    return torch.cat(made)[back]
+        results.append(compute({name: tensor[group, :longest] for name, tensor in texts.items()}, group))
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(count, device=order.device)
+    return torch.cat(results)[inverse]
