@@ -17,9 +17,10 @@ from torch import Tensor
 from cutline.check.recorders import CrossEntropyRecorder
 from cutline.core.errors import DataError
 from cutline.core.records import Sample
-from cutline.families.base import Batch, Family, Generation
+from cutline.families.base import Batch, Family
 from cutline.families.common.loss import IGNORED
 from cutline.families.forced_decoding import ForcedDecoding
+from cutline.families.outputs import Generation
 from cutline.families.settings import GenerateSettings
 from cutline.images.open import ImageProblem, open_image
 from cutline.train.settings import TrainSettings

@@ -14,7 +14,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 import transformers
@@ -27,6 +27,7 @@ from cutline.core.files import write_atomically
 from cutline.core.records import Sample
 from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.image_policy import fixed_size
+from cutline.families.outputs import Generation, Loss
 from cutline.families.settings import GenerateSettings, ImagePolicy, ModelSettings
 from cutline.families.weights import adapters, quantize
 from cutline.families.weights.quantize import Quantization
@@ -39,29 +40,6 @@ Batch = dict[str, Tensor]
 #: File in a checkpoint that holds what Hugging Face's files have no place for.
 POLICY_FILE = "cutline.json"
 _WORDS = {"caption": "write captions", "embed": "embed images and texts", "match": "match images with texts"}
-
-
-class Loss(NamedTuple):
-    """Sums over a batch, so that the trainer can normalise over the tokens of a whole accumulated step.
-
-    Attributes:
-        nll: negative log-likelihood of all label tokens, in nats, label smoothing included.
-        penalty: regularisation that is to be divided by the same number of tokens; 0 for most families.
-        tokens: number of label tokens.
-    """
-
-    nll: Tensor
-    penalty: Tensor
-    tokens: Tensor
-
-
-class Generation(NamedTuple):
-    """One generated caption: text, log-probability in nats, number of new tokens, whether the end token came."""
-
-    text: str
-    logprob: float
-    tokens: int
-    finished: bool
 
 
 class Family(nn.Module, ABC):

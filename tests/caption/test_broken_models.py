@@ -10,7 +10,8 @@ import torch
 from cutline.caption.caption import HOPELESS, caption
 from cutline.core.errors import CheckpointError
 from cutline.core.records import Prediction, Sample
-from cutline.families.base import Family, Generation
+from cutline.families.base import Family
+from cutline.families.outputs import Generation
 from cutline.families.settings import GenerateSettings
 from cutline.images.open import open_image
 from tests.caption.helping import Fake, every, fake, some

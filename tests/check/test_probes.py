@@ -9,9 +9,9 @@ import torch
 
 from cutline import families
 from cutline.core.errors import RecipeError
-from cutline.families.base import Loss
 from cutline.families.common.loss import IGNORED, token_nll
 from cutline.families.open import find
+from cutline.families.outputs import Loss
 from tests.check.making import broken, failures, real_class, run, subject
 
 CAPTIONERS = [name for name in families.names() if "caption" in find(name).tasks]

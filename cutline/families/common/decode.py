@@ -15,9 +15,9 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
 )
 
-from cutline.families.base import Generation
 from cutline.families.common.logits_processors import ForcePrefix, WordCount
 from cutline.families.forced_decoding import ForcedDecoding
+from cutline.families.outputs import Generation
 from cutline.families.settings import GenerateSettings
 
 

@@ -10,10 +10,11 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from cutline.core.records import Sample
-from cutline.families.base import Batch, Family, Generation, Loss
+from cutline.families.base import Batch, Family
 from cutline.families.common import decode
 from cutline.families.common.loss import IGNORED, caption_rows, pad_rows, token_nll
 from cutline.families.forced_decoding import ForcedDecoding
+from cutline.families.outputs import Generation, Loss
 from cutline.families.settings import GenerateSettings
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from cutline.core.records import Sample
-from cutline.families.base import Batch, Loss
+from cutline.families.base import Batch
 from cutline.families.common.chat import ChatFamily
 from cutline.families.common.loss import IGNORED, caption_rows, pad_rows, token_nll
+from cutline.families.outputs import Loss
 
 
 class Seq2SeqFamily(ChatFamily):
