@@ -9,7 +9,8 @@ from pathlib import Path
 from tests.conftest import drawing
 
 STATE = """
-import logging, os, signal, sys, warnings
+import logging, os, random, signal, sys, warnings
+import numpy
 import accelerate, datasets, matplotlib, peft, torch, transformers  # what they set by themselves is not ours
 from huggingface_hub import constants
 
@@ -36,6 +37,7 @@ def state():
         "signals": {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)},
         "folder": os.getcwd(),
         "path": list(sys.path),
+        "random": (random.getstate(), repr(numpy.random.get_state()), torch.get_rng_state().tolist()),
     }
 
 def compare(before):

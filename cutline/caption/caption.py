@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -18,6 +19,7 @@ from PIL.Image import Image, Resampling
 
 from cutline.core.errors import CheckpointError
 from cutline.core.records import Prediction, Sample
+from cutline.core.seeding import seeded
 from cutline.core.threads import prefetch
 from cutline.families.base import Batch, Family
 from cutline.families.common.feature_cache import FeatureCache
@@ -233,9 +235,10 @@ class _Captioner:
         features = self.cache.get(samples) if self.cache else None
         batch = self.family.collate(samples, with_targets=False, pixels=pixels or None, features=features)
         batch = {name: tensor.to(self.family.device) for name, tensor in batch.items()}
-        if self.settings.do_sample:  # the same draw for the same batch, also after a restart
-            torch.manual_seed(_seed(self.settings.seed, samples[0].id))
-        generations = self.family.generate(batch, self.settings)
+        # the same draw for the same batch, also after a restart
+        draws = seeded(_seed(self.settings.seed, samples[0].id)) if self.settings.do_sample else nullcontext()
+        with draws:
+            generations = self.family.generate(batch, self.settings)
         return [_prediction(sample, made) for sample, made in zip(samples, generations, strict=True)]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-import torch
 from torch import Tensor
 from transformers import (
     AlignConfig,
@@ -41,8 +40,7 @@ class Align(TwoTowerFamily):
         return 64  # as it was trained and is evaluated
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        torch.manual_seed(seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         tokenizer = BertTokenizer(vocab=wordpiece(captions), do_lower_case=True)
         text = {
             "vocab_size": len(tokenizer),

@@ -25,6 +25,7 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 from cutline.core.errors import CheckpointError
 from cutline.core.files import write_atomically
 from cutline.core.records import Sample
+from cutline.core.seeding import seeded
 from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.image_policy import fixed_size
 from cutline.families.outputs import Generation, Loss
@@ -129,9 +130,8 @@ class Family(nn.Module, ABC):
         Raises:
             CheckpointError: this family opens checkpoints only, or the section is wrong.
         """
-        raise CheckpointError(
-            f"{cls.name()} models can't be built from scratch.", "Give [model] checkpoint = … instead of [model.new]."
-        )
+        with seeded(seed):
+            return cls._new(settings, captions)
 
     @classmethod
     def tiny(
@@ -152,21 +152,29 @@ class Family(nn.Module, ABC):
             new: a ``[model.new]`` section whose kind (its cell, its projector) the model takes, in small.
             checkpoint: a checkpoint's name, where a family's checkpoints differ in kind.
         """
-        if new is not None:
-            return cls._tiny_new(new, captions, seed)
-        return cast(Self, cls._class_for(task, checkpoint)._tiny(captions, seed))
+        with seeded(seed):
+            if new is not None:
+                return cls._tiny_new(new, captions)
+            return cast(Self, cls._class_for(task, checkpoint)._tiny(captions))
 
-    # ---- what families give for it
+    # ---- what families give for it; random numbers are seeded when these are called
+
+    @classmethod
+    def _new(cls, settings: Mapping[str, Any], captions: Sequence[str]) -> Self:
+        """``new``, for families that can be built from scratch or from parts."""
+        raise CheckpointError(
+            f"{cls.name()} models can't be built from scratch.", "Give [model] checkpoint = … instead of [model.new]."
+        )
 
     @classmethod
     @abstractmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         """``tiny`` of this very class."""
 
     @classmethod
-    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int) -> Self:
+    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str]) -> Self:
         """``tiny`` of the kind that ``[model.new]`` describes, for families with kinds."""
-        return cls._tiny(captions, seed)
+        return cls._tiny(captions)
 
     @classmethod
     def variants(cls) -> tuple[type[Family], ...]:

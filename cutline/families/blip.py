@@ -87,16 +87,16 @@ class Blip(Family):
         return BlipMatcher if task in BlipMatcher.tasks else BlipCaptioner
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        return cast(Self, _tiny(cls, captions, seed))
+    def _tiny(cls, captions: Sequence[str]) -> Self:
+        return cast(Self, _tiny(cls, captions))
 
     @classmethod
-    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int) -> Self:
+    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str]) -> Self:
         parse(dict(new), New, where="[model.new]")
-        return cast(Self, _tiny(BlipMixtureFamily, captions, seed))
+        return cast(Self, _tiny(BlipMixtureFamily, captions))
 
     @classmethod
-    def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+    def _new(cls, settings: Mapping[str, Any], captions: Sequence[str]) -> Self:
         wanted = parse(dict(settings), New, where="[model.new]")
         try:
             matcher = cls.open(wanted.matcher)
@@ -107,7 +107,6 @@ class Blip(Family):
             ) from error
         if not isinstance(matcher, BlipMatcher):
             raise CheckpointError(f"{wanted.matcher} is not a BLIP matcher.", "Use one, such as blip-itm-base-coco.")
-        torch.manual_seed(seed)
         model = BlipMixture(matcher.model.config)
         model.load_state_dict(matcher.model.state_dict(), strict=False)
         # the decoder's own self-attention is initialised from the encoder's
@@ -172,8 +171,7 @@ def _fix_heads(config: Any, checkpoint: str) -> None:
         text.num_attention_heads = 12
 
 
-def _tiny(kind: Any, captions: Sequence[str], seed: int) -> Any:
-    torch.manual_seed(seed)
+def _tiny(kind: Any, captions: Sequence[str]) -> Any:
     tokenizer = BertTokenizer(vocab=wordpiece(captions), do_lower_case=True)
     tokenizer.add_special_tokens({"bos_token": "[DEC]"})
     tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]}, replace_extra_special_tokens=False)

@@ -94,8 +94,8 @@ class Blip2(Family):
         return Blip2Seq2Seq if "t5" in checkpoint.lower() else Blip2Causal
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        return cast(Self, _tiny(cls, captions, seed))
+    def _tiny(cls, captions: Sequence[str]) -> Self:
+        return cast(Self, _tiny(cls, captions))
 
     def save(self, folder: str | Path) -> None:
         queries = self.model.config.num_query_tokens if "caption" in self.tasks else None
@@ -288,8 +288,7 @@ class Blip2Matcher(Blip2, RetrievalFamily):
         return Blip2Matching(self, texts)
 
 
-def _tiny(kind: Any, captions: Sequence[str], seed: int) -> Any:
-    torch.manual_seed(seed)
+def _tiny(kind: Any, captions: Sequence[str]) -> Any:
     queries, side = 4, {"height": 48, "width": 48}
     tokenizer = _TOKENIZERS[kind](captions)
     processor = Blip2Processor(

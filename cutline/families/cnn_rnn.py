@@ -84,10 +84,9 @@ class CnnRnn(EncoderDecoderFamily):
         }
 
     @classmethod
-    def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+    def _new(cls, settings: Mapping[str, Any], captions: Sequence[str]) -> Self:
         sizes = parse(dict(settings), New, where="[model.new]")
         require_captions(captions, "A new cnn_rnn")
-        torch.manual_seed(seed)
         if sizes.encoder is not None:
             tower, image_processor = open_tower(sizes.encoder)
         else:
@@ -128,13 +127,12 @@ class CnnRnn(EncoderDecoderFamily):
         return cls(model, image_processor, tokenizer)
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        return cls._tiny_new({"encoder": "a ResNet", "min_count": 1}, captions, seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
+        return cls._tiny_new({"encoder": "a ResNet", "min_count": 1}, captions)
 
     @classmethod
-    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int) -> Self:
+    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str]) -> Self:
         asked = parse(dict(new), New, where="[model.new]")
-        torch.manual_seed(seed)
         small = {"embedding": 32, "hidden": 48, "memory": 32, "attention_size": 16}
         sizes = asked.model_copy(update=small | {"dropout": 0.0, "feature_dropout": 0.0, "min_count": 1})
         config = VggConfig(depth=sizes.vgg, widths=[8, 8, 16, 16, 32]) if sizes.vgg else small_resnet()

@@ -53,8 +53,7 @@ class Florence2(Seq2SeqFamily):
         return cls(model, Florence2Processor.from_pretrained(checkpoint, backend="pil"))
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        torch.manual_seed(seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         vocab, merges = byte_level_bpe(captions)
         vocab = dict(vocab)
         for marker in ("<s>", "<pad>", "</s>", "<unk>", "<mask>"):

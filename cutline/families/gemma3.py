@@ -39,8 +39,7 @@ class Gemma3(TiledFamily):
     unused = r"model\.vision_tower\.(?:vision_model\.)?head\."
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        torch.manual_seed(seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         vocab, merges = sentencepiece_bpe(captions)
         tokenizer = GemmaTokenizer(
             vocab=vocab,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-import torch
 import transformers
 from torch import Tensor
 from transformers import (
@@ -59,8 +58,7 @@ class InternVL(GotOcr2Family):
         return {**super().parts, "vision": r"model\.vision_tower\.(?:encoder\.layer\.(?P<layer>\d+)\.)?"}
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        torch.manual_seed(seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         tokenizer = qwen2_tokenizer(
             captions,
             start_image_token="<img>",

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 from transformers import (
     CLIPImageProcessorPil,
@@ -43,8 +42,7 @@ class Llava(SplicedFamily):
         self.unused = unused_after(self.config.vision_config, self.config.vision_feature_layer)
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        torch.manual_seed(seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         vocab, merges = sentencepiece_bpe(captions, markers=("<pad>", "</s>", "<s>", "<unk>"))
         tokenizer = LlamaTokenizer(
             vocab=vocab,

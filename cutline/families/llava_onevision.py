@@ -72,8 +72,7 @@ class LlavaOnevision(TiledFamily):
         return {**super().parts, "bridge": r"model\.(?:multi_modal_projector\.|image_newline$)"}
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        torch.manual_seed(seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         tokenizer = qwen2_tokenizer(captions, image_token="<image>", video_token="<video>")
         token = tokenizer.convert_tokens_to_ids
         grid = [[28, 56], [56, 28], [56, 56]]  # height and width of what an image is cut from, in px

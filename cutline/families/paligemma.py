@@ -37,8 +37,7 @@ class PaliGemma(SplicedFamily):
     unused = r"model\.vision_tower\.(?:vision_model\.)?head\."
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        torch.manual_seed(seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         vocab, merges = sentencepiece_bpe(captions)
         tokenizer = GemmaTokenizer(vocab=vocab, merges=merges, padding_side="right")
         image_processor = SiglipImageProcessorPil(size={"height": 56, "width": 56})

@@ -38,8 +38,7 @@ class Qwen25VL(qwen_vl.QwenVLFamily):
     title = "Qwen2.5-VL"
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        torch.manual_seed(seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         tokenizer = qwen_vl.tiny_tokenizer(captions)
         vision = {
             "depth": 2,

@@ -35,8 +35,7 @@ class Qwen3VL(qwen_vl.QwenVLFamily):
     title = "Qwen3-VL"
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        torch.manual_seed(seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         tokenizer = qwen_vl.tiny_tokenizer(captions)
         text = qwen_vl.tiny_text(tokenizer) | {"head_dim": 16}
         text["rope_parameters"] = text["rope_parameters"] | {"mrope_interleaved": True}

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-import torch
 from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel, SiglipProcessor
 
 from cutline.families.common.siglip import TINY_SIZE, SiglipFamily, tiny_text, tiny_tokenizer
@@ -20,8 +19,7 @@ class Siglip(SiglipFamily):
     processor_class = SiglipProcessor
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        torch.manual_seed(seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         tokenizer = tiny_tokenizer(captions)
         vision = {"image_size": 48, "patch_size": 8}
         model = SiglipModel(

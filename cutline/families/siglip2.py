@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-import torch
 from PIL.Image import Image
 from transformers import Siglip2Config, Siglip2ImageProcessorPil, Siglip2Model, Siglip2Processor
 
@@ -24,8 +23,7 @@ class Siglip2(SiglipFamily):
     processor_class = Siglip2Processor
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        torch.manual_seed(seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         tokenizer = tiny_tokenizer(captions)
         vision = {"num_patches": 16, "patch_size": 8}
         model = Siglip2Model(

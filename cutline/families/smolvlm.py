@@ -76,9 +76,8 @@ class SmolVLM(TiledFamily):
         return super().open(checkpoint, dtype, quantization)
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         _require_num2words()
-        torch.manual_seed(seed)
         tokenizer = fast_tokenizer(
             captions,
             bos="<|im_start|>",

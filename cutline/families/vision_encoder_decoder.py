@@ -69,9 +69,8 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
         return family
 
     @classmethod
-    def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+    def _new(cls, settings: Mapping[str, Any], captions: Sequence[str]) -> Self:
         sizes = parse(dict(settings), New, where="[model.new]")
-        torch.manual_seed(seed)
         vocab, merges = byte_level_bpe(captions, sizes.vocabulary)
         # pad and end must be different tokens, or an end that is masked as padding would never be learnt
         tokenizer = GPT2Tokenizer(
@@ -102,9 +101,9 @@ class VisionEncoderDecoder(EncoderDecoderFamily):
         return cls(model, image_processor, tokenizer)
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
+    def _tiny(cls, captions: Sequence[str]) -> Self:
         sizes = {"vision_layers": 2, "vision_width": 32, "text_layers": 2, "text_width": 64}
-        return cls.new(sizes, captions, seed)
+        return cls._new(sizes, captions)
 
     def encode_images(self, batch: Batch) -> Batch:
         pixels = batch["pixel_values"].to(self.device, self.dtype)

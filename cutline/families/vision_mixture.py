@@ -79,10 +79,9 @@ class VisionMixtureFamily(BlipWriter, BlipReader):
         }
 
     @classmethod
-    def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+    def _new(cls, settings: Mapping[str, Any], captions: Sequence[str]) -> Self:
         sizes = parse(dict(settings), New, where="[model.new]")
         require_captions(captions, "A new vision_mixture")
-        torch.manual_seed(seed)
         return cls._on(*open_tower(sizes.encoder), sizes, captions)
 
     @classmethod
@@ -115,13 +114,12 @@ class VisionMixtureFamily(BlipWriter, BlipReader):
         return cls(VisionMixture(config, tower), image_processor, tokenizer)
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        return cls._tiny_new({"encoder": "a ResNet"}, captions, seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
+        return cls._tiny_new({"encoder": "a ResNet"}, captions)
 
     @classmethod
-    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int) -> Self:
+    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str]) -> Self:
         asked = parse(dict(new), New, where="[model.new]")
-        torch.manual_seed(seed)
         small = {"width": 64, "heads": 4, "layers": 2, "embedding": 16, "vocabulary_size": 300}
         sizes = asked.model_copy(update=small | {"dropout": 0.0, "feature_dropout": 0.0})
         return cls._on(build_tower(small_resnet()), square_processor(64), sizes, captions or example_texts())

@@ -102,9 +102,8 @@ class VisionPrefix(ChatFamily):
         return self._parts
 
     @classmethod
-    def new(cls, settings: Mapping[str, Any], captions: Sequence[str], seed: int = 0) -> Self:
+    def _new(cls, settings: Mapping[str, Any], captions: Sequence[str]) -> Self:
         sizes = parse(dict(settings), New, where="[model.new]")
-        torch.manual_seed(seed)
         if sizes.vision is not None:
             tower, image_processor = open_tower(sizes.vision)
         else:
@@ -155,13 +154,12 @@ class VisionPrefix(ChatFamily):
         return cls(model, image_processor, tokenizer, prompt)
 
     @classmethod
-    def _tiny(cls, captions: Sequence[str], seed: int) -> Self:
-        return cls._tiny_new({"vision": "a ViT", "text": "a Llama"}, captions, seed)
+    def _tiny(cls, captions: Sequence[str]) -> Self:
+        return cls._tiny_new({"vision": "a ViT", "text": "a Llama"}, captions)
 
     @classmethod
-    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str], seed: int) -> Self:
+    def _tiny_new(cls, new: Mapping[str, Any], captions: Sequence[str]) -> Self:
         asked = parse(dict(new), New, where="[model.new]")
-        torch.manual_seed(seed)
         small = {"image_size": 64, "patch_size": 16, "vision_layers": 2, "vision_width": 32, "text_layers": 2,
                  "text_width": 64, "heads": 4, "vocabulary_size": 420, "min_count": 1}  # fmt: skip
         sizes = asked.model_copy(update=small | {"projector_size": None, "dropout": 0.0, "text_dropout": 0.0})

@@ -25,6 +25,7 @@ from torch.nn import functional
 from cutline.core.errors import DataError, TrainingError
 from cutline.core.progress import Bars, silent
 from cutline.core.records import Sample
+from cutline.core.seeding import seeded
 from cutline.core.text import split_words
 from cutline.data.readers import read
 from cutline.data.settings import DataSettings
@@ -158,48 +159,54 @@ def teach(
     Returns:
         The model, its tokenizer, and losses in nats a token (the end token is one) by name.
     """
-    torch.manual_seed(seed)
-    order = random.Random(seed)
-    tokenizer = word_level(texts, sizes.min_count, sizes.vocabulary_size)
-    model: Any = small_gpt2(
-        tokenizer,
-        width=sizes.width,
-        layers=sizes.layers,
-        heads=sizes.heads,
-        positions=sizes.max_position_embeddings,
-        dropout=sizes.dropout,
-    )
-    model.generation_config.update(suppress_tokens=[tokenizer.unk_token_id])
-    rows = _encode(tokenizer, texts, sizes.max_position_embeddings)
-    measured = _encode(tokenizer, held_out[:: math.ceil(len(held_out) / MEASURED) or 1], sizes.max_position_embeddings)
-    steps = epochs * math.ceil(len(rows) / batch_size)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / (0.05 * steps + 1), 0.5 + 0.5 * math.cos(math.pi * step / steps))
-    )
-    losses: dict[str, float] = {}
-    done = 0
-    with bars("language") as progress:
-        for epoch in range(epochs):
-            model.train()
-            total, count = 0.0, 0
-            for batch in _batches(rows, batch_size, order):
-                loss, tokens = _loss(model, batch, tokenizer.pad_token_id, bfloat16)
-                torch.autograd.backward(loss / tokens)
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
-                rate.step()
-                total, count, done = total + loss.item(), count + tokens, done + 1
-                if not math.isfinite(total):
-                    raise TrainingError(f"The language model's loss is {loss.item()} at step {done}.", "Lower --lr.")
-                progress(done, steps)
-            losses["train"] = total / count
-            if measured:
-                losses["held_out"] = measure(model, measured, batch_size, tokenizer.pad_token_id)
-            summary = ", ".join(f"{value:.3f} nats a token {name.replace('_', ' ')}" for name, value in losses.items())
-            logger.info(f"language: epoch {epoch + 1} of {epochs}: {summary}")
-    return model.eval(), tokenizer, losses
+    with seeded(seed):
+        order = random.Random(seed)
+        tokenizer = word_level(texts, sizes.min_count, sizes.vocabulary_size)
+        model: Any = small_gpt2(
+            tokenizer,
+            width=sizes.width,
+            layers=sizes.layers,
+            heads=sizes.heads,
+            positions=sizes.max_position_embeddings,
+            dropout=sizes.dropout,
+        )
+        model.generation_config.update(suppress_tokens=[tokenizer.unk_token_id])
+        rows = _encode(tokenizer, texts, sizes.max_position_embeddings)
+        measured = _encode(
+            tokenizer, held_out[:: math.ceil(len(held_out) / MEASURED) or 1], sizes.max_position_embeddings
+        )
+        steps = epochs * math.ceil(len(rows) / batch_size)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
+        rate = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / (0.05 * steps + 1), 0.5 + 0.5 * math.cos(math.pi * step / steps))
+        )
+        losses: dict[str, float] = {}
+        done = 0
+        with bars("language") as progress:
+            for epoch in range(epochs):
+                model.train()
+                total, count = 0.0, 0
+                for batch in _batches(rows, batch_size, order):
+                    loss, tokens = _loss(model, batch, tokenizer.pad_token_id, bfloat16)
+                    torch.autograd.backward(loss / tokens)
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    rate.step()
+                    total, count, done = total + loss.item(), count + tokens, done + 1
+                    if not math.isfinite(total):
+                        raise TrainingError(
+                            f"The language model's loss is {loss.item()} at step {done}.", "Lower --lr."
+                        )
+                    progress(done, steps)
+                losses["train"] = total / count
+                if measured:
+                    losses["held_out"] = measure(model, measured, batch_size, tokenizer.pad_token_id)
+                summary = ", ".join(
+                    f"{value:.3f} nats a token {key.replace('_', ' ')}" for key, value in losses.items()
+                )
+                logger.info(f"language: epoch {epoch + 1} of {epochs}: {summary}")
+        return model.eval(), tokenizer, losses
 
 
 @torch.no_grad()

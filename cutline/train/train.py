@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, set_seed
+from transformers import EarlyStoppingCallback
 
 from cutline.core import ranks
 from cutline.core.errors import TrainingError
 from cutline.core.progress import Bars, silent
 from cutline.core.records import Sample
+from cutline.core.seeding import seeded
 from cutline.core.threads import SetThreads, keep_threads
 from cutline.data.dataset import Dataset, captioned_split
 from cutline.families.base import Family
@@ -119,7 +120,8 @@ def train(
     )
     if settings.align is not None:
         _align(replace(stage, settings=_aligned(settings, family), folder=folder / "align", chooses=False))
-    return _run(stage)
+    with seeded(seed):
+        return _run(stage)
 
 
 def _align(stage: Stage) -> None:
@@ -130,7 +132,8 @@ def _align(stage: Stage) -> None:
         logger.info("train: alignment is already done")
     else:
         logger.info("train: first stage, alignment")
-        _run(stage)
+        with seeded(stage.seed):
+            _run(stage)
     open_parts(family, settings.parts, settings.lora, for_captions=not settings.retrieval)
     if trained:
         load_trained(family, folder)
@@ -154,7 +157,6 @@ def _aligned(settings: TrainSettings, family: Family) -> TrainSettings:
 def _run(stage: Stage) -> dict[str, Any]:
     """One stage from its beginning, or from its last whole checkpoint."""
     family, settings = stage.family, stage.settings
-    set_seed(stage.seed)
     parts = _open(stage)
     cache = _cached_features(stage)
     examples = Examples(stage.training, settings.captions_per_image)
