@@ -58,6 +58,12 @@ class Learner(nn.Module, Generic[AnyObjective]):
             keys = objectives.settings_of(objective, settings) if issubclass(objective, self.kind) else None
             if keys is not None and objective.weight_of(keys, context.family.tasks):
                 self.objectives.append(_made(objective, keys, context))
+        later = [type(one).name for one in self.objectives if one.lr is not None]
+        if len(later) > 1:
+            raise TrainingError(
+                f"The objectives {' and '.join(later)} each have a learning rate of their own; only one can.",
+                "Leave out one of them, or its learning rate.",
+            )
         #: before the family, whose parameters come last in the optimizer's groups
         self.own = nn.ModuleList(module for one in self.objectives if (module := one.module) is not None)
 

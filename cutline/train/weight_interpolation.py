@@ -1,7 +1,8 @@
-"""Weights between those that likelihood found and those that reward made of them, which are validated and kept.
+"""Weights between those from before an objective starts and those that it leads to, which are validated and kept.
 
-Rewarded steps easily go too far: greedy captions still get better when beam search's get worse. Source: Wortsman et al.
-2022, arXiv:2109.01903, for models before and after fine-tuning; Ramé et al. 2024, arXiv:2406.16768, for rewards.
+For objectives that easily go too far, such as a reward: greedy captions still get better when beam search's get worse.
+Source: Wortsman et al. 2022, arXiv:2109.01903, for models before and after fine-tuning; Ramé et al. 2024,
+arXiv:2406.16768, for rewards.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from transformers import TrainerCallback
 
 from cutline.families.base import Family
 
-BEFORE = "before_reward.safetensors"
+BEFORE = "before.safetensors"
 
 
 class WeightInterpolation(TrainerCallback):
-    """Remembers a family's trainable parameters as they were before the first rewarded step.
+    """Remembers a family's trainable parameters as they were before the objective's first step.
 
     Args:
         family: in training; its parts are open.
-        share: of the way from the weights before to those now; 1 is those now.
-        begin: how many steps were done before the first rewarded one.
+        share: share of the current weights, the rest being those from before; 1 gives the current ones.
+        begin: number of steps before the objective's first one.
     """
 
     def __init__(self, family: Family, share: float, begin: int):
@@ -50,7 +51,7 @@ class WeightInterpolation(TrainerCallback):
             self._give(now)
 
     def take(self) -> None:
-        """Gives the family the weights between for good; before a rewarded step they are those of now."""
+        """Gives the family the weights between for good; before the objective starts they are the current ones."""
         now = self._now()
         self._give({name: before.lerp(now[name], self._share) for name, before in self._before.items()})
 
@@ -63,7 +64,7 @@ class WeightInterpolation(TrainerCallback):
                 self._parameters[name].copy_(tensor)
 
     def save(self, folder: Path) -> None:
-        """Beside a checkpoint's own weights, which training goes on from; nothing before a rewarded step."""
+        """Beside a checkpoint's own weights, which training goes on from; nothing before the objective starts."""
         if self._before:
             save_file({name: tensor.contiguous() for name, tensor in self._before.items()}, folder / BEFORE)
 
