@@ -1,6 +1,6 @@
 """Cutline adapts vision-language models to your own captioned images, captions with them, and scores them honestly.
 
-The door is here; behind it, names may move. Nothing heavy is imported before it is used.
+These names are public; others may move. Nothing heavy is imported before it is used.
 """
 
 from __future__ import annotations

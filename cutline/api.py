@@ -1,8 +1,9 @@
-"""The library's door to captioning and preparing: ``cutline.load(path).caption(images)``, ``cutline.prepare(…)``."""
+"""The library: ``cutline.load(path).caption(images)`` and ``cutline.prepare(settings, folder)``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from PIL.Image import Image
 from cutline.core.config import parse
 from cutline.core.progress import Progress
 from cutline.core.records import Prediction, Sample
-from cutline.data.prepare import prepare as preparing
+from cutline.data.prepare.prepare import Report
+from cutline.data.prepare.prepare import prepare as prepare_dataset
 from cutline.data.prepare.work import Engine
 from cutline.data.settings import DataSettings
 from cutline.families.settings import Dtype, GenerateSettings
@@ -19,10 +21,10 @@ from cutline.retrieve import caption_scores
 
 
 class Captioner:
-    """A checkpoint, ready to caption. Use ``cutline.load``."""
+    """A checkpoint that is ready to caption. ``cutline.load`` opens one."""
 
     def __init__(self, checkpoint: str | Path, dtype: Dtype = "auto", device: str = "auto"):
-        from cutline.families.open import open_checkpoint  # torch is imported when a model is opened
+        from cutline.families.open import open_checkpoint  # imports torch, which preparing needs none of
 
         self.family = open_checkpoint(checkpoint, dtype, device)
         self.settings = self.family.generation or GenerateSettings()
@@ -36,35 +38,41 @@ class Captioner:
         """Captions images.
 
         Args:
-            images: paths or pictures, one or many.
-            context: what may stand in the prompt: one mapping for all images, or one an image.
+            images: one or many paths or PIL images.
+            context: fields for the prompt: one mapping for all images, or one per image.
             settings: generation settings that differ from the checkpoint's own (``num_beams=3``).
 
         Returns:
-            One prediction an image, in order. An image that can't be captioned has ``caption`` None and an ``error``.
+            One prediction per image, in order. An image that can't be captioned has ``caption`` None and an ``error``.
+
+        Raises:
+            TypeError: something else than a path or a PIL image.
+            CutlineError: an unknown setting or a wrong value.
         """
         from cutline.caption.caption import caption, caption_pictures
 
-        several = [images] if isinstance(images, str | Path | Image) else list(images)
-        strange = next((image for image in several if not isinstance(image, str | Path | Image)), None)
-        if strange is not None:
-            raise TypeError(f"images are paths or PIL images, not {type(strange).__name__}")
-        contexts = [context or {}] * len(several) if not isinstance(context, Sequence) else list(context)
-        chosen = parse(self.settings.model_dump() | settings, GenerateSettings, where="caption()")
-        names = [str(place) if isinstance(image, Image) else str(image) for place, image in enumerate(several)]
+        inputs = [images] if isinstance(images, str | Path | Image) else list(images)
+        wrong = next((item for item in inputs if not isinstance(item, str | Path | Image)), None)
+        if wrong is not None:
+            raise TypeError(f"images are paths or PIL images, not {type(wrong).__name__}")
+        contexts = list(context) if isinstance(context, Sequence) else [context or {}] * len(inputs)
+        generation = parse(self.settings.model_dump() | settings, GenerateSettings, where="caption()")
+        # ids are positions, since the same path may be given twice
+        names = [str(index) if isinstance(item, Image) else str(item) for index, item in enumerate(inputs)]
         samples = [
-            Sample(id=str(place), image=name, context=about)
-            for place, (name, about) in enumerate(zip(names, contexts, strict=True))
+            Sample(id=str(index), image=name, context=fields)
+            for index, (name, fields) in enumerate(zip(names, contexts, strict=True))
         ]
-        made: dict[str, Prediction] = {}
-        files = [s for s, image in zip(samples, several, strict=True) if not isinstance(image, Image)]
-        for batch in caption(self.family, files, chosen):
-            made |= {row.id: row for row in batch}
-        in_memory = [(s, image) for s, image in zip(samples, several, strict=True) if isinstance(image, Image)]
+        predictions: dict[str, Prediction] = {}
+        files = [sample for sample, item in zip(samples, inputs, strict=True) if not isinstance(item, Image)]
+        for batch in caption(self.family, files, generation):
+            predictions |= {prediction.id: prediction for prediction in batch}
+        in_memory = [(sample, item) for sample, item in zip(samples, inputs, strict=True) if isinstance(item, Image)]
         if in_memory:
-            rows = caption_pictures(self.family, [s for s, _ in in_memory], [i for _, i in in_memory], chosen)
-            made |= {row.id: row for row in rows}
-        return [Prediction(**made[s.id].to_json() | {"id": name}) for s, name in zip(samples, names, strict=True)]
+            pictures = [picture for _, picture in in_memory]
+            batch = caption_pictures(self.family, [sample for sample, _ in in_memory], pictures, generation)
+            predictions |= {prediction.id: prediction for prediction in batch}
+        return [replace(predictions[sample.id], id=name) for sample, name in zip(samples, names, strict=True)]
 
 
 def load(checkpoint: str | Path, dtype: Dtype = "auto", device: str = "auto") -> Captioner:
@@ -88,10 +96,10 @@ def prepare(
     workers: int | None = None,
     retry_failed: bool = False,
     engine: Engine = "threads",
-) -> preparing.Report:
-    """Makes a dataset of the source that the settings name, or resumes it; returns at once when nothing has changed.
+) -> Report:
+    """Prepares a dataset from the source that the settings name, or resumes; returns at once if nothing has changed.
 
     The model of [data.steps.filter] is opened by :func:`cutline.retrieve.caption_scores.scorer`. For the arguments and
     errors see :func:`cutline.data.prepare.prepare.prepare`.
     """
-    return preparing.prepare(settings, folder, progress, workers, retry_failed, engine, caption_scores.scorer)
+    return prepare_dataset(settings, folder, progress, workers, retry_failed, engine, caption_scores.scorer)

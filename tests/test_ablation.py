@@ -42,8 +42,16 @@ def news(kind: str) -> list[Sample]:
             "irrelevant": f"A summit in {place}: {other} meets Prime Minister Kim",
             "leaks": f"{person}, {town}",
         }[kind]
-        found.append(Sample(id=str(number), image="", captions=(caption,), split="test", group=f"g{number // 2}",
-                            context={"headline": context}))  # fmt: skip
+        found.append(
+            Sample(
+                id=str(number),
+                image="",
+                captions=(caption,),
+                split="test",
+                group=f"g{number // 2}",
+                context={"headline": context},
+            )
+        )
     return found
 
 

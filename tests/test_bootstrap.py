@@ -285,17 +285,38 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_files(web, human, tmp_path)
     """SIGKILL while captions are written, while they are scored, and at the end; then the same command again."""
     mixture().save(tmp_path / "model")
     (tmp_path / "slow.py").write_text(SLOW)
-    command = ["bootstrap", str(web.path), "--filter", str(tmp_path / "model"), "--captioner", str(tmp_path / "model"),
-               "--human", str(human.path), "--set", "captions=1", "--set", "keep.share=0.5",
-               "--set", "generate.max_new_tokens=6", "--set", "generate.min_new_tokens=2",
-               "--set", "generate.batch_size=4", "--device", "cpu"]  # fmt: skip
+    command = [
+        "bootstrap",
+        str(web.path),
+        "--filter",
+        str(tmp_path / "model"),
+        "--captioner",
+        str(tmp_path / "model"),
+        "--human",
+        str(human.path),
+        "--set",
+        "captions=1",
+        "--set",
+        "keep.share=0.5",
+        "--set",
+        "generate.max_new_tokens=6",
+        "--set",
+        "generate.min_new_tokens=2",
+        "--set",
+        "generate.batch_size=4",
+        "--device",
+        "cpu",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(out, *python):
         return subprocess.Popen(
             [sys.executable, *python, *command, "-o", str(out)],
-            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def lines(path):
         return path.read_bytes().count(b"\n") if path.exists() else 0

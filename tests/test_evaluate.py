@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cutline.cli.score import score as score_verb
+from cutline.cli.score import score as score_command
 from cutline.cli.tables import scores_table
 from cutline.core.errors import ScoreError
 from cutline.core.records import Prediction, Sample
@@ -64,7 +64,7 @@ def test_what_an_oracle_helped_to_write_says_so_with_every_score(
     (tmp_path / "made.jsonl").write_text(
         "".join(json.dumps({"id": k, "caption": v}) + "\n" for k, v in PREDICTIONS.items())
     )
-    score_verb(tmp_path / "made.jsonl", tmp_path, metrics="bleu4,length", resamples=10, as_json=True)
+    score_command(tmp_path / "made.jsonl", tmp_path, metrics="bleu4,length", resamples=10, as_json=True)
     said = capsys.readouterr()
     scores = json.loads(said.out)["scores"]
     assert len(scores) >= 2

@@ -85,9 +85,17 @@ def test_the_page_in_docs_is_what_help_prints():
 
 @pytest.mark.parametrize(
     "arguments",
-    ["", "nonsense", "run", "caption checkpoint", "run r.toml --nonsense", "caption a b --beams x",
-     "caption a b --beams 0", "score a b --resamples -1"],
-)  # fmt: skip
+    [
+        "",
+        "nonsense",
+        "run",
+        "caption checkpoint",
+        "run r.toml --nonsense",
+        "caption a b --beams x",
+        "caption a b --beams 0",
+        "score a b --resamples -1",
+    ],
+)
 def test_wrong_use_is_exit_code_2(arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["cutline", *arguments.split()])
     with pytest.raises(SystemExit) as stop:

@@ -78,7 +78,7 @@ def test_nothing_is_asked_where_there_is_nothing_to_ask(way, endpoint, monkeypat
 
 def test_a_name_server_that_says_nothing_is_not_waited_for(monkeypatch):
     never = threading.Event()
-    monkeypatch.setattr(hub, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(hub, "TIMEOUT_S", 0.05)
 
     def wait(*given: object) -> None:
         never.wait(10)

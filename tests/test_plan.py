@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cutline.cli.plan import plan as plan_verb
+from cutline.cli.plan import plan as plan_command
 from cutline.core.config import load, read_toml
 from cutline.core.errors import CheckpointError
 from cutline.families.settings import LoraSettings, ModelSettings
@@ -119,10 +119,10 @@ def test_a_size_that_depends_on_the_captions_is_an_error():
 
 def test_verb_prints_a_table_and_json(capsys):
     recipe = RECIPES / "risc-paligemma-lora-r32.toml"
-    plan_verb(recipe, [], as_json=False)
+    plan_command(recipe, [], as_json=False)
     table = capsys.readouterr().out
     assert "2,923,466,480" in table
     assert "3,686,400" in table
-    plan_verb(recipe, [], as_json=True)
+    plan_command(recipe, [], as_json=True)
     (stage,) = json.loads(capsys.readouterr().out)
     assert stage["trainable"] == 3_686_400

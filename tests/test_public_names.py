@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import cutline
+from tests.conftest import drawing
 
 NAMES = [
     "Captioner",
@@ -68,11 +69,30 @@ def test_star_import_gives_the_door_and_nothing_else():
 
 
 def test_import_is_light():
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "import cutline"],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+    command = [sys.executable, "-X", "importtime", "-c", "import cutline"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "cutline" in imported
-    for heavy in ("torch", "transformers", "pydantic", "numpy", "PIL", "pyarrow", "rich", "typer"):
+    for heavy in ("torch", "transformers", "pydantic", "numpy", "PIL", "pyarrow", "rich", "typer", "matplotlib"):
         assert heavy not in imported
+
+
+PREPARE = """
+import sys
+import cutline
+from cutline.data.settings import DataSettings
+report = cutline.prepare(DataSettings(source=sys.argv[1]), sys.argv[2])
+assert report.samples == 3, report
+print(*(name for name in ("torch", "transformers", "matplotlib", "typer") if name in sys.modules))
+"""
+
+
+def test_preparing_without_a_filter_model_loads_no_torch(tmp_path):
+    for number in range(3):
+        drawing(number).save(tmp_path / f"{number}.png")
+    rows = "".join(f"{number}.png,a square\n" for number in range(3))
+    (tmp_path / "captions.csv").write_text(f"image,caption\n{rows}")
+    command = [sys.executable, "-c", PREPARE, str(tmp_path / "captions.csv"), str(tmp_path / "dataset")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []

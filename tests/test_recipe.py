@@ -71,7 +71,7 @@ def test_malformed_set(override):
 @pytest.mark.parametrize(
     ("override", "problem", "remedy"),
     [
-        ("train.qqq=1", "unknown key train.qqq", "Known here: parts, "),
+        ("train.qqq=1", "unknown key train.qqq", "Known: parts, "),
         ("train.epoch=1", "unknown key train.epoch", "Did you mean train.epochs?"),
         ("trian.lr=1", "unknown section trian", "Did you mean train?"),
         ("data.columns.captoin=x", "unknown key data.columns.captoin", "Did you mean data.columns.caption?"),
@@ -105,7 +105,7 @@ def test_a_wrong_value_is_named_with_what_belongs_there(override, problem, remed
 
 def test_a_misspelt_section_is_named_rather_than_the_missing_one():
     error = wrong({"date": {"source": "x"}, "model": {"checkpoint": "c"}})
-    assert "unknown section date (1 more after it)" in error.problem
+    assert "unknown section date (1 more)" in error.problem
     assert error.remedy == "Did you mean data?"
     assert "the section [data] is missing" in wrong({"model": {"checkpoint": "c"}}).problem
 
@@ -171,8 +171,12 @@ finally:
 """
     done = subprocess.run(
         [sys.executable, "-c", script, "run", "r.toml", "--show-config", "--set", "train.epochs=2"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert done.stderr == "[]\n"
     shown = parse(tomllib.loads(done.stdout), Recipe)
     assert shown.train is not None
@@ -215,10 +219,15 @@ def test_one_key_chooses_a_variant_which_is_laid_over_the_rest(tmp_path):
     ("text", "override", "problem", "remedy"),
     [
         (VARIED, "variant=larger", "no variant 'larger'", "Did you mean large? Variants: small, large."),
-        (VARIED.replace('variant = "small"', ""), "seed=1", "says no variant", "Variants: small, large."),
+        (VARIED.replace('variant = "small"', ""), "seed=1", "none is chosen", "Variants: small, large."),
         (VARIED.replace("source", "sourse"), "seed=1", "unknown key data.sourse", "data.source"),
-        ("variants = 3\n" + VARIED.partition("[variants")[0], "seed=1", "variants are sections", "[variants.name]"),
-        (VARIED.partition("[variants")[0], "seed=1", "unknown key variant", "Known here"),
+        (
+            "variants = 3\n" + VARIED.partition("[variants")[0],
+            "seed=1",
+            "[variants] holds something other than sections",
+            "[variants.name]",
+        ),
+        (VARIED.partition("[variants")[0], "seed=1", "unknown key variant", "Known: "),
     ],
 )
 def test_wrong_variants_are_explained(tmp_path, text, override, problem, remedy):

@@ -19,7 +19,7 @@ def test_a_second_process_is_kept_out(tmp_path):
     script = f"from cutline.core.run_folder import RunFolder\nwith RunFolder({str(tmp_path)!r}).locked(): print('in')"
     with RunFolder(tmp_path).locked():
         other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-        assert "Another cutline is working in" in other.stderr
+        assert "Another cutline process is using" in other.stderr
         assert other.stdout == ""
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert other.stdout == "in\n"

@@ -92,7 +92,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "wrong type": ("good --set train.batch_size=x", 'train.batch_size = "x": must be a whole number', "per device"),
     "wrong choice": ("good --set train.lr_scheduler_type=cosin", "must be one of 'cosine'", 'Did you mean "cosine"?'),
     "out of range": ("good --set train.lr=-1", "train.lr = -1: must be above 0", "peak learning rate"),
-    "malformed --set": ("good --set train.lr", "--set train.lr is not of the form", "For example --set train.epochs=3"),
+    "malformed --set": ("good --set train.lr", "--set train.lr is not of the form", "For example: --set train.ep"),
     "unknown stage": ("good --only prepare,trian", "There is no stage 'trian'", "Stages: prepare, bootstrap, train,"),
     "caption before training": ("good --only caption", "holds no prepared dataset", "--only prepare,"),
     "training what is quantised": ("good --set model.quantize=nf4", "a quantised part can only be", "Fix the recipe"),
@@ -203,8 +203,11 @@ def test_through_a_real_process(place):
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "cutline.cli.main", "run", *arguments],
-            cwd=place, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+            cwd=place,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     done = run("unknown_key.toml")
     assert (done.returncode, done.stdout) == (2, "")

@@ -59,7 +59,7 @@ def bootstrap(
 
     settings = parse({} if captioner else {"captions": 0}, BootstrapSettings, overrides, where="--set")
     if settings.captions and not captioner:
-        raise CutlineError(f"captions = {settings.captions} needs a model that writes them.", "Give --captioner MODEL.")
+        raise CutlineError(f"captions = {settings.captions} needs a captioning model.", "Give --captioner MODEL.")
     if (out / MARKER).exists():
         raise CutlineError(f"{out} is a dataset; bootstrapping needs a folder of its own.", "Give another --out.")
     if overwrite and (out / "made-by.json").exists():
@@ -76,13 +76,13 @@ def bootstrap(
         "filter": checkpoint_fingerprint(matcher),
         "dtype": dtype,
     }
-    found = rounds.bootstrap(
+    result = rounds.bootstrap(
         writing, matching, data, Dataset.open(human) if human else None, settings, out, made_by, bars=bar
     )
-    for sentence in rounds.summary(found):
+    for sentence in rounds.summary(result):
         say(sentence)
-    for id, problem in list(found.failed.items())[:5]:
+    for id, problem in list(result.failed.items())[:5]:
         say(f"failed: {id}: {problem}")
-    say(f"dataset: {found.merged.path}; page: {write_report(found, data, settings, out)}")
-    if found.failed or found.uncaptioned:
+    say(f"dataset: {result.merged.path}; page: {write_report(result, data, settings, out)}")
+    if result.failed or result.uncaptioned:
         raise typer.Exit(1)

@@ -48,16 +48,18 @@ def caption(
 ) -> None:
     """Caption images. Interrupted at any moment, the same command resumes.
 
-    An image that can't be captioned says why. Exit code 1 when there is one.
+    The reason is given for each image that can't be captioned. Exit code 1 when there is one.
     """
     from cutline.cli.caption_images import find_images
     from cutline.cli.caption_output import output_for
-    from cutline.families.open import open_checkpoint
+    from cutline.cli.terminal import set_threads
+    from cutline.families.open import limit_threads, open_checkpoint
 
     samples = find_images(images, split)
     output = output_for(out, form, samples, images, retry_failed=retry_failed, overwrite=overwrite)
     output.check()
     family = open_checkpoint(checkpoint, cast(Any, dtype), device)
+    limit_threads(family, set_threads)
     changes = {"num_beams": beams, "max_new_tokens": max_tokens, "batch_size": batch_size}
     settings = _settings(family, {key: value for key, value in changes.items() if value is not None}, overrides)
     predictions = output.caption(family, settings, _made_by(checkpoint, family, settings))
@@ -73,30 +75,30 @@ def _settings(family: Family, changes: Mapping[str, Any], overrides: Sequence[st
     from cutline.families.settings import GenerateRecipe, GenerateSettings
 
     table = {"generate": (family.generation or GenerateSettings()).model_dump() | dict(changes)}
-    wrong = next((text for text in overrides if "=" not in text), None)
-    if wrong is not None:
-        raise CutlineError(f"--set {wrong} is not of the form key=value.", "For example --set num_beams=3")
-    named = [f"generate.{text.removeprefix('generate.')}" for text in overrides]
-    settings = parse(table, GenerateRecipe, named, where="--set").generate
+    malformed = next((text for text in overrides if "=" not in text), None)
+    if malformed is not None:
+        raise CutlineError(f"--set {malformed} is not of the form key=value.", "For example: --set num_beams=3")
+    settings_overrides = [f"generate.{text.removeprefix('generate.')}" for text in overrides]
+    settings = parse(table, GenerateRecipe, settings_overrides, where="--set").generate
     if family.generation and (differences := settings.unlike(family.generation)):
         say(f"generation settings differ from those saved with the checkpoint: {differences}")
     return settings
 
 
 def _made_by(checkpoint: str, family: Family, settings: GenerateSettings) -> dict[str, Any]:
-    """What decides about the captions: the size of a batch only where it changes what is drawn."""
+    """What the captions depend on. Batch size and seed count only when captions are sampled."""
     from cutline.core.fingerprint import checkpoint_fingerprint
 
-    without = {"split"} if settings.do_sample else {"split", "batch_size", "seed", "temperature", "top_p", "top_k"}
+    ignored = {"split"} if settings.do_sample else {"split", "batch_size", "seed", "temperature", "top_p", "top_k"}
     return {
         "checkpoint": checkpoint_fingerprint(checkpoint),
         "dtype": str(family.dtype).removeprefix("torch."),
-        "settings": settings.model_dump(exclude=without),
+        "settings": settings.model_dump(exclude=ignored),
     }
 
 
 def _report_failures(predictions: Sequence[Prediction], out: str) -> int:
-    """Says which images have no caption, and returns how many."""
+    """Prints which images have no caption; returns their number."""
     from cutline.cli.terminal import say
 
     failed = [prediction for prediction in predictions if prediction.status == "failed"]
@@ -105,6 +107,6 @@ def _report_failures(predictions: Sequence[Prediction], out: str) -> int:
     if len(failed) > 20:
         say(f"… and {len(failed) - 20} more")
     where = "" if out == "-" else f" in {out}"
-    without = f"; {len(failed)} have no caption" if failed else ""
-    say(f"{len(predictions) - len(failed)} of {len(predictions)} images captioned{where}{without}")
+    suffix = f"; {len(failed)} have no caption" if failed else ""
+    say(f"{len(predictions) - len(failed)} of {len(predictions)} images captioned{where}{suffix}")
     return len(failed)

@@ -1,4 +1,4 @@
-"""Which images the arguments of ``cutline caption`` stand for."""
+"""Finds the images that the arguments of ``cutline caption`` name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cutline.images.formats import IMAGE_SUFFIXES
 
 
 def find_images(arguments: Sequence[str], split: str = "") -> list[Sample]:
-    """The images that arguments stand for: files, folders (searched at any depth), a prepared dataset, "-" for stdin.
+    """Finds images: files, folders (searched at any depth), a prepared dataset, "-" for stdin.
 
     Raises:
         CutlineError: an argument does not exist, or there are no images.
@@ -46,7 +46,7 @@ def is_dataset(path: str) -> bool:
 
 def _from_stdin() -> Iterator[str]:
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
+        sys.stdin.reconfigure(errors="surrogateescape")  # a file name may be any bytes
     for line in sys.stdin:
         if path := line.rstrip("\r\n"):
             yield path
@@ -54,7 +54,7 @@ def _from_stdin() -> Iterator[str]:
 
 def _in_folder(folder: str) -> list[str]:
     """A folder's images at any depth, without hidden files. A folder that can't be read is listed itself, and fails
-    later with a reason, as an image would."""
+    later with a reason, like a broken image."""
     paths: list[str] = []
 
     def unreadable(error: OSError) -> None:

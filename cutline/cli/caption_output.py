@@ -1,4 +1,4 @@
-"""Where ``cutline caption`` writes: to stdout, to a file that grows, to a file written whole, or beside the images."""
+"""The outputs of ``cutline caption``: stdout, a growing JSON-lines file, a whole file, or text files beside images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def output_for(
         out: a path, or "-".
         form: a key of ``Form``; "" to follow the ending of ``out``.
         samples: the images to caption.
-        arguments: what stands for them on the command line.
+        arguments: the arguments that name them.
 
     Raises:
         CutlineError: an unknown form, or one that can't hold these images.
@@ -61,12 +61,12 @@ class Output(ABC):
         """Called before the model is opened.
 
         Raises:
-            CutlineError: the output would replace a file, which may be the user's own work.
+            CutlineError: the output would replace a file that may be the user's own.
         """
         _refuse_existing(self.replaced())
 
     def replaced(self) -> Sequence[Path]:
-        """Files that would be replaced without asking."""
+        """Files that would be replaced."""
         return ()
 
     @abstractmethod
@@ -74,7 +74,7 @@ class Output(ABC):
         """Captions the images, and writes the captions.
 
         Args:
-            made_by: what decides about the captions; a job resumes only where it is the same.
+            made_by: what the captions depend on; a job resumes only if it is unchanged.
 
         Returns:
             A prediction for each image.
@@ -82,7 +82,7 @@ class Output(ABC):
 
 
 class Stdout(Output):
-    """Prints captions as they are made, in the order of their batches; COCO results, which are one list, at the end."""
+    """Prints each batch of captions; COCO results, which are one list, at the end."""
 
     def __init__(self, samples: Sequence[Sample], form: Form):
         self.samples = samples
@@ -92,7 +92,7 @@ class Stdout(Output):
         from cutline.caption.caption import caption
 
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
+            sys.stdout.reconfigure(errors="surrogateescape")  # a file name may be any bytes
         predictions: list[Prediction] = []
         for batch in caption(family, self.samples, settings):
             if self.form != "coco":
@@ -127,7 +127,7 @@ class JsonLines(Output):
 
 
 class WholeFile(JsonLines):
-    """Writes a CSV, TSV, COCO or submission file when all captions are there.
+    """Writes a CSV, TSV, COCO or submission file when all captions are done.
 
     Until then they are in ``<out>.partial.jsonl``, from which an interrupted job resumes.
     """
@@ -177,7 +177,7 @@ def _partial(out: str) -> str:
 
 
 def _refuse_existing(paths: Sequence[Path]) -> None:
-    present = [path for path in paths if path.exists()]
-    if present:
-        more = f" (and {len(present) - 1:,} more)" if len(present) > 1 else ""
-        raise CutlineError(f"{present[0]}{more} exists already.", "Give another -o, or --overwrite to replace it.")
+    existing = [path for path in paths if path.exists()]
+    if existing:
+        more = f" (and {len(existing) - 1:,} more)" if len(existing) > 1 else ""
+        raise CutlineError(f"{existing[0]}{more} already exists.", "Give another -o, or --overwrite to replace it.")

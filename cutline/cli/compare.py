@@ -33,7 +33,7 @@ def compare(
     split: ReferenceSplit = "",
     metrics: Metrics = "",
     resamples: Annotated[int, typer.Option(min=1, help="Resamples of both tests.")] = 1000,
-    by: Annotated[str, typer.Option(help="Score by which the images with the largest changes are chosen.")] = "cider",
+    by: Annotated[str, typer.Option(help="Score by which the images with the largest changes are table.")] = "cider",
     most: Annotated[int, typer.Option(min=0, help="How many images with the largest gains, and losses, to list.")] = 5,
     allow_missing: AllowMissing = False,
     allow_extra: AllowExtra = False,
@@ -56,38 +56,38 @@ def compare(
     from cutline.metrics.files.tables import chosen_columns
     from cutline.metrics.settings import ScoreSettings
 
-    chosen = {"metrics": listed(metrics)} if metrics else {}
-    settings = parse({"resamples": resamples} | chosen, ScoreSettings, overrides, where="cutline compare")
+    changes = {"metrics": listed(metrics)} if metrics else {}
+    settings = parse({"resamples": resamples} | changes, ScoreSettings, overrides, where="cutline compare")
     columns = chosen_columns(column)
-    named = zip(_names(predictions), predictions, strict=True)
-    systems = {name: read_predictions(path, columns) for name, path in named}
+    paths = zip(_names(predictions), predictions, strict=True)
+    systems = {name: read_predictions(path, columns) for name, path in paths}
     if len(systems) < 2:
         raise ScoreError("There is nothing to compare.", "Give the predictions of two systems or more.")
-    found = read_references(references, next(iter(systems.values())), split or None, images, columns)
-    systems = {name: by_ids_of(found, captions, references) for name, captions in systems.items()}
+    loaded = read_references(references, next(iter(systems.values())), split or None, images, columns)
+    systems = {name: by_ids_of(loaded, captions, references) for name, captions in systems.items()}
     if allow_extra:
         for name in systems:
-            systems[name], left_out = without_extra(found, systems[name])
+            systems[name], left_out = without_extra(loaded, systems[name])
             say(f"{name}: {left_out:,} predictions have no reference and were left out.")
-    if found.note:
-        say(found.note)
+    if loaded.note:
+        say(loaded.note)
     comparison = compare_systems(
         systems,
-        found.captions,
+        loaded.captions,
         settings.metrics,
-        groups=found.groups or None,
+        groups=loaded.groups or None,
         resamples=settings.resamples,
         seed=settings.seed,
         most=most,
         by=by,
         allow_missing=allow_missing,
         options=settings.options,
-        images=found.images,
-        training=[text for texts in found.training for text in texts],
-        contexts=found.contexts or None,
+        images=loaded.images,
+        training=[text for texts in loaded.training for text in texts],
+        contexts=loaded.contexts or None,
         bars=bar,
     )
-    if found.oracle:
+    if loaded.oracle:
         comparison = replace(comparison, warnings=(ORACLE, *comparison.warnings))
     if as_json:
         print_json(comparison.to_json())
@@ -97,15 +97,15 @@ def compare(
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The files' own names, or as much of their paths as tells them apart."""
+    """Short names of the systems: the files' names, with as many parent folders as makes them different."""
     from cutline.core.errors import ScoreError
 
     for parts in range(1, max(len(path.parts) for path in paths) + 1):
         names = ["/".join(path.parts[-parts:]) for path in paths]
         if len(set(names)) == len(names):
             return names
-    twice = next(str(path) for path in paths if list(paths).count(path) > 1)
-    raise ScoreError(f"{twice} is given twice.", "Give each file of predictions once.")
+    repeated = next(str(path) for path in paths if list(paths).count(path) > 1)
+    raise ScoreError(f"{repeated} is given twice.", "Give each file of predictions once.")
 
 
 def _show(comparison: Comparison) -> None:

@@ -1,4 +1,4 @@
-"""``cutline demo``: a recipe's usual path, on pictures drawn on the spot."""
+"""``cutline demo``: a whole run on pictures that are drawn first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cutline.cli.options import Tiny
 if TYPE_CHECKING:
     from cutline.run.recipe import Recipe
 
-#: How many of the test captions are printed.
+#: Number of test captions that are printed.
 SHOWN = 5
 
 
@@ -51,7 +51,7 @@ def demo_recipe(source: Path) -> Recipe:
 
 
 def _show_captions(run: Path) -> None:
-    """Prints a few captions of held-out combinations beside what was drawn."""
+    """Prints captions of a few held-out pictures beside the true ones."""
     from cutline.caption.files import read
     from cutline.data.dataset import Dataset
 

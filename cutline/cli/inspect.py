@@ -1,4 +1,4 @@
-"""``cutline inspect``: what a dataset or a source holds, and what is wrong with it."""
+"""``cutline inspect``: the contents of a dataset or a source, and its problems."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def inspect(
         recogniser = Recogniser(names)
         find_names, named_by = (lambda text: [name.text for name in recogniser.names(text)]), f"spaCy’s {names}"
     with bar("inspecting") as progress:
-        found = _inspect(source, overrides, progress, find_names, named_by)
+        inspection = _inspect(source, overrides, progress, find_names, named_by)
     if as_json:
-        print_json(found.to_json())
+        print_json(inspection.to_json())
     else:
-        _show(found)
+        _show(inspection)
     if out is not None or not as_json:
-        say(f"page: {page.write(found, out or Path(f'{found.name}-inspection.html'))}")
-    if found.leaks:
+        say(f"page: {page.write(inspection, out or Path(f'{inspection.name}-inspection.html'))}")
+    if inspection.leaks:
         raise typer.Exit(1)
 
 
@@ -65,7 +65,7 @@ def _inspect(
     names: Callable[[str], Collection[str]],
     named_by: str,
 ) -> Inspection:
-    """Inspects what the argument stands for: a prepared dataset, a run that holds one, or a source with settings."""
+    """Inspects a prepared dataset, the dataset of a run, a source, or a recipe's source."""
     from cutline.core import config
     from cutline.core.errors import DataError
     from cutline.data.dataset import MARKER, Dataset
@@ -85,20 +85,20 @@ def _inspect(
     return inspect_source(settings, progress, names, named_by)
 
 
-def _show(found: Inspection) -> None:
-    """The findings and the counts on stdout."""
+def _show(inspection: Inspection) -> None:
+    """Prints the findings and the counts."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
-    for finding in found.findings[:SHOWN]:
+    for finding in inspection.findings[:SHOWN]:
         console.print(f"[bold]{finding.level}:[/bold] {escape(finding.message)}", soft_wrap=True)
-    if len(found.findings) > SHOWN:
-        console.print(f"and {len(found.findings) - SHOWN} more, on the page")
-    if not found.findings:
+    if len(inspection.findings) > SHOWN:
+        console.print(f"and {len(inspection.findings) - SHOWN} more, on the page")
+    if not inspection.findings:
         console.print("no problems found")
-    captions = found.captions
+    captions = inspection.captions
     images = sum(captions.images.values())
     table = Table(title=f"{images:,} image{'s' * (images != 1)}", title_justify="left")
     table.add_column("split", no_wrap=True)
@@ -115,8 +115,8 @@ def _show(found: Inspection) -> None:
             f"different words, {words['used_once']:,} of them used once; {captions.distinct:,} different captions",
             soft_wrap=True,
         )
-    if found.contexts:
-        for name, field in found.contexts.fields.items():
+    if inspection.contexts:
+        for name, field in inspection.contexts.fields.items():
             shares = field.shares
             given_away = [
                 f"{shares[f'{kind}_given_away']:.0%} of the captions’ {kind} (another image’s: "
@@ -125,7 +125,7 @@ def _show(found: Inspection) -> None:
                 if shares[f"{kind}_given_away"] is not None
             ]
             console.print(
-                f"context {escape(repr(name))}: on {field.images:,} of {found.contexts.captioned:,} images; gives away "
-                f"{' and '.join(given_away) or 'nothing'}: {field.relation}",
+                f"context {escape(repr(name))}: on {field.images:,} of {inspection.contexts.captioned:,} images; "
+                f"gives away {' and '.join(given_away) or 'nothing'}: {field.relation}",
                 soft_wrap=True,
             )

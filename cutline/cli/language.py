@@ -12,7 +12,8 @@ def language(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCES...", help="Datasets or sources with splits, or .txt and .gz files with a caption a line."
+            metavar="SOURCES...",
+            help="Datasets or sources with splits, or .txt and .gz files with one caption per line.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the language model.")],
@@ -32,8 +33,8 @@ def language(
     """Train a small GPT-2 on captions without images, for use with vision_prefix ([model.new] text = FOLDER).
 
     It reads the training captions of datasets and sources, and the lines of text files. Captions of val and test splits
-    are held out of all of them, wherever they occur; files with equal numbers of lines are taken to describe the same
-    images line by line. It runs on the CPU, and starts over when it was interrupted.
+    are left out wherever they occur. Text files with equal numbers of lines must describe the same images, line by
+    line. It runs on the CPU, and starts over after an interruption.
     """
     import json
 
@@ -56,6 +57,6 @@ def language(
     facts = {"sources": sources, "captions": len(texts), "lines_left_out": left_out, "nats_a_token": losses}
     out.mkdir(parents=True, exist_ok=True)
     (out / "made-of.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    model.save_pretrained(out)  # last: config.json marks that there is one
+    model.save_pretrained(out)  # last: config.json marks a complete model
     count = sum(parameter.numel() for parameter in model.parameters())
     say(f"language: {count:,} parameters, {len(tokenizer):,} words in {out}")

@@ -1,7 +1,7 @@
-"""The command line: which verbs there are, and the exit codes.
+"""The command line: the list of verbs, and the exit codes.
 
-A verb is one file beside this one, with a function of its name: its parameters are its arguments and options, its
-docstring is its help. What is heavy is imported inside the function, so that ``--help`` answers at once.
+A verb is one file in this folder with a function of the same name: its parameters are the arguments and options, its
+docstring is the help. Heavy imports are inside the function, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import typer
 from cutline.cli.retrieve import group as retrieve
 from cutline.cli.verbs import register
 
-#: Verb → what ``cutline --help`` says about it. To add one, write its file and add a line.
+#: Verb → its line in ``cutline --help``. To add one, write its file and add a line.
 VERBS = {
-    "run": "Do everything that a recipe asks for; resumes where it stopped.",
+    "run": "Carry out a recipe: prepare, train, caption, score, report; resumes.",
     "demo": "Train, caption and score on drawn pictures, in a few minutes.",
     "prepare": "Turn captioned images of any format into a dataset.",
-    "inspect": "Show what a dataset holds, and what would spoil a training.",
+    "inspect": "Show the contents of a dataset, and its problems.",
     "check": "Probe a recipe's labels, model and data before training.",
     "plan": "Count the parameters that a recipe would train.",
     "train": "Prepare and train, without captioning and scoring.",
@@ -36,7 +36,7 @@ VERBS = {
 
 app = typer.Typer(
     name="cutline",
-    help="Adapt vision-language models to your own captioned images, caption with them, and know how good they are.",
+    help="Adapt vision-language models to your own captioned images, caption with them, and measure how good they are.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -65,7 +65,7 @@ def common(
 
 def main() -> None:
     """Exit code 0: success; 1: images or checks failed; 2: a mistake that the user can fix; 130: interrupted."""
-    # at the very end the collector would go through all that torch and transformers hold, for two seconds of CPU
+    # without this, the last garbage collection walks all of torch and transformers: two seconds of CPU
     atexit.register(gc.freeze)
     try:
         app()

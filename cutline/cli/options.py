@@ -1,4 +1,4 @@
-"""Options that several verbs share. Each stands here once, so that a flag means the same everywhere."""
+"""Options that several verbs share, so that a flag means the same everywhere."""
 
 from __future__ import annotations
 
@@ -31,15 +31,13 @@ References = "A prepared dataset, COCO or Karpathy JSON, JSON lines, CSV."
 ReferenceSplit = Annotated[str, typer.Option("--split", help="Split of the references to score against.")]
 Metrics = Annotated[str, typer.Option(help="Metrics, separated by commas; the usual ones by default.")]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Score missing captions as empty.")]
-AllowExtra = Annotated[
-    bool, typer.Option("--allow-extra", help="Leave out predictions for images that the references don't have.")
-]
+AllowExtra = Annotated[bool, typer.Option("--allow-extra", help="Ignore predictions for images without references.")]
 ColumnNames = Annotated[
     list[str],
     typer.Option(
         "--column",
         metavar="KEY=NAME",
-        help="Which column of a table is the image, id, caption, prediction, split or group; can be repeated.",
+        help="Name of a table's column for image, id, caption, prediction, split or group; can be repeated.",
     ),
 ]
 ScoreSet = Annotated[

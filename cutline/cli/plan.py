@@ -1,4 +1,4 @@
-"""``cutline plan``: how many parameters a recipe would train."""
+"""``cutline plan``: the numbers of parameters that a recipe would train."""
 
 from __future__ import annotations
 

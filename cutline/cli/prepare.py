@@ -24,7 +24,7 @@ def prepare(
     steps: Annotated[
         str, typer.Option(help="Only these steps of the recipe's [data.steps], separated by commas.")
     ] = "",
-    retry: Annotated[str, typer.Option(metavar="failed", help="Download again what failed in an earlier run.")] = "",
+    retry: Annotated[str, typer.Option(metavar="failed", help="Repeat downloads that failed in an earlier run.")] = "",
     engine: Annotated[str, typer.Option(help='"threads" on this machine, or "ray" on a cluster.')] = "threads",
 ) -> None:
     """Turn captioned images of any format into a dataset that every verb reads.
@@ -46,7 +46,7 @@ def prepare(
     from cutline.run.stages.prepare import describe, open_scorer
 
     if retry not in ("", "failed"):
-        raise RecipeError(f"--retry {retry} is unknown.", "--retry failed downloads again what failed.")
+        raise RecipeError(f"--retry {retry} is unknown.", "Give --retry failed to repeat failed downloads.")
     if engine not in get_args(Engine):
         raise RecipeError(f"--engine {engine} is unknown.", f"Engines: {', '.join(get_args(Engine))}.")
     table = config.read_toml(source) if source.suffix == ".toml" else {"data": {"source": str(source)}}
@@ -75,20 +75,20 @@ def prepare(
     say(f"dataset: {out}")
 
 
-def _with_steps(settings: DataSettings, wanted: Sequence[str]) -> DataSettings:
-    """The settings with some of their steps only.
+def _with_steps(settings: DataSettings, names: Sequence[str]) -> DataSettings:
+    """The settings with only some of their steps.
 
     Raises:
-        RecipeError: a wanted step is not among them.
+        RecipeError: a step is not among them.
     """
     from cutline.core.errors import RecipeError
 
     chosen = settings.steps.chosen()
-    for name in wanted:
+    for name in names:
         if name not in chosen:
-            known = ", ".join(chosen) or "none"
-            raise RecipeError(f"--steps {name}: the recipe has no such step.", f"Its [data.steps]: {known}.")
-    return settings.model_copy(update={"steps": settings.steps.only(wanted)})
+            available = ", ".join(chosen) or "none"
+            raise RecipeError(f"--steps {name}: the recipe has no such step.", f"Its [data.steps]: {available}.")
+    return settings.model_copy(update={"steps": settings.steps.only(names)})
 
 
 def _counts(counts: Mapping[str, Any]) -> str:

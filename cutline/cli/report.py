@@ -15,5 +15,5 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder
     from cutline.report.page import write
 
     if not run.is_dir():
-        raise CutlineError(f"There is no run folder {run}.", "Give a folder that cutline run made.")
+        raise CutlineError(f"There is no run folder {run}.", "Give the folder of a run.")
     say(f"report: {write(run)}")

@@ -1,4 +1,4 @@
-"""``cutline run``: everything that a recipe asks for."""
+"""``cutline run``: all stages of a recipe."""
 
 from __future__ import annotations
 

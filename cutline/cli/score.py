@@ -51,26 +51,26 @@ def score(
     from cutline.metrics.files.tables import chosen_columns
     from cutline.metrics.settings import ScoreSettings
 
-    chosen = {"metrics": listed(metrics)} if metrics else {}
-    settings = parse({"resamples": resamples} | chosen, ScoreSettings, overrides, where="cutline score")
+    changes = {"metrics": listed(metrics)} if metrics else {}
+    settings = parse({"resamples": resamples} | changes, ScoreSettings, overrides, where="cutline score")
     columns = chosen_columns(column)
     captions = read_predictions(predictions, columns)
-    found = read_references(references, captions, split or None, images, columns)
+    loaded = read_references(references, captions, split or None, images, columns)
     if allow_extra:
-        captions, left_out = without_extra(found, captions)
+        captions, left_out = without_extra(loaded, captions)
         say(f"{left_out:,} predictions have no reference and were left out.")
-    if found.note:
-        say(found.note)
+    if loaded.note:
+        say(loaded.note)
     evaluation = evaluate(
         captions,
-        found.captions,
-        training_captions=found.training,
-        groups=found.groups or None,
-        contexts=found.contexts or None,
+        loaded.captions,
+        training_captions=loaded.training,
+        groups=loaded.groups or None,
+        contexts=loaded.contexts or None,
         settings=settings,
         allow_missing=allow_missing,
-        images=found.images,
-        oracle=found.oracle,
+        images=loaded.images,
+        oracle=loaded.oracle,
         bars=bar,
     )
     if out:

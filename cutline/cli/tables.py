@@ -1,4 +1,4 @@
-"""What several verbs print on stdout: JSON and tables of scores."""
+"""Output of several verbs on stdout: JSON and tables of scores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def print_json(value: Any) -> None:
 
 
 def show_scores(evaluation: Evaluation | None) -> None:
-    """A table of scores on stdout and warnings on stderr; nothing where nothing was scored."""
+    """Prints a table of scores, if there are any, and warnings on stderr."""
     if evaluation is None:
         return
     from rich.console import Console
@@ -38,16 +38,16 @@ def show_warnings(warnings: Sequence[str]) -> None:
 
 
 def all_captioned(folder: RunFolder) -> bool:
-    """Whether every image of a run has a caption; says how many have none."""
-    known = folder.stage("caption")
-    if not known.get("failed"):
+    """Whether every image of a run has a caption; prints how many have none."""
+    marker = folder.stage("caption")
+    if not marker.get("failed"):
         return True
-    say(f"{known['failed']} of {known['images']} images have no caption; {folder / 'predictions.jsonl'} says why")
+    say(f"{marker['failed']} of {marker['images']} images have no caption; {folder / 'predictions.jsonl'} says why")
     return False
 
 
 def scores_table(evaluation: Evaluation) -> Table:
-    """Each score with its interval and the baselines' values beside it; shares in per cent."""
+    """Each score with its interval and the values of the baselines; shares in per cent."""
     from rich.table import Table
 
     table = Table(title=f"{evaluation.counts.get('images', 0):,} images", title_justify="left")

@@ -12,18 +12,18 @@ from cutline.core.progress import Progress
 
 
 class _Messages(logging.Handler):
-    """Writes each message as a plain line to stderr, in the first process of a training only."""
+    """Writes each message as a plain line to stderr, only in the first process of a training."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             warning = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
             say(warning + self.format(record))
-        except Exception:  # a message that can't be written stops no work
+        except Exception:  # a message that can't be written must not stop the work
             self.handleError(record)
 
 
 def install() -> None:
-    """Shows the messages of ``logging.getLogger("cutline")`` from INFO on. Called twice, it shows them once.
+    """Shows the messages of ``logging.getLogger("cutline")`` from INFO on. A second call changes nothing.
 
     The messages still reach the root logger, which has no handler in a process of the command line.
     """
@@ -34,13 +34,13 @@ def install() -> None:
 
 
 def say(text: str) -> None:
-    """Writes one line to stderr, in the first process of a training only."""
+    """Writes one line to stderr, only in the first process of a training."""
     if ranks.is_main_process():
         print(text, file=sys.stderr, flush=True)
 
 
 def set_threads(count: int) -> None:
-    """How many threads the process computes with."""
+    """Sets the number of threads of the process."""
     import torch
 
     torch.set_num_threads(count)
@@ -50,7 +50,7 @@ def set_threads(count: int) -> None:
 def bar(label: str) -> Iterator[Progress]:
     """A progress bar with the count, the time passed and the time left.
 
-    Shows nothing where stderr is no terminal, and in all processes of a training but the first.
+    Shows nothing when stderr is not a terminal, nor in other processes than the first of a training.
     """
     if not sys.stderr.isatty() or not ranks.is_main_process():
         yield lambda done, total: None

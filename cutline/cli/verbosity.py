@@ -1,4 +1,4 @@
-"""Keeps the libraries' own messages and progress bars out of ours."""
+"""Silences messages and progress bars of other libraries."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 
 
 def quiet_libraries() -> None:
-    """Silences the bars and notes of libraries that a verb may import, without importing them."""
-    # waiting threads must sleep: on busy cores spinning ones take the time of those that work
+    """Silences progress bars and messages of libraries that a verb may import, without importing them."""
+    # waiting threads sleep: on busy cores, spinning ones would slow down the working ones
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # transformers follows this variable, too
+    # transformers reads this variable, too
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for library in ("huggingface_hub", "bitsandbytes"):

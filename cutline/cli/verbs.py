@@ -1,4 +1,4 @@
-"""How a plain function becomes a verb of the command line: ``--debug``, errors and exit codes."""
+"""Turns a plain function into a verb of the command line: ``--debug``, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(app: typer.Typer, package: str, verbs: Mapping[str, str]) -> None:
 
     Args:
         package: ``cutline.cli`` or a package in it. The verb ``plan`` is the function ``plan`` in its file ``plan.py``.
-        verbs: name → what ``--help`` says of the verb in its list.
+        verbs: name → the verb's line in ``--help``.
     """
     for name, short_help in verbs.items():
         function = getattr(import_module(f"{package}.{name}"), name)
@@ -31,9 +31,9 @@ def register(app: typer.Typer, package: str, verbs: Mapping[str, str]) -> None:
 
 
 def as_command(verb: Callable[..., None]) -> Callable[..., None]:
-    """The verb as typer calls it: with ``--debug``, and with errors that the user can fix as two lines.
+    """The function for typer: with ``--debug``, and with errors that the user can fix shown as two lines.
 
-    A verb that needs to know about ``--debug`` itself has a parameter of that name.
+    A verb that uses ``--debug`` itself has a parameter of that name.
     """
     signature = inspect.signature(verb, eval_str=True)
     parameters = dict(signature.parameters)
@@ -53,8 +53,8 @@ def as_command(verb: Callable[..., None]) -> Callable[..., None]:
             if debug:
                 raise
             fail(error.problem, error.remedy)
-        except OSError as error:  # no space, no permission, a folder where a file belongs
-            if debug or error.errno in (None, errno.EPIPE):  # typer ends quietly when the reader of a pipe is gone
+        except OSError as error:  # disk full, no permission, a folder instead of a file
+            if debug or error.errno in (None, errno.EPIPE):  # typer exits quietly when a pipe is closed
                 raise
             path = f": {error.filename}" if error.filename else ""
             fail(f"{error.strerror}{path}.", "Fix this and run the same command again; --debug shows the traceback.")

@@ -1,4 +1,4 @@
-"""Where what can be computed again is kept between commands."""
+"""The folder of caches: what is kept between commands and can be computed again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """Where caches go: $CUTLINE_CACHE, else $XDG_CACHE_HOME/cutline, else ~/.cache/cutline."""
-    if given := os.environ.get("CUTLINE_CACHE"):
-        return Path(given)
+    """The folder of caches: $CUTLINE_CACHE, else $XDG_CACHE_HOME/cutline, else ~/.cache/cutline."""
+    if folder := os.environ.get("CUTLINE_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cutline"

@@ -1,6 +1,6 @@
 """Reading recipes: TOML files whose sections are pydantic models.
 
-This file reads and checks sections; it doesn't know which there are. Each section's model is in a ``settings.py``
+This file reads and checks sections without knowing which ones exist. Each section's model is in a ``settings.py``
 beside the code that uses it, and ``cutline/run/recipe.py`` puts them together.
 """
 
@@ -34,7 +34,7 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 def refused(problem: str) -> Any:
-    """The type of a key that nobody may set, for the section of a plug-in that can't be imported."""
+    """The type of a key that may not be set: the section of a plug-in that can't be used."""
 
     def refuse(value: object) -> None:
         if value is not None:  # the default
@@ -66,11 +66,14 @@ def _choose_variant(table: dict[str, Any], overrides: Sequence[str], where: str)
     rest = {key: value for key, value in table.items() if key not in ("variant", "variants")}
     variants = table["variants"]
     if not isinstance(variants, dict) or not variants or not all(isinstance(one, dict) for one in variants.values()):
-        raise RecipeError(f"{where}: variants are sections.", "Write [variants.name] and its sections below it.")
+        raise RecipeError(
+            f"{where}: [variants] holds something other than sections.",
+            "Write [variants.name] and its sections below it.",
+        )
     choices = [text.partition("=")[2].strip().strip("\"'") for text in overrides if _key_of(text) == "variant"]
     name = choices[-1] if choices else table.get("variant")
     if name not in variants:
-        problem = f"{where}: there is no variant {name!r}." if name else f"{where} says no variant."
+        problem = f"{where}: there is no variant {name!r}." if name else f"{where} has variants, but none is chosen."
         known = f"Variants: {', '.join(variants)}."
         near = nearest(str(name), variants)
         raise RecipeError(problem, f"Did you mean {near}? {known}" if near else known)
@@ -82,7 +85,7 @@ def _key_of(override: str) -> str:
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two tables as one: sections are merged key by key; of two values the one above counts."""
+    """Merges two tables section by section; a value of ``above`` overrides one of ``below``."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
@@ -104,7 +107,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid TOML: {error}.", "Fix that place in the file.") from error
+        raise RecipeError(f"{path} is not valid TOML: {error}.", "Fix that line of the file.") from error
 
 
 def parse(
@@ -130,7 +133,7 @@ def parse(
         numbers = [(keys, text) for keys, text in texts.items() if keys in wanted]
         if not numbers:
             raise _explained(error, recipe, where) from error
-    for keys, text in numbers:  # a folder called 2024 is a text, whatever TOML says
+    for keys, text in numbers:  # a folder called 2024 is a string, although TOML reads a number
         _put(values, keys, text)
     return parse(values, recipe, where=where)
 
@@ -140,13 +143,15 @@ def _set(table: dict[str, Any], override: str) -> tuple[tuple[str, ...], str]:
     key, equals, text = override.partition("=")
     keys = tuple(part.strip() for part in key.split("."))
     if not equals or not all(keys):
-        raise RecipeError(f"--set {override} is not of the form section.key=value.", "For example --set train.epochs=3")
+        raise RecipeError(
+            f"--set {override} is not of the form section.key=value.", "For example: --set train.epochs=3"
+        )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
     if not _put(table, keys, value):
-        raise RecipeError(f"--set {override}: {key} lies inside a value, not a section.", "Name a key of a section.")
+        raise RecipeError(f"--set {override}: {key} is a key of a value, not of a section.", "Give a key of a section.")
     return keys, text
 
 
@@ -165,10 +170,10 @@ class _Complaint:
     """One of pydantic's complaints.
 
     Attributes:
-        keys: the path of the key that it is about, without the names that pydantic gives the branches of a union.
+        keys: the path of the key, without the names that pydantic gives the branches of a union.
         error: pydantic's name of the error, such as "missing".
-        value: what stands at the key.
-        message: what is wrong, in plain words.
+        value: the value of the key.
+        message: what is wrong.
         model: the recipe.
     """
 
@@ -194,13 +199,13 @@ class _Complaint:
 
     @property
     def siblings(self) -> list[str]:
-        """The keys that are known beside this one."""
+        """The known keys of the same section."""
         above = _section_at(self.model, self.keys[:-1])
         return list(above.model_fields) if above else []
 
     @property
     def description(self) -> str:
-        """What the key means; an item of a list is explained by its list. "" when nothing says."""
+        """The key's description; for an item of a list, that of the list. "" when there is none."""
         for end in range(len(self.keys), 0, -1):
             above = _section_at(self.model, self.keys[: end - 1])
             if above and self.keys[end - 1] in above.model_fields:
@@ -210,7 +215,7 @@ class _Complaint:
 
     @property
     def choices(self) -> list[str]:
-        """What may stand at a key that knows only certain texts."""
+        """The values of a key that takes one of a few strings."""
         above = _section_at(self.model, self.keys[:-1])
         field = above.model_fields.get(self.keys[-1]) if above else None
         branches = [field.annotation, *get_args(field.annotation)] if field else []
@@ -218,21 +223,21 @@ class _Complaint:
 
 
 def _explained(error: ValidationError, model: type[Section], where: str) -> RecipeError:
-    """The complaint that explains most: an unknown key first, since others follow from it."""
+    """The first complaint as an error; an unknown key comes first, since others may follow from it."""
     complaints = [_Complaint.of(details, model) for details in error.errors(include_url=False)]
     first = next((one for one in complaints if one.error == "extra_forbidden"), complaints[0])
     same = [one.message for one in complaints if one.keys == first.keys]
     first = replace(first, message=" or ".join(dict.fromkeys(same)))
     problem, remedy = _EXPLAIN.get(first.error, _explain_value)(first)
     others = len({one.keys for one in complaints}) - 1
-    more = f" ({others} more after it)" if others else ""
+    more = f" ({others} more)" if others else ""
     text = f"{where}: {problem}{more}"
     return RecipeError(text if text.endswith((".", "?")) else f"{text}.", remedy)
 
 
 def _explain_unknown(one: _Complaint) -> tuple[str, str]:
     kind = "section" if isinstance(one.value, dict) else "key"
-    known = f"Known here: {', '.join(one.siblings)}."
+    known = f"Known: {', '.join(one.siblings)}."
     remedy = did_you_mean(one.keys[-1], one.siblings, known, form=".".join([*one.keys[:-1], "{}"]))
     return f"unknown {kind} {one.key}", remedy
 
@@ -272,7 +277,7 @@ _EXPLAIN: dict[str, Callable[[_Complaint], tuple[str, str]]] = {
 _MESSAGES = {
     "int": "must be a whole number",
     "float": "must be a number",
-    "string": "must be a text in quotes",
+    "string": "must be a string in quotes",
     "bool": "must be true or false",
     "list": "must be a list, in brackets",
     "tuple": "must be a list, in brackets",
@@ -312,12 +317,12 @@ def _keys_of(model: type[Section], loc: Sequence[str | int]) -> tuple[str, ...]:
 def _section_in(annotation: Any) -> type[Section] | None:
     """The section inside an annotation such as ``TrainSettings | None``."""
     if get_origin(annotation) in (Union, UnionType):
-        return next((found for found in map(_section_in, get_args(annotation)) if found), None)
+        return next((section for section in map(_section_in, get_args(annotation)) if section), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
 def _section_at(model: type[Section], keys: Sequence[str]) -> type[Section] | None:
-    """The model of the section that a path of keys leads to; None where that is no section."""
+    """The model of the section that a path of keys leads to; None for a value."""
     section: type[Section] | None = model
     for key in keys:
         field = section.model_fields.get(key) if section else None
@@ -326,7 +331,7 @@ def _section_at(model: type[Section], keys: Sequence[str]) -> type[Section] | No
 
 
 def to_toml(section: Section) -> str:
-    """A recipe as TOML with every default written out; keys without a value (None) are left out."""
+    """A recipe as TOML, with all defaults; keys whose value is None are left out."""
     table: dict[str, Any] = _without_none(section.model_dump(mode="json"))
     return tomli_w.dumps(table)
 

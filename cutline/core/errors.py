@@ -1,18 +1,18 @@
 """Every error that Cutline raises on purpose.
 
 CutlineError            a problem and its remedy, one line each; the command line exits with code 2
-├── RecipeError         the recipe or the command line says something impossible
+├── RecipeError         the recipe or the command line is wrong
 ├── DataError           the images or captions can't be used as they are
 ├── CheckpointError     a model can't be opened, built or saved
-├── ScoreError          predictions and references don't belong together
+├── ScoreError          predictions can't be scored against the references
 └── TrainingError       training can't start or had to stop
 
-ScoreWarning            a Python warning: a score means less than it seems to, or was left out
+ScoreWarning            a Python warning: a score needs care, or was left out
 """
 
 
 class CutlineError(Exception):
-    """Something the user can mend.
+    """Something that the user can fix.
 
     Args:
         problem: what is wrong, in one line, naming the file, key or id concerned.
@@ -46,4 +46,4 @@ class TrainingError(CutlineError):
 
 
 class ScoreWarning(UserWarning):
-    """What to mind with a score; also said by the command line, in reports and in ``scores.json``."""
+    """A caveat about a score; also shown by the command line, in reports and in ``scores.json``."""

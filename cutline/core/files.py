@@ -15,18 +15,18 @@ from cutline.core.errors import CutlineError
 
 @contextmanager
 def replaced(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yields a temporary path beside ``path`` to write to, which takes its place at the end.
+    """Yields a temporary path beside ``path`` to write to, which replaces it at the end.
 
     A reader sees the old file or the new one, never a part. After an error, or when nothing was written, the old file
     stays and the temporary one is removed. Processes and threads may replace the same file; the last one wins.
 
     Args:
         durable: flush the file to the disk first, so that a power cut can't leave an empty one. Costs milliseconds;
-            leave it out for the many files that can be made again.
+            turn it off for files that can be computed again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the name by its hash: a name of the greatest length leaves no room for more
+    # a hash of the name: a suffix could make a long name too long
     name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     temporary = path.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
@@ -57,7 +57,7 @@ def write_atomically(path: str | Path, data: bytes | str, *, durable: bool = Tru
 
 @contextmanager
 def locked(path: str | Path, busy: CutlineError | None = None) -> Iterator[None]:
-    """Holds a lock file; a process that is killed lets go of it. The file stays.
+    """Holds a lock file; the lock of a killed process is released. The file stays.
 
     Args:
         busy: raised at once when another process holds the lock; None waits for it.

@@ -1,4 +1,4 @@
-"""Short hashes by which files and settings are known again."""
+"""Short hashes that identify settings and checkpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def checkpoint_fingerprint(checkpoint: str) -> str:
-    """Changes when the checkpoint does: by the sizes and times of its files. The name itself for one on the hub."""
+    """Changes when the sizes, times or JSON files of a checkpoint folder do; for the hub, the name itself."""
     folder = Path(checkpoint)
     folder = folder / "model" if (folder / "model").is_dir() else folder
     if not folder.is_dir():

@@ -1,7 +1,7 @@
-"""Opening checkpoints and data sets of the Hugging Face hub, also without a network.
+"""Checkpoints and data sets of the Hugging Face hub, also without a network.
 
-huggingface_hub repeats each request that finds no network up to five times, with growing waits, and a checkpoint takes
-several requests. So whether the hub can be reached is asked once, and if it can't, the copy in its cache is opened.
+Without a network, huggingface_hub retries each of a checkpoint's requests up to five times, with growing waits. So the
+connection is tried once, and if it fails, the copy in the hub's cache is opened.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from urllib.request import getproxies
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that name server and hub have together to answer.
-PATIENCE_S = 5.0
+#: Seconds for the name server and the hub together to answer.
+TIMEOUT_S = 5.0
 
 
 def resolve(name: str, kind: Literal["model", "dataset"] = "model") -> str:
     """What to give to ``from_pretrained`` or ``load_dataset`` for a path or a hub name.
 
     Returns:
-        The name itself. Where the hub can't be reached, the folder of its copy in the hub's cache. A proxy is not
-        asked, and nothing is when HF_HUB_OFFLINE is set, since the libraries then look into the cache themselves.
+        The name itself. If the hub can't be reached, the folder of its copy in the hub's cache. The connection is not
+        tried behind a proxy, nor when HF_HUB_OFFLINE is set, since the libraries then use the cache themselves.
 
     Raises:
         OSError: the hub can't be reached, and its cache holds no copy.
@@ -73,17 +73,17 @@ def _cached_copy(name: str, kind: str) -> Path | None:
 
 
 def _answers(host: str, port: int) -> bool:
-    """Whether a connection is made in time; in a thread, since a silent name server knows no timeout."""
+    """Whether a connection is made in time; in a thread, since a name lookup has no timeout."""
     answers: list[bool] = []
 
     def connect() -> None:
         try:
-            socket.create_connection((host, port), PATIENCE_S).close()
+            socket.create_connection((host, port), TIMEOUT_S).close()
             answers.append(True)
         except OSError:
             pass
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
-    thread.join(PATIENCE_S)
+    thread.join(TIMEOUT_S)
     return bool(answers)

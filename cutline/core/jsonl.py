@@ -45,7 +45,7 @@ def read(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def cut_torn_tail(path: str | Path) -> None:
-    """Cuts a torn last line off, in place; one that is whole but for its end is given that.
+    """Cuts a torn last line off, in place; a whole record without a line break gets one.
 
     A file that is absent or whole is left as it is.
     """
@@ -60,15 +60,15 @@ def _repair_tail(file: BinaryIO) -> None:
     while position > 0:
         step = min(65536, position)
         file.seek(position - step)
-        found = file.read(step).rfind(b"\n")
-        if found >= 0:
-            position = position - step + found + 1
+        newline = file.read(step).rfind(b"\n")
+        if newline >= 0:
+            position = position - step + newline + 1
             break
         position -= step
     if position == end:
         return
     file.seek(position)
-    try:  # no object is whole before its last byte
+    try:  # a part of an object is never valid JSON
         whole = isinstance(json.loads(file.read()), dict)
     except ValueError:
         whole = False

@@ -1,4 +1,4 @@
-"""Notes of what made a file or folder, so that work is never resumed with another model or other settings."""
+"""Notes on how a file or folder was made, so that work never resumes with another model or other settings."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from cutline.core.files import write_atomically
 def check_made_by(
     note: Path, made_by: Mapping[str, Any], output: Path, remedy: str, *, resumes: bool | None = None
 ) -> None:
-    """Writes the note where the work begins; where it resumes, checks that the note says the same.
+    """Writes the note when work begins; when it resumes, checks that nothing has changed since.
 
     Args:
         note: the JSON file.
-        made_by: all that decides about the output.
-        output: the file or folder that is made, for the message.
-        remedy: what to do when it was made differently.
-        resumes: whether there is output to resume; by default whether the note is there.
+        made_by: everything that the output depends on.
+        output: the file or folder, for the message.
+        remedy: what to do when something has changed.
+        resumes: whether there is output to resume; by default, whether the note exists.
 
     Raises:
         CutlineError: the output was made with something else.
     """
-    now = json.loads(json.dumps(made_by))  # as it reads back
+    now = json.loads(json.dumps(made_by))  # as it is after a round trip
     if resumes is None:
         resumes = note.exists()
     if not resumes:
@@ -40,13 +40,13 @@ def check_made_by(
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What has changed, in words; of fingerprints and long values only the key."""
-    found = []
+    """What has changed; only the key where a value is a fingerprint or long."""
+    differences = []
     for key in {**before, **now}:
         one, other = before.get(key), now.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
-            found += _differences(one, other)
+            differences += _differences(one, other)
         elif one != other:
             short = not isinstance(one, str) or len(one) < 16
-            found.append(f"{key} was {json.dumps(one)}, is {json.dumps(other)}" if short else f"another {key}")
-    return found
+            differences.append(f"{key} was {json.dumps(one)}, is {json.dumps(other)}" if short else f"another {key}")
+    return differences

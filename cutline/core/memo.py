@@ -1,4 +1,4 @@
-"""What was slow to find out, kept in a file, so that a job that was killed doesn't begin anew."""
+"""Slow results kept in a file, so that a killed job doesn't start over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plug-ins: model families, metrics, readers, steps, objectives and probes, each found by its name.
+"""Plug-ins: model families, metrics, readers, steps, objectives and probes, found by name.
 
 The package's own are files of a folder; the file's name is the plug-in's. Another package adds one by an entry point:
 
@@ -30,12 +30,12 @@ class Plugins:
 
     Args:
         kind: the plural, as in the entry points' group ``cutline.<kind>``.
-        noun: what messages call one of them.
-        package: the package whose files are our own ones.
-        defines: a regular expression that the source of an own one has a match for; it tells plug-ins from the files
-            that stand beside them. ``^`` matches at the beginning of a line.
+        noun: the singular, for messages.
+        package: the package whose files are Cutline's own plug-ins.
+        defines: a regular expression that matches in the source of an own plug-in, and not in the other files of the
+            folder. ``^`` matches at the beginning of a line.
         required: attributes that every plug-in has → their type, or the tuple of values that they may have.
-        error: raised when there is no plug-in of a name.
+        error: raised for an unknown name.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Plugins:
         self._defines = re.compile(defines, re.MULTILINE)
 
     def path(self, name: str) -> Path:
-        """The file of one of our own."""
+        """The file of one of Cutline's own."""
         return _ROOT.joinpath(*self.package.split("."), f"{name}.py")
 
     @cached_property
     def own(self) -> tuple[str, ...]:
-        """The names of our own ones, in alphabetical order."""
+        """The names of Cutline's own, in alphabetical order."""
         files = sorted(self.path("__init__").parent.glob("*.py"))
         return tuple(
             file.stem
@@ -73,22 +73,22 @@ class Plugins:
         Raises:
             CutlineError: two packages, or a package and Cutline, have a plug-in of the same name.
         """
-        found: dict[str, EntryPoint] = {}
+        points: dict[str, EntryPoint] = {}
         for point in entry_points(group=f"cutline.{self.kind}"):
-            if point.name in self.own or point.name in found:
-                other = "Cutline itself" if point.name in self.own else _package(found[point.name])
+            if point.name in self.own or point.name in points:
+                other = "Cutline itself" if point.name in self.own else _package(points[point.name])
                 raise CutlineError(
                     f"The package {_package(point)} has a {self.noun} {point.name}, and so has {other}.",
                     f"Uninstall one of them, or rename its entry point in cutline.{self.kind}.",
                 )
-            found[point.name] = point
-        return found
+            points[point.name] = point
+        return points
 
     def names(self) -> tuple[str, ...]:
         """All names: our own in alphabetical order, then those of other packages.
 
         Raises:
-            CutlineError: a name stands for two plug-ins.
+            CutlineError: two plug-ins have the same name.
         """
         return (*self.own, *sorted(self.foreign))
 
@@ -130,13 +130,13 @@ class Plugins:
         loaded = self._import(name)
         members = [loaded] if isinstance(loaded, type) else vars(loaded).values()
         module = loaded.__module__ if isinstance(loaded, type) else loaded.__name__
-        found = [
+        classes = [
             item
             for item in members
             if isinstance(item, type) and issubclass(item, base) and item is not base and item.__module__ == module
         ]
-        for kind in found:
-            if not any(parent in found for parent in kind.__mro__[1:]):
+        for kind in classes:
+            if not any(parent in classes for parent in kind.__mro__[1:]):
                 self._check(name, kind)
                 return kind
         assert name in self.foreign, f"{module} defines no {self.noun}"
@@ -147,7 +147,7 @@ class Plugins:
         return _package(self.foreign[name]) if name in self.foreign else ""
 
     def usable(self, base: type | None = None) -> tuple[str, ...]:
-        """The names without those of :meth:`broken`."""
+        """All names except those of :meth:`broken`."""
         broken = self.broken(base)
         return tuple(name for name in self.names() if name not in broken)
 
@@ -155,9 +155,9 @@ class Plugins:
         """Those of other packages that can't be used: name → what is wrong. Imports those of other packages.
 
         Args:
-            base: of the class that each of them must define, where plug-ins of this kind are classes.
+            base: the base class of the plug-ins, where they are classes.
         """
-        found = {}
+        problems = {}
         for name in self.foreign:
             try:
                 if base is None:
@@ -165,8 +165,8 @@ class Plugins:
                 else:
                     self.find(name, base)
             except CutlineError as error:
-                found[name] = error.problem
-        return found
+                problems[name] = error.problem
+        return problems
 
     def _check(self, name: str, loaded: Any) -> None:
         """

@@ -1,4 +1,4 @@
-"""Which of the processes that ``torchrun`` started this one is. Alone, it is the first."""
+"""The rank of this process among those that ``torchrun`` started; 0 when there is only one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def rank() -> int:
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -21,5 +21,5 @@ def local() -> int | None:
 
 
 def is_main_process() -> bool:
-    """Whether this process writes, talks and keeps the run folder; the others compute."""
+    """Whether this process writes files and messages; the others only compute."""
     return rank() == 0

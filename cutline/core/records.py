@@ -1,4 +1,4 @@
-"""The record types that stand between two verbs. Each is frozen, typed, and has one form on disk.
+"""The record types that verbs exchange. Each is frozen, typed, and has one form on disk.
 
 A verb reads records of one type from a file and writes records of the next type to a file, so every verb can be
 stopped, resumed, rerun and looked into with ordinary tools.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-#: What became of an image. ``ok``: a caption was generated. ``failed``: no caption, and ``error`` says why.
+#: Outcome for an image. ``ok``: a caption was generated. ``failed``: no caption, and ``error`` says why.
 Status = Literal["ok", "failed"]
 
 

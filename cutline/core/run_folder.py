@@ -1,9 +1,9 @@
-"""The run folder: where one experiment keeps everything, and how it knows what is finished.
+"""The run folder: all files of one experiment, and the markers of its finished stages.
 
 runs/<name>/
   recipe.toml          the resolved recipe: defaults ← file ← --set
   run.json             versions, seed, hash of the data, git revision, command
-  stages/<stage>.json  what each stage was made from; "finished" is written last
+  stages/<stage>.json  fingerprint of each stage's inputs; "finished" is written last
   dataset/             the prepared dataset (unless [data] dataset puts it elsewhere)
   train/log.jsonl      loss and validation by step
   train/checkpoints/   what an interrupted training resumes from
@@ -52,13 +52,13 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps a second process out while the first works here.
+        """Locks the folder, so that no second process works in it.
 
         Raises:
             CutlineError: another process holds the folder.
         """
         busy = CutlineError(
-            f"Another cutline is working in {self.path}.", "Wait for it, or give another folder with --out."
+            f"Another cutline process is using {self.path}.", "Wait for it, or give another folder with --out."
         )
         with locked(self / ".lock", busy):
             yield
@@ -67,12 +67,17 @@ class RunFolder:
         """Writes ``recipe.toml`` and ``run.json``."""
         write_atomically(self / "recipe.toml", recipe_toml)
         self.note(
-            versions=versions(), seed=seed, git=git_revision(), command=sys.argv[1:],
-            python=platform.python_version(), machine=platform.machine(), cpus=os.cpu_count(),
-        )  # fmt: skip
+            versions=versions(),
+            seed=seed,
+            git=git_revision(),
+            command=sys.argv[1:],
+            python=platform.python_version(),
+            machine=platform.machine(),
+            cpus=os.cpu_count(),
+        )
 
     def facts(self) -> dict[str, Any]:
-        """What ``run.json`` says."""
+        """The content of ``run.json``."""
         path = self / "run.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
@@ -81,7 +86,7 @@ class RunFolder:
         write_atomically(self / "run.json", json.dumps(self.facts() | facts, indent=2) + "\n")
 
     def stage(self, name: str) -> dict[str, Any]:
-        """What is known of a stage: ``{}``, or fingerprint, finished, seconds and the stage's own facts."""
+        """The marker of a stage: fingerprint, finished, seconds and the stage's own facts; ``{}`` if it never began."""
         path = self / f"stages/{name}.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
@@ -90,7 +95,7 @@ class RunFolder:
         return bool(known.get("finished")) and known.get("fingerprint") == fingerprint
 
     def begin(self, name: str, fingerprint: str, outputs: tuple[str, ...]) -> Path | None:
-        """Marks a stage as begun; what a different recipe left in its outputs is moved out of the way.
+        """Marks a stage as begun; outputs of a different recipe are moved aside.
 
         Returns:
             The folder that superseded outputs were moved to, or None when the stage starts or resumes.
@@ -112,12 +117,12 @@ class RunFolder:
         return moved
 
     def _superseded(self, name: str) -> Path:
-        """A folder that holds nothing yet."""
+        """A new folder under ``superseded/``."""
         names = (name, *(f"{name}-{number}" for number in range(2, 1000)))
-        return next(place for place in (self / f"superseded/{name}" for name in names) if not place.exists())
+        return next(path for path in (self / f"superseded/{name}" for name in names) if not path.exists())
 
     def finish(self, name: str, seconds: float, **facts: Any) -> None:
-        """Writes the stage's marker. Call it last, when everything that the stage made is on disk."""
+        """Marks a stage as finished. Call it last, when all its outputs are on disk."""
         known = self.stage(name)
         self._mark(name, known | facts | {"finished": True, "seconds": round(known.get("seconds", 0.0) + seconds, 1)})
 
@@ -127,17 +132,17 @@ class RunFolder:
 
 def versions() -> dict[str, str]:
     """Versions of the installed packages that can change a result."""
-    found = {}
+    installed = {}
     for name in RECORDED:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def git_revision() -> str | None:
-    """The revision of the folder that the command was started in, with "+" when it has changes; None outside git."""
+    """The revision of the folder that the command was started in, with "+" if it has changes; None outside git."""
     try:
         revision = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
         changes = subprocess.run(

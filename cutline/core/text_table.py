@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Aligned columns, a line a row, indented by two spaces.
+    """Aligned columns, one line per row, indented by two spaces.
 
     Args:
-        header: the columns' names.
-        rows: as many cells each as the header has.
-        left: how many of the first columns are aligned to the left; the others, numbers, to the right.
+        header: names of the columns.
+        rows: cells, as many as the header has in each row.
+        left: number of leading columns that are aligned to the left; the others are aligned to the right.
     """
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     lines = (

@@ -1,4 +1,4 @@
-"""Threads: work done ahead while the model computes, and how many threads a library computes with."""
+"""Threads: work done in the background while the model computes, and the number of threads of a process."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Sets how many threads the whole process computes with, as ``torch.set_num_threads`` does.
+#: Sets the number of threads of the whole process, as ``torch.set_num_threads`` does.
 SetThreads = Callable[[int], None]
 
 
 def keep_threads(count: int) -> None:
-    """Leaves the process's threads as they are. The command line hands ``torch.set_num_threads`` in instead."""
+    """Leaves the number of threads unchanged; the command line passes ``torch.set_num_threads`` instead."""
 
 
 def prefetch(
     work: Callable[[Item], Result], items: Iterable[Item], depth: int = 2, threads: int = 1
 ) -> Iterator[tuple[Item, Result]]:
-    """Yields each item with ``work(item)``, in order, having at most ``depth`` results wait.
+    """Yields each item with ``work(item)``, in order, with at most ``depth`` results ready in advance.
 
-    Pillow lets other threads run while it decodes. An exception of ``work`` is raised when its item's turn comes.
+    Pillow releases the GIL while it decodes. An exception of ``work`` is raised when its item is next.
     """
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[tuple[Item, Future[Result]]] = deque()
@@ -43,7 +43,7 @@ def prefetch(
 
 
 def cores() -> int:
-    """Cores that this process may use; a container often has fewer than the machine."""
+    """Number of cores that this process may use, which in a container can be fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

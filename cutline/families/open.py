@@ -226,9 +226,14 @@ def _compute_dtype(settings: ModelSettings, dtype: torch.dtype, device: torch.de
     return dtype
 
 
-def limit_threads(family: Family, set_threads: SetThreads) -> None:
-    """Asks for one thread for a small model on the CPU, where several threads mostly wait for each other."""
-    if family.device.type == "cpu" and sum(p.numel() for p in family.parameters()) < SMALL:
+def limit_threads(family: Family, set_threads: SetThreads, *, training: bool = False) -> None:
+    """Asks for one thread where more only wait for one another: small models on the CPU.
+
+    Args:
+        training: the model will be trained; then serial families of any size count as small.
+    """
+    small = sum(parameter.numel() for parameter in family.parameters()) < SMALL
+    if family.device.type == "cpu" and (small or (training and family.serial)):
         set_threads(1)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cutline.core.short_ids import short_names
+from cutline.core.short_ids import shorten_ids
 from cutline.images.open import ImageProblem
 from cutline.report import html, words
 from cutline.report.thumbnails import frame, thumbnail
@@ -45,7 +45,7 @@ def render(
     Args:
         text, image: the query, as in ``search``; so are the others.
     """
-    names = short_names([one.hit.candidate for one in found])
+    names = shorten_ids([one.hit.candidate for one in found])
     asked = hashlib.sha256(Path(image).read_bytes()).hexdigest() if image else ""
     cards = [_card(index, one, name, conditions, asked) for one, name in zip(found, names, strict=True)]
     about_image = "Captions for this image" if kind == "text" else "Images like this one"

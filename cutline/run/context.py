@@ -1,4 +1,4 @@
-"""What the stages of a run share: its folder, its recipe, the data, the split, the models and the fingerprints."""
+"""What the stages of a run share: folder, recipe, data, split, models and fingerprints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Keys of [model] that also hold for what was trained.
+#: Keys of [model] that also apply to the trained model.
 QUANTIZING = ("quantize", "double_quantize", "compute_dtype")
 
 #: Keys of [train] that don't change the result.
@@ -33,14 +33,14 @@ class RunContext:
     """A recipe in its run folder.
 
     Args:
-        recipe: what to do.
+        recipe: the recipe.
         folder: the run folder.
-        tiny: rehearse: a miniature of the model, few images, few steps.
+        tiny: a rehearsal: a miniature of the model, few images, few steps.
         bars: shows the progress of long stages.
         set_threads: called where a small model runs faster on one thread; by default the process keeps its threads.
 
     Raises:
-        RecipeError: the folder holds a tiny run and this is none, or the other way round.
+        RecipeError: the folder holds a tiny run, but this one is not tiny, or the reverse.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class RunContext:
         recorded = self.folder.facts().get("tiny", self.tiny)
         if recorded and not self.tiny:
             raise RecipeError(
-                f"{self.folder.path} holds a tiny run, made with --tiny.",
+                f"{self.folder.path} holds a run made with --tiny.",
                 "Give another folder with --out, or continue the tiny run with --tiny.",
             )
         if self.tiny and not recorded:
             raise RecipeError(
                 f"{self.folder.path} holds a full run, which a tiny one would replace.",
-                "Give another folder with --out, or leave --tiny out.",
+                "Give another folder with --out, or leave out --tiny.",
             )
 
     # ---- data
@@ -104,28 +104,28 @@ class RunContext:
         return self._open_dataset(self.folder / "bootstrap/dataset")
 
     def _open_dataset(self, folder: Path) -> Dataset:
-        """Opens a dataset once for each time that it is written, so that its table is hashed only once."""
+        """Opens a dataset, or returns the open one if it hasn't been written since; hashing its table takes time."""
         from cutline.data.dataset import MARKER, Dataset
 
         try:
-            written = (folder / MARKER).stat().st_mtime_ns
+            modified = (folder / MARKER).stat().st_mtime_ns
         except OSError:
-            return Dataset.open(folder)  # which says what is wrong
-        known = self._datasets.get(folder)
-        if known is None or known[0] != written:
-            known = self._datasets[folder] = (written, Dataset.open(folder))
-        return known[1]
+            return Dataset.open(folder)  # which raises the error
+        cached = self._datasets.get(folder)
+        if cached is None or cached[0] != modified:
+            cached = self._datasets[folder] = (modified, Dataset.open(folder))
+        return cached[1]
 
     @property
     def split(self) -> str:
         """The split that is captioned; in a recipe for retrieval, the one that is searched."""
         if self.recipe.for_retrieval:
-            wanted = (self.recipe.retrieve or RetrieveSettings()).split
+            split = (self.recipe.retrieve or RetrieveSettings()).split
         else:
-            wanted = self.recipe.generate.split
-        return self.dataset().default_split() if wanted == "auto" else wanted
+            split = self.recipe.generate.split
+        return self.dataset().default_split() if split == "auto" else split
 
-    # ---- fingerprints: what a stage is made from
+    # ---- fingerprints: what the outputs of a stage depend on
 
     def training_fingerprint(self) -> str:
         settings = self.recipe.train.model_dump(exclude=_WITHOUT_EFFECT) if self.recipe.train else None
@@ -137,12 +137,12 @@ class RunContext:
         return fingerprint(self.training_fingerprint(), settings, self.split)
 
     def begin(self, stage: str, made_from: str, outputs: tuple[str, ...]) -> None:
-        """Marks a stage as begun, and moves aside what a different recipe or different data left in its outputs."""
+        """Marks a stage as begun; outputs of a different recipe or of different data are moved aside."""
         if moved := self.folder.begin(stage, made_from, outputs):
-            logger.info(f"{stage}: the recipe or the data changed; the earlier outputs are now in {moved}")
+            logger.info(f"{stage}: the recipe or the data changed; the old outputs are in {moved}")
 
     def count_look_at_test(self) -> None:
-        """Keeps count of how often the test split was scored: choosing by it flatters the result."""
+        """Counts how often the test split was scored: choosing by it makes the result look too good."""
         if self.split == "test":
             self.folder.note(looks_at_test=self.folder.facts().get("looks_at_test", 0) + 1)
 
@@ -169,8 +169,8 @@ class RunContext:
         return family
 
     def open_captioner(self) -> Family:
-        """What was trained, as it was saved, so that a resumed run gives the captions of an uninterrupted one; or the
-        checkpoint of a recipe that trains nothing."""
+        """The trained model as it was saved, so that a resumed run gives the captions of an uninterrupted one; without
+        training, the recipe's checkpoint."""
         if not self.recipe.train:
             family = self.open_family()
             if family.generation and (differences := self.recipe.generate.unlike(family.generation)):
@@ -187,7 +187,7 @@ class RunContext:
         return family
 
     def open_embedder(self) -> Family:
-        """The model whose retrieval is evaluated, in float32: what was trained, or the checkpoint."""
+        """The model whose retrieval is evaluated, in float32: the trained one, or the checkpoint."""
         if not self.recipe.train:
             return self.open_family(dtype="float32")
         from cutline.families.open import limit_threads, open_checkpoint

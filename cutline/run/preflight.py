@@ -1,4 +1,4 @@
-"""Checks of the prepared data, before hours of training or captioning: is everything there that the stages need?"""
+"""Checks, before hours of training or captioning, that the prepared data have everything that the stages need."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ _ADD_CONTEXT = "Name its columns in [data.columns] context, or add [data.steps.c
 
 
 def check_data(recipe: Recipe, dataset: Dataset, split: str, stages: Collection[str], tiny: bool = False) -> None:
-    """Checks what the stages need of the data.
+    """Checks that the data have what the stages need.
 
     Args:
         dataset: the prepared dataset, without what bootstrapping would add.
         split: the split that is captioned; in a recipe for retrieval, the one that is searched.
-        stages: the names of the stages to come.
-        tiny: a rehearsal, in which drawn shapes without context may replace the data.
+        stages: names of the stages that will run.
+        tiny: a rehearsal, whose data may be drawn shapes without context.
 
     Raises:
-        CutlineError: a stage can't be done with these data.
+        CutlineError: a stage can't run on these data.
     """
     if "train" in stages and recipe.train:
         _training(recipe, dataset, tiny)
     if "retrieve" in stages and not any(dataset.split(split).column("captions")):
-        raise DataError(f"No image of {split} has a caption to search for.", "Give it captions.")
+        raise DataError(
+            f"No image of {split} has a caption to search for.", "Add captions, or choose another [retrieve] split."
+        )
     if {"caption", "score", "ablate"} & set(stages):
-        wanted = dataset.split(split)
-        if "score" in stages and not any(wanted.column("captions")):
-            raise CutlineError(f"No image of {split} has a caption to score against.", "Leave score out of --only.")
+        samples = dataset.split(split)
+        if "score" in stages and not any(samples.column("captions")):
+            raise CutlineError(f"No image of {split} has a caption to score against.", "Leave out score in --only.")
         if "ablate" in stages and recipe.ablation:
-            _ablation(recipe, list(wanted), tiny)
+            _ablation(recipe, list(samples), tiny)
 
 
 def _training(recipe: Recipe, dataset: Dataset, tiny: bool) -> None:
@@ -45,11 +47,11 @@ def _training(recipe: Recipe, dataset: Dataset, tiny: bool) -> None:
         return
     training = captioned_split(dataset, "train")
     captioned_split(dataset, "val")
-    asked = recipe.train and recipe.train.drop_context
-    if asked and not tiny and not any(context != "{}" for context in training.column("context")):
+    drop_context = recipe.train and recipe.train.drop_context
+    if drop_context and not tiny and not any(context != "{}" for context in training.column("context")):
         raise CutlineError(
-            f"[train] drop_context = {asked}: no training image has context.",
-            f"{_ADD_CONTEXT}, or leave drop_context out.",
+            f"[train] drop_context = {drop_context}: no training image has context.",
+            f"{_ADD_CONTEXT}, or leave out drop_context.",
         )
 
 

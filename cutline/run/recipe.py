@@ -1,4 +1,4 @@
-"""The recipe: all its sections, and where its run is kept."""
+"""The recipe: all its sections, and the folder of its run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from cutline.train.settings import TrainSettings
 
 
 class Recipe(Section):
-    """Everything that a run does, section by section."""
+    """All settings of a run, section by section."""
 
-    about: str = Field("", description="what the run is about, in a sentence or two; shown in the report")
+    about: str = Field("", description="description of the run, in a sentence or two; shown in the report")
     seed: int = Field(0, ge=0, description="seed for weights, shuffling and dropout")
     data: DataSettings
     model: ModelSettings

@@ -1,4 +1,4 @@
-"""A run: everything that a recipe asks for, stage by stage."""
+"""A run: the stages of a recipe, one after the other."""
 
 from __future__ import annotations
 
@@ -29,25 +29,32 @@ from cutline.run.stages.train import Train
 if TYPE_CHECKING:
     from cutline.metrics.evaluation import Evaluation
 
-#: In this order. A recipe has those that apply to it.
+#: All stages in their order; a recipe has those that apply to it.
 _ALL: tuple[Stage, ...] = (
-    Prepare(), Bootstrap(), Train(), Caption(), Score(), Ablate(), Retrieve(), Report(),
-)  # fmt: skip
+    Prepare(),
+    Bootstrap(),
+    Train(),
+    Caption(),
+    Score(),
+    Ablate(),
+    Retrieve(),
+    Report(),
+)
 STAGES = tuple(stage.name for stage in _ALL)
 
 
 class Run(RunContext):
     """One run of a recipe in its folder.
 
-    Every stage leaves its outputs and a marker of what they were made from. A finished stage is skipped when that is
-    unchanged, and an interrupted one resumes.
+    Every stage leaves its outputs and a marker with the fingerprint of its inputs. A finished stage is skipped while
+    its inputs are unchanged; an interrupted one resumes.
     """
 
     def __call__(self, stages: Collection[str] = STAGES) -> Evaluation | None:
-        """Goes through the stages that the recipe has; returns the scores, if a stage makes some.
+        """Runs the stages that the recipe has; returns the scores, if a stage computes some.
 
         Args:
-            stages: names of the wanted ones.
+            stages: names of the stages to run.
         """
         chosen = self._choose(stages)
         self._check_recipe(chosen)
@@ -76,10 +83,10 @@ class Run(RunContext):
         return evaluation
 
     def check_data(self, stages: Collection[str] = STAGES) -> None:
-        """Checks what the stages need of the prepared data, before hours of training.
+        """Checks, before hours of training, that the prepared data have what the stages need.
 
         Raises:
-            CutlineError: a stage can't be done with these data.
+            CutlineError: a stage can't run on these data.
         """
         self._check_data(self._choose(stages))
 
@@ -89,7 +96,7 @@ class Run(RunContext):
             check_data(self.recipe, self.own_dataset(), self.split, names, self.tiny)
 
     def _choose(self, stages: Collection[str]) -> list[Stage]:
-        """The wanted stages that the recipe has.
+        """Those of the named stages that the recipe has.
 
         Raises:
             RecipeError: one is unknown, or belongs to another kind of recipe.
@@ -101,23 +108,23 @@ class Run(RunContext):
         wrong = [stage.name for stage in _ALL if stage.name in stages and stage.purpose not in ("", purpose)]
         if wrong and tuple(stages) != STAGES:
             remedy = (
-                "Leave [train.retrieval] out." if self.recipe.for_retrieval else "Add [retrieve] or [train.retrieval]."
+                "Leave out [train.retrieval]." if self.recipe.for_retrieval else "Add [retrieve] or [train.retrieval]."
             )
             raise RecipeError(f"{wrong[0]}: this recipe is for {purpose}.", remedy)
         return [stage for stage in _ALL if stage.name in stages and stage.applies(self.recipe)]
 
     def _check_recipe(self, chosen: Sequence[Stage]) -> None:
-        """Finds mistakes of the recipe before anything is done."""
+        """Finds mistakes in the recipe before any work."""
         from cutline.metrics import find
 
         if self.recipe.train:
-            find.higher_is_better(self.recipe.train.metric)  # raises where it is not one score
+            find.higher_is_better(self.recipe.train.metric)  # raises unless it is one score
         if any(isinstance(stage, Score) for stage in chosen):
             self.recipe.score.check()
         if any(stage.opens_model for stage in chosen) and not (self.tiny or self.folder.stage(Prepare.name)):
             from cutline.families.open import family_of
 
-            family_of(self.recipe.model)  # a model that isn't there is known before hours of preparing
+            family_of(self.recipe.model)  # raises for a model that doesn't exist, before hours of preparing
 
 
 def open_run(
@@ -132,7 +139,7 @@ def open_run(
     """The run of a recipe file.
 
     Args:
-        recipe: a TOML file. The ``recipe.toml`` in a run folder continues that run, as a tiny one where it is tiny.
+        recipe: a TOML file. The ``recipe.toml`` in a run folder continues that run, with --tiny if that was used.
         folder: the run folder; ``runs/<recipe>`` by default.
         overrides: ``section.key=value`` each.
         tiny, bars, set_threads: as for :class:`~cutline.run.context.RunContext`.

@@ -1,4 +1,4 @@
-"""A stage of a run: skipped when it is finished and unchanged, else begun or resumed, and marked when it is done."""
+"""A stage of a run: skipped if it is finished and unchanged, otherwise started or resumed, then marked as finished."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 class Stage(ABC):
-    """One stage; ``cutline/run/stages/`` has a file for each.
+    """One stage; each has a file in ``cutline/run/stages/``.
 
     Attributes:
         name: what ``--only`` calls it.
-        outputs: files and folders in the run folder that it makes; moved aside when a changed recipe replaces them.
+        outputs: files and folders that it writes in the run folder; moved aside when the recipe changes.
         purpose: the recipes that have it: "captions", "retrieval", or "" for all.
         uses_split: whether it works on a split of the prepared dataset.
         opens_model: whether it opens the recipe's model.
@@ -52,15 +52,15 @@ class Stage(ABC):
 
     @abstractmethod
     def work(self, context: RunContext) -> Mapping[str, Any]:
-        """Makes the outputs, or resumes; returns facts for the stage's marker. In a training it runs in every process,
-        and what it returns counts in the first."""
+        """Writes the outputs, or resumes; returns facts for the stage's marker. Training runs in every process; the
+        facts of the first one count."""
 
     def result(self, context: RunContext) -> Evaluation | None:
         """The scores of a finished stage that scores."""
         return None
 
     def __call__(self, context: RunContext) -> Evaluation | None:
-        """Makes sure that the stage is finished.
+        """Runs the stage unless it is finished.
 
         Raises:
             CutlineError: a stage that it needs is not finished.

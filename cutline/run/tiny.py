@@ -18,17 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe, cut down to what a CPU does in a minute. Drawn shapes replace data that is not here.
+    """The recipe, cut down to what a CPU does in a minute. Drawn shapes replace data that doesn't exist.
 
-    A recipe that is cut down already stays as it is, so that a tiny run continues from its own ``recipe.toml``.
+    A recipe that is already cut down is unchanged, so that a tiny run continues from its own ``recipe.toml``.
     """
-    fewer = {"max_samples": 12, "dataset": None, "steps": _without_models(recipe.data.steps)}
-    data = recipe.data.model_copy(update=fewer)
+    changes = {"max_samples": 12, "dataset": None, "steps": _without_models(recipe.data.steps)}
+    data = recipe.data.model_copy(update=changes)
     ablation = recipe.ablation and recipe.ablation.model_copy(update={"names": ""})
     if data.source is None or not Path(data.source).exists():
         from cutline.images import shapes
 
-        logger.info(f"tiny: {data.source} is not here; drawn shapes replace it")
+        logger.info(f"tiny: {data.source} doesn't exist; drawn shapes replace it")
         drawn = folder / "shapes"
         if ranks.is_main_process() and not (drawn / "captions.csv").exists():
             shapes.draw(drawn, train=12, val=12, test=12)
@@ -49,7 +49,7 @@ def rehearsal(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _without_models(steps: Steps) -> Steps:
-    """Without the filter's model: a rehearsal opens no checkpoint, and a miniature's scores would mean nothing."""
+    """The steps without the filter's model: a rehearsal opens no checkpoint, and scores of a miniature mean nothing."""
     chosen = steps.chosen().get("filter")
     if chosen is None or not chosen.model:
         return steps
@@ -58,7 +58,7 @@ def _without_models(steps: Steps) -> Steps:
 
 
 def _bootstrap(settings: BootstrapSettings | None, folder: Path) -> BootstrapSettings | None:
-    """Keeps the better half of the captions: no threshold suits the scores of a random miniature."""
+    """Keeps the better half of the captions: the scores of a random miniature have no useful threshold."""
     if settings is None or settings.web is None:
         return settings
     web = settings.web.model_copy(update={"max_samples": 12, "dataset": None})

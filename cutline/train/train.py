@@ -24,6 +24,7 @@ from cutline.core.threads import SetThreads, keep_threads
 from cutline.data.dataset import Dataset, captioned_split
 from cutline.families.base import Family
 from cutline.families.common.feature_cache import FeatureCache
+from cutline.families.open import limit_threads
 from cutline.families.settings import GenerateSettings
 from cutline.train import distributed
 from cutline.train.arguments import arguments, autocast, precision_of, primary_metric
@@ -168,7 +169,7 @@ def _run(stage: Stage) -> dict[str, Any]:
     guards = _guards(stage, learner, steps_done)
     with (
         gradient_checkpointing(family, settings.gradient_checkpointing),
-        _few_threads(family, stage.set_threads),
+        _limited_threads(family, stage.set_threads),
         stage.bars("training") as progress,
         Log(stage.folder / "log.jsonl", progress, steps_done) as log,
     ):
@@ -305,11 +306,10 @@ def _trainer(
 
 
 @contextmanager
-def _few_threads(family: Family, set_threads: SetThreads) -> Iterator[None]:
-    """Asks for one thread while a model trains whose steps are rows of small ones: more threads make it slower."""
+def _limited_threads(family: Family, set_threads: SetThreads) -> Iterator[None]:
+    """Asks for one thread while a small model trains, and for the former number afterwards."""
     threads = torch.get_num_threads()
-    if family.serial and family.device.type == "cpu":
-        set_threads(1)
+    limit_threads(family, set_threads, training=True)
     try:
         yield
     finally:

@@ -74,7 +74,7 @@ def test_files_that_are_there_are_not_replaced_unasked(checkpoint, photos, tmp_p
     target = tmp_path / "captions.csv"
     target.write_text("image,caption\n1.png,written by hand\n")
     code, _, talk = command("caption", checkpoint, photos, "-o", target)
-    assert (code, f"error: {target} exists already." in talk) == (2, True)
+    assert (code, f"error: {target} already exists." in talk) == (2, True)
     assert "by hand" in target.read_text()
     assert command("caption", checkpoint, photos, "-o", target, "--overwrite")[0] == 1
     assert "by hand" not in target.read_text()
@@ -84,7 +84,7 @@ def test_sidecars_lie_beside_their_images(checkpoint, photos, command, monkeypat
     monkeypatch.chdir(tmp_path)
     (photos / "3.txt").write_text("written by hand\n")
     code, _, talk = command("caption", checkpoint, photos, "--format", "txt")
-    assert (code, f"{photos / '3.txt'} exists already" in talk) == (2, True)
+    assert (code, f"{photos / '3.txt'} already exists" in talk) == (2, True)
     assert [path.name for path in photos.glob("*.txt")] == ["3.txt"]
     assert (photos / "3.txt").read_text() == "written by hand\n"
     assert command("caption", checkpoint, photos, "--format", "txt", "--overwrite")[0] == 1

@@ -221,8 +221,8 @@ def test_a_recipe_says_how_metrics_are_set() -> None:
 
 
 def test_at_the_command_line(images, tmp_path, capsys) -> None:
-    from cutline.cli.compare import compare as compare_verb
-    from cutline.cli.score import score as score_verb
+    from cutline.cli.compare import compare as compare_command
+    from cutline.cli.score import score as score_command
 
     made, references = tmp_path / "predictions.json", tmp_path / "references.json"
     made.write_text(json.dumps({f"{name}.png": text for name, text in PREDICTIONS.items()}))
@@ -230,12 +230,12 @@ def test_at_the_command_line(images, tmp_path, capsys) -> None:
     folder = Path(images["0"]).parent
     changes = ["clipscore.model=tiny", "seed=3"]
     chosen = "clipscore,length"
-    score_verb(made, references, metrics=chosen, resamples=10, as_json=True, images=folder, overrides=changes)
+    score_command(made, references, metrics=chosen, resamples=10, as_json=True, images=folder, overrides=changes)
     found = {row["metric"]: row for row in json.loads(capsys.readouterr().out)["scores"]}
     assert found["clipscore"]["value"] > 0
     other = tmp_path / "other.json"
     other.write_text(json.dumps({f"{name}.png": "a dog" for name in PREDICTIONS}))
-    compare_verb(
+    compare_command(
         [made, other],
         references,
         metrics=chosen,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cutline.core.short_ids import MOST, short_names
+from cutline.core.short_ids import MAX_LENGTH, shorten_ids
 
 
 @pytest.mark.parametrize(
@@ -18,17 +18,17 @@ from cutline.core.short_ids import MOST, short_names
     ],
 )
 def test_what_all_have_in_common_goes(ids, wanted):
-    assert short_names(ids) == wanted
+    assert shorten_ids(ids) == wanted
 
 
 def test_a_long_id_keeps_its_ends():
-    (name,) = short_names(["a street in the old town of Lisbon, early in the morning, no 17.jpg"])
+    (name,) = shorten_ids(["a street in the old town of Lisbon, early in the morning, no 17.jpg"])
     assert name.startswith("a street")
     assert name.endswith("no 17.jpg")
-    assert len(name) <= MOST
+    assert len(name) <= MAX_LENGTH
 
 
 def test_ids_that_would_look_alike_are_given_whole():
     ids = ["abcdef0123" * 3 + "1.jpg", "abcdef0123" * 3 + "2.jpg"]
-    assert short_names(ids) == ids
-    assert short_names([ids[0], ids[0]]) == ["abcdef01….jpg"] * 2  # the same twice is no confusion
+    assert shorten_ids(ids) == ids
+    assert shorten_ids([ids[0], ids[0]]) == ["abcdef01….jpg"] * 2  # the same twice is no confusion

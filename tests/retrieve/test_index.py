@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -24,6 +25,17 @@ from cutline.retrieve.index import Condition, Index, update
 from cutline.retrieve.search import search
 from tests.conftest import drawing
 from tests.retrieve.test_rerank import stirred
+
+#: A command whose stderr ends with what it loaded.
+SEARCH = """
+import sys
+from cutline.cli.main import main
+sys.argv = sys.argv[1:]
+try:
+    main()
+finally:
+    print(*(name for name in ("matplotlib", "torch") if name in sys.modules), file=sys.stderr)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -334,6 +346,15 @@ def test_from_the_command_line(samples, tmp_path, monkeypatch, capsys):
     assert {row["split"] for row in found} == {"test"}
     assert all(row["text"] == row["captions"][0] and len(row["captions"]) == 2 for row in found)
     assert all(len(row["about"]["sha256"]) == 64 for row in found)
+    loaded = subprocess.run(
+        [sys.executable, "-c", SEARCH, "cutline", "retrieve", "search", place, "a red square", "-k", "3"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert loaded.stderr.split() == ["torch"]
+    assert "cosine" in loaded.stdout
     code, printed, _ = cutline("search", place, "a red square", "-k", "1", "--rerank", "2")
     assert "square" in printed or "drawing" in printed
     assert "/" not in printed  # ids, not paths
@@ -348,9 +369,9 @@ def test_from_the_command_line(samples, tmp_path, monkeypatch, capsys):
     for given, problem in (
         ((), "needs a text or an image"),
         (("  ",), "needs a text or an image"),
-        (("a square", "--image", samples[0].image), "not by both"),
+        (("a square", "--image", samples[0].image), "not both"),
         (("a square", "--html", str(tmp_path)), "is a folder"),
-        (("a square", "--for", "texts"), "A text finds images, not texts"),
+        (("a square", "--for", "texts"), "A text can only search images"),
         (("a square", "--filter", "colour=red"), "has 'colour'"),
         (("--image", str(tmp_path / "list.jsonl")), "not an image"),
         (("--image", str(tmp_path / "lost.jpg")), "there is no such file"),

@@ -85,10 +85,10 @@ def evaluate(
         "verify": exact is not None,
     }
     start = time.monotonic()
-    found = evaluate_retrieval(family, list(data), settings, subject.folder, made_by, exact, bar)
-    _show(found, chosen, as_json)
+    evaluation = evaluate_retrieval(family, list(data), settings, subject.folder, made_by, exact, bar)
+    _show(evaluation, chosen, as_json)
     say(f"{subject.folder}/scores.json, hits.jsonl; {time.monotonic() - start:.0f} s")
-    if found.counts["failed"]:
+    if evaluation.counts["failed"]:
         raise typer.Exit(1)
 
 
@@ -127,7 +127,7 @@ def _subject(
     tiny: bool,
     device: str,
 ) -> _Subject:
-    """What the arguments stand for.
+    """The model, data and settings that the arguments name.
 
     Raises:
         CutlineError: options that the model doesn't go with.
@@ -159,9 +159,9 @@ def _checkpoint_subject(
     from cutline.retrieve.settings import RetrieveRecipe
 
     if tiny:
-        raise CutlineError("--tiny rehearses a recipe, not a checkpoint.", "Give a recipe, or leave --tiny out.")
+        raise CutlineError("--tiny needs a recipe, not a checkpoint.", "Give a recipe, or leave out --tiny.")
     if not dataset:
-        raise CutlineError(f"{model} is a checkpoint without a dataset.", "Give a prepared dataset after it.")
+        raise CutlineError(f"No dataset is given for the checkpoint {model}.", "Give a prepared dataset after it.")
     named = [f"retrieve.{text.removeprefix('retrieve.')}" for text in overrides]
     settings = parse({"retrieve": dict(changes)}, RetrieveRecipe, named, where="--set").retrieve
     name = re.sub(r"[^\w.-]+", "-", f"retrieve-{Path(model).name}-{Path(dataset).name}")
@@ -220,7 +220,7 @@ def _recipe_subject(
     return _Subject(load, name, data, settings, out or folder / "retrieve")
 
 
-#: Count of an evaluation → what it says.
+#: Count of an evaluation → its message.
 _COUNTS = {
     "failed": "images could not be opened; their queries count as misses",
     "shared_captions": "captions belong to several images; only their own image counts as right",
@@ -231,19 +231,19 @@ _COUNTS = {
 }
 
 
-def _show(found: Evaluation, split: str, as_json: bool) -> None:
+def _show(evaluation: Evaluation, split: str, as_json: bool) -> None:
     from rich.console import Console
 
     from cutline.cli.tables import print_json, scores_table
     from cutline.cli.terminal import say
 
     if as_json:
-        print_json(found.to_json())
+        print_json(evaluation.to_json())
     else:
-        Console().print(scores_table(found))
-    counts = found.counts
+        Console().print(scores_table(evaluation))
+    counts = evaluation.counts
     say(f"{counts['images']:,} images{f' of {split}' if split else ''}, {counts['captions']:,} captions")
-    for direction, note in found.notes.items():
+    for direction, note in evaluation.notes.items():
         say(f"{direction}: {note}")
     for name, text in _COUNTS.items():
         if counts.get(name):

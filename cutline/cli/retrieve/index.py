@@ -32,8 +32,8 @@ def index(
 ) -> None:
     """Build an index of a dataset's images and captions, or update one.
 
-    Only new and changed images and captions are embedded. Interrupted at any moment, the old index stays as it was, and
-    the same command starts again. Exit code 1 when images could not be opened.
+    Only new and changed images and captions are embedded. If it is interrupted, the old index stays unchanged, and the
+    same command starts over. Exit code 1 when images could not be opened.
     """
     import os
     import time
@@ -48,7 +48,7 @@ def index(
     samples = list(data.split(split) if split else data)
     family = open_checkpoint(model, "float32", device, task="embed")
     limit_threads(family, set_threads)
-    name = os.path.abspath(model) if Path(model).is_dir() else model  # an index is searched from anywhere
+    name = os.path.abspath(model) if Path(model).is_dir() else model  # so that searches work from any folder
     start = time.monotonic()
     with bar("embedding") as progress:
         change = update(
@@ -73,7 +73,7 @@ def index(
 
 
 def _describe_approximation(facts: Mapping[str, Any]) -> None:
-    """How good the approximate search is, where the index has one."""
+    """Prints how good the approximate search is, if the index has one."""
     from cutline.cli.terminal import say
     from cutline.retrieve.approximate import FEW, RECALL
 

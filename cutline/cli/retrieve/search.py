@@ -1,4 +1,4 @@
-"""``cutline retrieve search``: searches an index, and prints what it finds or writes a page about it."""
+"""``cutline retrieve search``: searches an index, and prints the hits or writes a page about them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def search(
-    index_folder: Annotated[str, typer.Argument(metavar="INDEX", help="Folder that cutline retrieve index made.")],
+    index_folder: Annotated[str, typer.Argument(metavar="INDEX", help="Folder of the index.")],
     text: Annotated[str, typer.Argument(metavar="[TEXT]", help="What the images should show.")] = "",
     image: Annotated[str, typer.Option(help="An image to search by instead of a text.")] = "",
     kind: Annotated[str, typer.Option("--for", metavar="images|texts", help="What to search for.")] = "images",
@@ -56,7 +56,7 @@ def search(
     if checkpoint_fingerprint(checkpoint) != index.facts["made_by"]:
         raise CutlineError(
             f"The checkpoint {checkpoint} has changed since the index {index_folder} was built.",
-            "Index the dataset again.",
+            "Build the index again with cutline retrieve index.",
         )
     query: dict[str, Any] = {
         "text": text,
@@ -64,55 +64,53 @@ def search(
         "kind": "image" if kind == "images" else "text",
         "conditions": conditions,
     }
-    found = search_index(index, cast("RetrievalFamily", family), k=k, rerank=rerank, exact=exact, **query)
-    if not found:
-        say("nothing meets these conditions")
+    hits = search_index(index, cast("RetrievalFamily", family), k=k, rerank=rerank, exact=exact, **query)
+    if not hits:
+        say("nothing matches these filters")
     if html:
         from cutline.report import search_page  # loads the templates, which a search on the terminal doesn't need
 
-        search_page.write(html, index, found, rerank=rerank, **query)
+        search_page.write(html, index, hits, rerank=rerank, **query)
         say(f"page: {html}")
     elif as_json:
-        for hit in found:
+        for hit in hits:
             print(dumps(_to_json(index, hit)))
-    elif found:
+    elif hits:
         from rich.console import Console
 
-        Console().print(_table(index, found))
+        Console().print(_table(index, hits))
 
 
 def _check(text: str, image: str, kind: str, rerank: int, html: Path | None) -> None:
     """
     Raises:
-        CutlineError: options that don't go together.
+        CutlineError: options that exclude each other.
     """
     from cutline.core.errors import CutlineError
 
     if not text and not image:
         raise CutlineError("A search needs a text or an image.", "Give a TEXT, or --image FILE.")
     if text and image:
-        raise CutlineError("A search is by a text or by an image, not by both.", "Leave TEXT or --image out.")
+        raise CutlineError("A search takes a text or an image, not both.", "Leave out TEXT or --image.")
     if kind not in ("images", "texts"):
-        raise CutlineError(f"There are no {kind!r} in an index.", "--for images or texts.")
+        raise CutlineError(f"--for {kind} is unknown.", "Give --for images or --for texts.")
     if text and kind == "texts":
-        raise CutlineError("A text finds images, not texts.", "Give --image FILE with --for texts.")
+        raise CutlineError("A text can only search images.", "Give --image FILE with --for texts.")
     if rerank and image and kind == "images":
-        raise CutlineError(
-            "The matching head compares a text with an image, not two images.", "Leave --rerank out between images."
-        )
+        raise CutlineError("The matching head compares a text with an image, not two images.", "Leave out --rerank.")
     if html and html.is_dir():
         raise CutlineError(f"{html} is a folder.", f"Give the page a name: --html {html / 'found.html'}")
 
 
-def _table(index: Index, found: Sequence[SearchResult]) -> Table:
-    """With columns only for what differs: no matching logits and no splits where there are none."""
+def _table(index: Index, hits: Sequence[SearchResult]) -> Table:
+    """A table of the hits; the columns of matching logits and splits only where there are any."""
     from rich.table import Table
     from rich.text import Text
 
-    from cutline.core.short_ids import short_names
+    from cutline.core.short_ids import shorten_ids
 
-    items = [index.item(one.row) for one in found]
-    matched, divided = any(one.hit.itm is not None for one in found), any(item["split"] for item in items)
+    items = [index.item(one.row) for one in hits]
+    matched, divided = any(one.hit.itm is not None for one in hits), any(item["split"] for item in items)
     table = Table()
     for name in ("rank", "cosine", *(["match"] if matched else [])):
         table.add_column(name, justify="right", no_wrap=True)
@@ -120,7 +118,7 @@ def _table(index: Index, found: Sequence[SearchResult]) -> Table:
     if divided:
         table.add_column("split")
     table.add_column("caption", overflow="fold")
-    for one, item, name in zip(found, items, short_names([one.hit.candidate for one in found]), strict=True):
+    for one, item, name in zip(hits, items, shorten_ids([one.hit.candidate for one in hits]), strict=True):
         match = [] if not matched else ["" if one.hit.itm is None else f"{one.hit.itm:.2f}"]
         cells = [str(one.hit.rank), f"{one.hit.itc:.4f}", *match, name, *([item["split"]] if divided else [])]
         # as Text: a caption may hold what rich takes for markup
@@ -129,7 +127,7 @@ def _table(index: Index, found: Sequence[SearchResult]) -> Table:
 
 
 def _to_json(index: Index, one: SearchResult) -> dict[str, Any]:
-    """All that is known of an item, for programs."""
+    """Everything known about a hit."""
     import json
 
     item = index.item(one.row)

@@ -1,4 +1,4 @@
-"""ablate: captions under other contexts show what the context is worth."""
+"""ablate: captions with other contexts show how much the context helps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOLDER = "ablation"
 
 
 class AblationCaptions(Stage):
-    """Leaves ``ablation/<condition>.jsonl``. It is a part of the stage ablate: other [score] settings keep it."""
+    """Leaves ``ablation/<condition>.jsonl``. A part of the stage ablate that stays when only [score] changes."""
 
     name = "ablate-captions"
     outputs = (FOLDER,)
@@ -50,7 +50,7 @@ class AblationCaptions(Stage):
         ablate.refuse_samples(samples)
         family = context.open_captioner()
         ablate.refuse_prompt(family.prompt)
-        # the oracle's context is made as the dataset's is
+        # the oracle's context is made in the same way as the dataset's
         oracle = stepped(step) if step else named(_names(settings)[0])
         ablate.caption_all(
             family,
@@ -109,12 +109,12 @@ def _settings(context: RunContext) -> AblationSettings:
 
 
 def _context_step(context: RunContext) -> Any:
-    """The settings of ``[data.steps.context]``, if the dataset's context was made by it."""
+    """The settings of ``[data.steps.context]``, if the recipe has that step."""
     return context.recipe.data.steps.chosen("checked").get("context")
 
 
 def _names(settings: AblationSettings) -> tuple[Names, str]:
-    """What finds names, and what it is called."""
+    """A function that finds names in a text, and a description of it."""
     from cutline.data.context.named_entities import Recogniser
     from cutline.data.inspect.contexts import names_in
 

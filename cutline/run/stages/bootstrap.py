@@ -1,4 +1,4 @@
-"""bootstrap: web images are prepared, captioned and filtered, and join the dataset."""
+"""bootstrap: web images are prepared, captioned, filtered and added to the dataset."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Bootstrap(Stage):
         settings, folder = _settings(context), context.folder / FOLDER
         assert settings.web is not None
         assert settings.filter is not None
-        with context.bars("preparing the web's images") as progress:
+        with context.bars("preparing web images") as progress:
             report = prepare(settings.web, folder / "web", progress, scorer=open_scorer)
         for line in describe(report):
             logger.info(line)
@@ -89,7 +89,7 @@ def _settings(context: RunContext) -> BootstrapSettings:
         raise RecipeError(f"[bootstrap] has no {missing}.", f"Add [bootstrap.{missing}].")
     if settings.captions and settings.captioner is None:
         raise RecipeError(
-            f"[bootstrap] captions = {settings.captions} needs a model that writes them.",
+            f"[bootstrap] captions = {settings.captions} needs a captioning model.",
             "Add [bootstrap.captioner], or set captions = 0.",
         )
     return settings

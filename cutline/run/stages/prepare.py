@@ -1,4 +1,4 @@
-"""prepare: the recipe's source becomes a dataset."""
+"""prepare: makes a dataset from the recipe's source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Prepare(Stage):
-    """Leaves ``dataset/``. Preparing itself knows whether anything changed, and resumes image by image."""
+    """Leaves ``dataset/``. Preparing itself detects changes, and resumes image by image."""
 
     name = "prepare"
     uses_split = False

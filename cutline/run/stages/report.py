@@ -1,4 +1,4 @@
-"""report: a page about the run."""
+"""report: writes a page about the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Report(Stage):
-    """Leaves ``report.html``, written anew each time: it also shows stages that are not finished."""
+    """Leaves ``report.html``, written every time: it also shows unfinished stages."""
 
     name = "report"
     uses_split = False

@@ -1,4 +1,4 @@
-"""retrieve: recall of what was trained, or of a checkpoint, from image to text and from text to image."""
+"""retrieve: recall of the trained model or the checkpoint, from image to text and from text to image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Retrieve(Stage):
-    """Leaves ``retrieval/`` with scores, hits and what an interrupted evaluation resumes from."""
+    """Leaves ``retrieval/`` with scores, hits and the state of an interrupted evaluation."""
 
     name = "retrieve"
     outputs = (RETRIEVAL,)
@@ -38,7 +38,7 @@ class Retrieve(Stage):
 
         family = context.open_embedder()
         family.require("embed")
-        found = evaluate(
+        evaluation = evaluate(
             cast("RetrievalFamily", family),
             list(context.dataset().split(context.split)),
             context.recipe.retrieve or RetrieveSettings(),
@@ -47,7 +47,7 @@ class Retrieve(Stage):
             bars=context.bars,
         )
         context.count_look_at_test()
-        return {"split": context.split, "images": found.counts["images"]}
+        return {"split": context.split, "images": evaluation.counts["images"]}
 
     def result(self, context: RunContext) -> Evaluation:
         from cutline.metrics.evaluation import Evaluation

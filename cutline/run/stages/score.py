@@ -37,7 +37,9 @@ class Score(Stage):
         dataset = context.dataset()
         samples = [sample for sample in dataset.split(context.split) if sample.captions]
         if not samples:
-            raise CutlineError(f"No image of {context.split} has a caption to score against.", "Use --only caption.")
+            raise CutlineError(
+                f"No image of {context.split} has a caption to score against.", "Leave out score in --only."
+            )
         predictions = read(context.folder / PREDICTIONS)
         evaluation = evaluate(
             {sample.id: predictions[sample.id] for sample in samples},

@@ -34,7 +34,7 @@ class Train(Stage):
     def work(self, context: RunContext) -> Mapping[str, Any]:
         from cutline.train.train import train
 
-        context.wait()  # for the first process, which sets aside what another recipe left
+        context.wait()  # for the first process, which moves old outputs aside
         settings = context.recipe.train
         assert settings is not None
         family = context.open_family()
