@@ -19,11 +19,11 @@ from PIL.Image import Image, Resampling
 
 from cutline.core.errors import CheckpointError
 from cutline.core.records import Prediction, Sample
-from cutline.core.seeding import seeded
 from cutline.core.threads import prefetch
 from cutline.families.base import Batch, Family
 from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.outputs import Generation
+from cutline.families.seeding import seeded
 from cutline.families.settings import GenerateSettings
 from cutline.images.open import MAX_PIXELS, ImageProblem, as_seen, image_size, open_image
 

@@ -7,8 +7,6 @@ V vocabulary.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 import re
 from abc import ABC, abstractmethod
@@ -17,7 +15,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
 import torch
-import transformers
 from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
@@ -25,10 +22,10 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 from cutline.core.errors import CheckpointError
 from cutline.core.files import write_atomically
 from cutline.core.records import Sample
-from cutline.core.seeding import seeded
 from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.image_policy import fixed_size
 from cutline.families.outputs import Generation, Loss
+from cutline.families.seeding import seeded
 from cutline.families.settings import GenerateSettings, ImagePolicy, ModelSettings
 from cutline.families.weights import adapters, quantize
 from cutline.families.weights.quantize import Quantization
@@ -352,19 +349,8 @@ class Family(nn.Module, ABC):
         # each by itself: under bfloat16's autocast a CPU can't stack the float16 of a cache
         return {"features": torch.stack([one["features"].to(self.dtype) for one in features])}
 
-    def vision_fingerprint(self) -> str:
-        """A hash that changes with anything that changes features: weights, buffers, image processing, dtype, code."""
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(json.dumps(self.image_processor.to_dict(), sort_keys=True, default=str).encode())
-        code = "".join(inspect.getsource(method) for method in (type(self).encode_images, type(self).pixels))
-        digest.update(self.policy.model_dump_json().encode())
-        digest.update(f"{self.name()} {self.dtype} transformers {transformers.__version__} {code}".encode())
-        for name, tensor in self._vision_tensors():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
-
-    def _vision_tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def vision_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights and buffers that features depend on, by name."""
         for name, tensor in self.model.state_dict().items():
             if self.part_of(name) == "vision":
                 yield name, tensor

@@ -155,9 +155,9 @@ class CnnRnn(EncoderDecoderFamily):
         self.model.split = split_tower(self.model.encoder, layers, height, width)
         return self.model.split is not None
 
-    def _vision_tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def vision_tensors(self) -> Iterator[tuple[str, Tensor]]:
         halves = self.model.split
-        for name, tensor in super()._vision_tensors():
+        for name, tensor in super().vision_tensors():
             if halves is None or any(name.startswith(f"encoder.{unit}.") for unit in halves.frozen):
                 yield name, tensor
 

@@ -25,13 +25,13 @@ from torch.nn import functional
 from cutline.core.errors import DataError, TrainingError
 from cutline.core.progress import Bars, silent
 from cutline.core.records import Sample
-from cutline.core.seeding import seeded
 from cutline.core.text import split_words
 from cutline.data.readers import read
 from cutline.data.settings import DataSettings
 from cutline.families.common.from_scratch import small_gpt2
 from cutline.families.common.loss import IGNORED
 from cutline.families.common.vocabulary import MARKERS, word_level
+from cutline.families.seeding import seeded
 
 logger = logging.getLogger(__name__)
 

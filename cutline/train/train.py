@@ -19,12 +19,12 @@ from cutline.core import ranks
 from cutline.core.errors import TrainingError
 from cutline.core.progress import Bars, silent
 from cutline.core.records import Sample
-from cutline.core.seeding import seeded
 from cutline.core.threads import SetThreads, keep_threads
 from cutline.data.dataset import Dataset, captioned_split
 from cutline.families.base import Family
 from cutline.families.common.feature_cache import FeatureCache
 from cutline.families.open import limit_threads
+from cutline.families.seeding import seeded
 from cutline.families.settings import GenerateSettings
 from cutline.train import distributed
 from cutline.train.arguments import arguments, autocast, precision_of, primary_metric

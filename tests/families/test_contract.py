@@ -11,6 +11,7 @@ from cutline import families
 from cutline.core.records import Sample
 from cutline.families.base import Family
 from cutline.families.common.loss import IGNORED
+from cutline.families.common.vision_fingerprint import vision_fingerprint
 from cutline.families.forced_decoding import ForcedDecoding
 from cutline.families.open import find
 from cutline.families.settings import GenerateSettings, LoraSettings
@@ -203,20 +204,20 @@ def test_saved_and_opened_again_says_the_same(family, tmp_path):
     assert [made.logprob for made in one] == pytest.approx([made.logprob for made in other], rel=1e-6)
     assert opened.generation == family.generation
     assert opened.prompt == family.prompt
-    assert opened.vision_fingerprint() == family.vision_fingerprint()
+    assert vision_fingerprint(opened) == vision_fingerprint(family)
 
 
 def test_fingerprint_changes_with_weights_and_with_image_policy(family, tmp_path):
-    before = family.vision_fingerprint()
+    before = vision_fingerprint(family)
     parameter = next(p for name, p in family.model.named_parameters() if family.part_of(name) == "vision")
     with torch.no_grad():
         parameter.view(-1)[0] += 1e-3
-        changed = family.vision_fingerprint()
+        changed = vision_fingerprint(family)
         parameter.view(-1)[0] -= 1e-3
     assert changed != before
     mean = family.image_processor.image_mean
     family.image_processor.image_mean = [0.1, 0.2, 0.3]
-    assert family.vision_fingerprint() != before
+    assert vision_fingerprint(family) != before
     family.image_processor.image_mean = mean
 
 

@@ -188,10 +188,9 @@ def test_a_training_leaves_the_threads_of_the_process_as_they_were(dataset, tmp_
 
 
 def test_a_training_has_one_learning_rate_that_begins_later(dataset, tmp_path, monkeypatch):
-    class Second(objectives.find()["scst"]):
-        name, section = "second", "scst"
-
-    both = objectives.find() | {"second": Second}
+    known = objectives.find()
+    second = type("Second", (known["scst"],), {"name": "second", "section": "scst"})
+    both = {**known, "second": second}
     monkeypatch.setattr(objectives, "find", lambda: both)
     chosen = settings(scst={"start_epoch": 1})
     with pytest.raises(TrainingError, match="scst and second each have a learning rate"):

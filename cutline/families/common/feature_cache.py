@@ -28,6 +28,7 @@ from cutline.core.progress import Progress
 from cutline.core.records import Sample
 from cutline.core.threads import prefetch
 from cutline.families.base import Batch, Family
+from cutline.families.common.vision_fingerprint import vision_fingerprint
 from cutline.images.open import MIRRORED, image_hash, open_sample
 
 #: Images that go through the tower together. Always the same images, also after a kill, so that a resumed run gets
@@ -49,7 +50,7 @@ class FeatureCache:
     def __init__(self, family: Family, root: Path | None = None, dtype: torch.dtype = torch.float16):
         self.family = family
         self.dtype = dtype
-        name = f"{family.vision_fingerprint()}-{str(dtype).removeprefix('torch.')}"
+        name = f"{vision_fingerprint(family)}-{str(dtype).removeprefix('torch.')}"
         self.folder = (root or cache_root()) / "features" / name
         self.folder.mkdir(parents=True, exist_ok=True)
         self._index: dict[str, dict[str, Any]] = {}

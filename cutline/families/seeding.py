@@ -35,7 +35,7 @@ def seeded(seed: int) -> Iterator[None]:
 def _device_states() -> dict[str, Any]:
     """The states of the accelerators that are in use."""
     states: dict[str, Any] = {}
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():
         states["mps"] = torch.mps.get_rng_state()
