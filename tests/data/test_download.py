@@ -244,7 +244,7 @@ def test_the_job_stops_when_nothing_comes_any_more(tmp_path: Path) -> None:
 
 
 def test_without_the_step_addresses_are_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"1 images are addresses.*data\.steps\.download"):
+    with pytest.raises(DataError, match=r"1 images are URLs.*data\.steps\.download"):
         run(listed(tmp_path / "s", ["http://example.org/1.jpg"]), tmp_path / "out")
 
 
