@@ -238,5 +238,5 @@ def test_impossible_quantisation_is_said_in_plain_words(tmp_path, monkeypatch):
 def test_merging_into_quantised_matrices_is_refused(tmp_path):
     family = miniature(tmp_path, quantize="int8")
     open_parts(family, TEXT_ONLY)
-    with pytest.raises(CheckpointError, match="not merged into quantised"):
+    with pytest.raises(CheckpointError, match="be merged into quantised"):
         adapters.merge(family)
