@@ -55,7 +55,7 @@ def step(width: int, layers: int, size: int, count: int, chunk: int | None, *, i
     from cutline.families.blip import BlipMatcher
     from cutline.train.embedding_space import RetrievalBatch
     from cutline.train.objective import Context, Step
-    from cutline.train.retriever import Retriever
+    from cutline.train.retriever import RetrievalLearner
     from cutline.train.settings import TrainSettings
     from cutline.train.trainable import open_parts
 
@@ -76,7 +76,7 @@ def step(width: int, layers: int, size: int, count: int, chunk: int | None, *, i
     family = BlipMatcher(model, tiny.image_processor, tiny.tokenizer)
     open_parts(family, {})
     settings = TrainSettings(retrieval={"mini_batch_size": chunk, "itm": float(itm)})
-    retriever = Retriever(settings, Context(family, samples)).train()
+    retriever = RetrievalLearner(settings, Context(family, samples)).train()
     positives = retriever.space.positives
     batch = RetrievalBatch(
         visual={"pixel_values": torch.empty(count, 3, size, size).uniform_(-1, 1)},

@@ -40,17 +40,17 @@ def language(
 
     from cutline.cli.terminal import bar, say
     from cutline.core.errors import DataError
-    from cutline.train.language import Sizes, gather, teach
+    from cutline.train.language import Sizes, collect_texts, train_language_model
 
     if (out / "config.json").exists():
         raise DataError(f"{out} already holds a model.", "Give another folder, or remove it.")
     if width % heads:
         raise DataError(f"A width of {width} can't be divided among {heads} heads.", "Give another --width or --heads.")
-    texts, held_out, left_out = gather(sources)
+    texts, held_out, left_out = collect_texts(sources)
     without = f"; {left_out:,} lines left out: held-out captions or captions of the same images" if left_out else ""
     say(f"language: {len(texts):,} captions{without}")
     sizes = Sizes(layers, width, heads, dropout, min_count, vocabulary_size, max_positions)
-    model, tokenizer, losses = teach(
+    model, tokenizer, losses = train_language_model(
         texts, held_out, sizes, epochs=epochs, batch_size=batch_size, lr=lr, bfloat16=bfloat16, seed=seed, bars=bar
     )
     tokenizer.save_pretrained(out)

@@ -32,7 +32,7 @@ class CaptionChunk:
     step: Step
 
 
-class Captioner(Learner[CaptionObjective]):
+class CaptionLearner(Learner[CaptionObjective]):
     """Adds up the losses of the objectives that are active in a step; each has a pass of its own.
 
     Args:

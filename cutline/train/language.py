@@ -69,7 +69,7 @@ class Sizes:
     max_position_embeddings: int = 128
 
 
-def gather(sources: Sequence[str]) -> tuple[list[str], list[str], int]:
+def collect_texts(sources: Sequence[str]) -> tuple[list[str], list[str], int]:
     """Texts to learn from, held-out ones to measure by, and how many lines of the text files were left out.
 
     Text files with equal numbers of lines are taken to speak of the same pictures line by line, so a line that is held
@@ -131,7 +131,7 @@ def _plain(text: str) -> str:
     return " ".join(split_words(text))
 
 
-def teach(
+def train_language_model(
     texts: Sequence[str],
     held_out: Sequence[str],
     sizes: Sizes,

@@ -77,7 +77,7 @@ class RetrievalCollator:
         return {"batch": batch}
 
 
-class Retriever(Learner[RetrievalObjective]):
+class RetrievalLearner(Learner[RetrievalObjective]):
     """Adds up the losses of ``[train.retrieval]``.
 
     Args:

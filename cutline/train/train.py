@@ -28,7 +28,7 @@ from cutline.families.seeding import seeded
 from cutline.families.settings import GenerateSettings
 from cutline.train import distributed
 from cutline.train.arguments import arguments, autocast, precision_of, primary_metric
-from cutline.train.captioner import Captioner
+from cutline.train.captioner import CaptionLearner
 from cutline.train.checkpoints import WEIGHTS, last_whole_checkpoint, load_trained, save_trained
 from cutline.train.evaluator import CaptionEvaluator, Evaluator, RecallEvaluator
 from cutline.train.examples import Collator, Examples, may_mirror, mirrored
@@ -38,7 +38,7 @@ from cutline.train.last_good import CHECKPOINTS, go_back, step_of
 from cutline.train.learner import Learner
 from cutline.train.log import Log
 from cutline.train.objective import Context
-from cutline.train.retriever import Retriever
+from cutline.train.retriever import RetrievalLearner
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import PartSummary, check_rates, open_parts, parts_table
 from cutline.train.trainer import LearnerTrainer
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """One stage of a training, and where it is kept.
 
     Attributes:
@@ -116,7 +116,7 @@ def train(
         )
     training = [sample for sample in captioned_split(dataset, "train") if sample.captions]
     validating = spread([sample for sample in captioned_split(dataset, "val") if sample.captions], settings.val_images)
-    stage = Stage(
+    stage = TrainingStage(
         family, training, validating, settings, folder, seed, cache_root, bars, evaluator, set_threads=set_threads
     )
     if settings.align is not None:
@@ -125,7 +125,7 @@ def train(
         return _run(stage)
 
 
-def _align(stage: Stage) -> None:
+def _align(stage: TrainingStage) -> None:
     """The stage before the main one. Only what it trained is kept, in one file, which is also its marker."""
     family, settings, folder = stage.family, stage.settings, stage.folder
     trained = (folder / WEIGHTS).exists()
@@ -155,7 +155,7 @@ def _aligned(settings: TrainSettings, family: Family) -> TrainSettings:
     return settings.model_copy(update={"align": None, "max_steps": None, "patience": 0} | own | {"parts": parts})
 
 
-def _run(stage: Stage) -> dict[str, Any]:
+def _run(stage: TrainingStage) -> dict[str, Any]:
     """One stage from its beginning, or from its last whole checkpoint."""
     family, settings = stage.family, stage.settings
     parts = _open(stage)
@@ -188,7 +188,7 @@ def _run(stage: Stage) -> dict[str, Any]:
     }
 
 
-def _open(stage: Stage) -> list[PartSummary]:
+def _open(stage: TrainingStage) -> list[PartSummary]:
     """Freezes and opens the parts of the model."""
     family, settings = stage.family, stage.settings
     if precision_of(settings, family.device) == "float32":
@@ -200,7 +200,7 @@ def _open(stage: Stage) -> list[PartSummary]:
     return parts
 
 
-def _cached_features(stage: Stage) -> FeatureCache | None:
+def _cached_features(stage: TrainingStage) -> FeatureCache | None:
     """The features of all images, where no trained weight changes them."""
     family, settings = stage.family, stage.settings
     if not (settings.cache_features and family.freeze_boundary()):
@@ -216,7 +216,7 @@ def _cached_features(stage: Stage) -> FeatureCache | None:
     return cache
 
 
-def _last_checkpoint(stage: Stage) -> Path | None:
+def _last_checkpoint(stage: TrainingStage) -> Path | None:
     """The checkpoint to resume from; after a guard had stopped the training, the last good one."""
     distributed.barrier()  # no process still reads older files
     if ranks.is_main_process():
@@ -225,7 +225,7 @@ def _last_checkpoint(stage: Stage) -> Path | None:
     return last_whole_checkpoint(stage.folder / CHECKPOINTS)
 
 
-def _learner(stage: Stage, examples: Examples, cache: FeatureCache | None) -> Learner[Any]:
+def _learner(stage: TrainingStage, examples: Examples, cache: FeatureCache | None) -> Learner[Any]:
     """The family with the objectives that the recipe asks for."""
     settings = stage.settings
     batches = math.ceil(len(examples) / (settings.batch_size * ranks.count()))
@@ -237,10 +237,10 @@ def _learner(stage: Stage, examples: Examples, cache: FeatureCache | None) -> Le
         steps_per_epoch=math.ceil(batches / settings.gradient_accumulation_steps),
         precision=partial(autocast, settings, stage.family.device),
     )
-    return Retriever(settings, context) if settings.retrieval else Captioner(settings, context)
+    return RetrievalLearner(settings, context) if settings.retrieval else CaptionLearner(settings, context)
 
 
-def _evaluator(stage: Stage, cache: FeatureCache | None) -> Evaluator:
+def _evaluator(stage: TrainingStage, cache: FeatureCache | None) -> Evaluator:
     """Recall, or the scores of generated captions."""
     settings = stage.settings
     precision = partial(autocast, settings, stage.family.device)
@@ -255,10 +255,10 @@ def _evaluator(stage: Stage, cache: FeatureCache | None) -> Evaluator:
     return CaptionEvaluator(stage.validating, generate, settings.metric, cache, precision)
 
 
-def _guards(stage: Stage, learner: Learner[Any], steps_done: int) -> list[Guards]:
+def _guards(stage: TrainingStage, learner: Learner[Any], steps_done: int) -> list[Guards]:
     """They look at captions, so a training for retrieval has none; nor has a stage whose captions choose nothing."""
     family, settings = stage.family, stage.settings
-    if not (isinstance(learner, Captioner) and settings.guards.enabled and stage.chooses):
+    if not (isinstance(learner, CaptionLearner) and settings.guards.enabled and stage.chooses):
         return []
     guards = Guards(
         family,
@@ -276,7 +276,7 @@ def _guards(stage: Stage, learner: Learner[Any], steps_done: int) -> list[Guards
 
 
 def _trainer(
-    stage: Stage,
+    stage: TrainingStage,
     learner: Learner[Any],
     evaluator: Evaluator,
     examples: Examples,
@@ -285,7 +285,7 @@ def _trainer(
 ) -> LearnerTrainer:
     family, settings = stage.family, stage.settings
     validation = None
-    if isinstance(learner, Captioner):  # the loss of retrieval depends on which images are in a batch together
+    if isinstance(learner, CaptionLearner):  # the loss of retrieval depends on which images are in a batch together
         validation = Examples(stage.validating[ranks.rank() :: ranks.count()], "all")
     if settings.patience:
         callbacks = [*callbacks, EarlyStoppingCallback(settings.patience)]
@@ -297,7 +297,7 @@ def _trainer(
             settings,
             examples,
             validation,
-            data_collator=learner.collator() if isinstance(learner, Retriever) else Collator(family, cache),
+            data_collator=learner.collator() if isinstance(learner, RetrievalLearner) else Collator(family, cache),
             args=arguments(settings, stage.folder / CHECKPOINTS, family.device, stage.seed, chooses),
             callbacks=callbacks,
         )

@@ -14,7 +14,7 @@ from cutline.cli.main import app
 from cutline.core.errors import DataError
 from cutline.core.records import Sample
 from cutline.families.open import find
-from cutline.train.language import gather
+from cutline.train.language import collect_texts
 
 TRAIN = ["a red circle above a blue square", "a green triangle beside a red circle"]
 HELD_OUT = "A purple square, above a green circle."
@@ -41,7 +41,7 @@ def test_what_is_held_out_is_left_out_of_all_texts(source, tmp_path):
     first = texts(tmp_path / "1.gz", "a dog", "a purple square above a green circle")
     second = texts(tmp_path / "2.gz", "one dog", "something purple and something green")
     alone = texts(tmp_path / "3.txt", "a cat", "", "a bird", "A PURPLE SQUARE ABOVE A GREEN CIRCLE")
-    training, held_out, left_out = gather([source, first, second, alone])
+    training, held_out, left_out = collect_texts([source, first, second, alone])
     assert training == [*TRAIN, "a dog", "one dog", "a cat", "a bird"]
     assert held_out == [HELD_OUT]
     assert left_out == 3
@@ -51,14 +51,14 @@ def test_sources_without_splits_are_refused(tmp_path):
     path = tmp_path / "captions.csv"
     path.write_text("image,caption\na.png,a dog\n")
     with pytest.raises(DataError, match="doesn't say its splits"):
-        gather([str(path)])
+        collect_texts([str(path)])
 
 
 @pytest.mark.parametrize("data", [b"not gzip", gzip.compress(b"a dog")[:12], gzip.compress(b"\xff\xfe\xfd")])
 def test_what_is_no_text_is_refused(tmp_path, data):
     (tmp_path / "a.gz").write_bytes(data)
     with pytest.raises(DataError, match="could not be read as text"):
-        gather([str(tmp_path / "a.gz")])
+        collect_texts([str(tmp_path / "a.gz")])
 
 
 def test_a_tower_is_joined_to_what_the_command_makes(source, tmp_path):

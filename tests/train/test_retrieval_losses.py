@@ -19,7 +19,7 @@ from cutline.train.hard_negatives import Pairs, draw
 from cutline.train.lengths import by_length
 from cutline.train.objective import Context, Step
 from cutline.train.positives import PositivePairs
-from cutline.train.retriever import Retriever
+from cutline.train.retriever import RetrievalLearner
 from cutline.train.settings import TrainSettings
 from cutline.train.trainable import open_parts
 
@@ -43,7 +43,7 @@ def made(kind, dtype=torch.float32, **settings):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     open_parts(family.to(dtype), {})
-    return Retriever(TrainSettings(retrieval=settings), Context(family, [])).to(dtype)
+    return RetrievalLearner(TrainSettings(retrieval=settings), Context(family, [])).to(dtype)
 
 
 def batched(retriever, some):

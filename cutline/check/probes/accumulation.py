@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from cutline.check.result import ProbeResult, failed, not_applicable, passed
 from cutline.check.subject import ProbeSubject
 from cutline.train.arguments import arguments
-from cutline.train.captioner import Captioner
+from cutline.train.captioner import CaptionLearner
 from cutline.train.examples import Collator, Examples
 from cutline.train.objective import Context
 from cutline.train.trainer import LearnerTrainer
@@ -35,7 +35,7 @@ class _GradientRecorder(TrainerCallback):
                 parameter.grad = None
 
 
-class _WithoutDropout(Captioner):
+class _WithoutDropout(CaptionLearner):
     """Stays in evaluation mode: with dropout, two computations of one gradient would differ."""
 
     def train(self, mode: bool = True) -> Self:
