@@ -85,7 +85,7 @@ def files(folder: Path) -> set[str]:
 WRONG: dict[str, tuple[str, str, str]] = {
     "unknown key": ("unknown_key", "unknown key train.batchsize", "Did you mean train.batch_size?"),
     "unknown section": ("unknown_section", "unknown section trian", "Did you mean train?"),
-    "not TOML": ("no_toml", "no_toml.toml is not valid TOML: .*line 2", "Fix that place"),
+    "not TOML": ("no_toml", "no_toml.toml is not valid TOML: .*line 2", "Fix that line"),
     "no recipe": ("goood", "There is no recipe goood.toml", "Did you mean good.toml?"),
     "no [model]": ("no_model", r"the section \[model\] is missing", r"Add \[model\]"),
     "no source": ("no_source", "data.source is missing", "Name a file or folder with captioned images"),

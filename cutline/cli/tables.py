@@ -51,13 +51,13 @@ def scores_table(evaluation: Evaluation) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{evaluation.counts.get('images', 0):,} images", title_justify="left")
-    table.add_column("score", no_wrap=True)
+    table.add_column("score", min_width=14)  # long labels wrap, numbers never do
     table.add_column("value", justify="right", no_wrap=True)
     has_intervals = any(score.low != score.high for score in evaluation.scores.values())
     if has_intervals:
         table.add_column("95 % interval", justify="right", no_wrap=True)
     for name in evaluation.baselines:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for name, score in evaluation.scores.items():
         others = [scores.get(name) for scores in evaluation.baselines.values()]
         table.add_row(

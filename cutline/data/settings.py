@@ -24,7 +24,7 @@ class Columns(Section):
     )
     image: str | None = Field(
         default=None,
-        description='column with the image\'s file name; by default "image", "file_name", "path" and the like',
+        description='column with the image\'s file name; by default "image", "file_name", "path" or a similar name',
     )
     caption: str | list[str] | None = Field(
         default=None,
@@ -37,7 +37,7 @@ class Columns(Section):
     )
     group: str | None = Field(
         default=None,
-        description="column with what must not be divided between splits (an article, a patient, a place); "
+        description="column whose values must not be divided between splits (an article, a patient, a location); "
         'by default "group", "group_id" or "article_id"; where there is none, each image is its own group',
     )
     context: list[str] = Field(
@@ -46,7 +46,7 @@ class Columns(Section):
     )
     extra: list[str] | None = Field(
         default=None,
-        description="columns carried along without a meaning; by default all that have no other meaning, [] for none",
+        description="other columns to keep; by default all that have no other meaning, [] for none",
     )
 
 
@@ -68,11 +68,11 @@ class DataSettings(Section):
     )
     columns: Columns = Field(
         default=Columns(),
-        description="which column of a table means what, where the guesses fail",
+        description="meaning of the columns, where they are not recognised",
     )
     steps: KnownSteps = Field(
         default=KnownSteps(),
-        description="what happens between source and dataset: rewrite, download, resize … each a section of its own",
+        description="preparation steps: rewrite, download, resize …, each with a section of its own",
     )
     dataset: str | None = Field(
         default=None,

@@ -42,7 +42,7 @@ class ResizeSettings(Section):
     )
     metadata: Literal["strip", "keep"] = Field(
         default="strip",
-        description="what becomes of a JPEG's EXIF (without its orientation, which is applied), and of any file's "
+        description="what to do with a JPEG's EXIF (without the orientation, which is applied) and with any file's "
         "colour profile and XMP",
     )
 

@@ -17,7 +17,7 @@ class Length(Metric):
         ScoreInfo("length", "Length", "Words per caption.", unit="words", higher_is_better=None),
         ScoreInfo(
             "length_sd",
-            "Length, standard deviation",
+            "Length, SD",
             "How much the number of words varies between captions.",
             unit="words",
             higher_is_better=None,

@@ -90,7 +90,7 @@ def precision_of(settings: TrainSettings, device: torch.device) -> str:
         return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     if settings.precision == "float16" and device.type == "cpu":
         raise TrainingError(
-            '[train] precision = "float16" needs a GPU.', 'Say "bfloat16", which has the range of float32, or "auto".'
+            '[train] precision = "float16" needs a GPU.', 'Use "bfloat16", which has the range of float32, or "auto".'
         )
     return settings.precision
 

@@ -6,7 +6,7 @@ once the model had said something sound, or a good part of the training is over,
 
     train/panel.jsonl    one line a panel: step, captions, what is wrong with them
     train/stopped.json   why and when a guard stopped the training
-    train/last-good/     the last checkpoint before captions became bad; the same command goes on from there
+    train/last-good/     the last checkpoint before captions became bad; the same command resumes from there
 """
 
 from __future__ import annotations
@@ -200,7 +200,10 @@ class Guards(TrainerCallback):
             made = caption_pictures(self.family, asked, [*self.pictures, self.blank], self.generate)
         self.family.train(training)
         if all(one.status == "failed" for one in made):
-            raise TrainingError(f"No image of the panel could be captioned: {made[0].error}", "Look at what it says.")
+            raise TrainingError(
+                f"No image of the panel could be captioned: {made[0].error}",
+                "Fix what the message names, and run the same command again.",
+            )
         panel = Panel(
             made[:-1],
             made[-1].caption or "",

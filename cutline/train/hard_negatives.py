@@ -48,7 +48,7 @@ def draw(
         true: bool [N, R], true pairs; never drawn.
         rows: int64 [R], the image of each text.
         generator: random numbers for the draws.
-        share: of the texts, drawn anew each time, that have pairs; the others stay candidates.
+        share: of the texts, drawn again each time, that have pairs; the others stay candidates.
         hardness: factor of the logits; 0 draws any negative as often as any other, 1 is as published.
     """
     logits = hardness * logits

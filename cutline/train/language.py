@@ -93,7 +93,7 @@ def collect_texts(sources: Sequence[str]) -> tuple[list[str], list[str], int]:
                 continue
             if not sample.split:
                 raise DataError(
-                    f"{source} doesn't say its splits, so nothing can be held out.",
+                    f"{source} has no splits, so nothing can be held out.",
                     "Prepare it first (cutline prepare), and give the dataset.",
                 )
             (training if sample.split == "train" else held_out).extend(sample.captions)

@@ -77,7 +77,7 @@ def go_back(folder: Path, overruled: bool = False) -> None:
         return
     stopped = json.loads((folder / STOPPED).read_text(encoding="utf-8"))
     logger.warning(
-        f"train: stopped at step {stopped['step']} ({stopped['reason']}); goes on from step {step}, which was good"
+        f"train: stopped at step {stopped['step']} ({stopped['reason']}); resuming from step {step}, the last good one"
     )
     good = folder / CHECKPOINTS / f"checkpoint-{step}"
     whole = whole_checkpoints(folder)

@@ -110,7 +110,9 @@ def config_of(checkpoint: str) -> Any:
         if reason and entries.get("auto_map"):
             raise CheckpointError(f"{checkpoint} {reason[0]}", reason[1])
         if not entries.get("model_type"):
-            raise CheckpointError(f"{checkpoint} doesn't say its model_type.", "Copy the checkpoint anew.")
+            raise CheckpointError(
+                f"The config.json of {checkpoint} has no model_type.", "Download the checkpoint again."
+            )
     return AutoConfig.for_model(entries.pop("model_type"), **entries)
 
 

@@ -84,7 +84,7 @@ def open_parts(
             if opened and not parameter.is_floating_point():
                 raise TrainingError(
                     f'[train.parts] {part} = "{policy}", but {part} is quantised, so it can\'t be trained itself.',
-                    'Say "lora" or "frozen", or leave [model] quantize out.',
+                    'Use "lora" or "frozen", or leave [model] quantize out.',
                 )
             parameter.requires_grad_(opened)
             if opened and parameter.dtype in (torch.float16, torch.bfloat16):
@@ -94,7 +94,7 @@ def open_parts(
         lines.append(_summary(family, part, policy, parameters))
     if not any(line.trainable for line in lines):
         raise TrainingError(
-            "Every part is frozen; there is nothing to train.", 'Say "full" for a part in [train.parts].'
+            "Every part is frozen; there is nothing to train.", 'Use "full" for a part in [train.parts].'
         )
     return lines
 
@@ -193,7 +193,7 @@ def _chosen(family: Family, part: str, policy: str, parameters: list[tuple[str, 
     if not layers:
         raise TrainingError(
             f'[train.parts] {part} = "{policy}": this part of {family.name()} has no numbered layers.',
-            'Say "full" or "frozen".',
+            'Use "full" or "frozen".',
         )
     count = int(policy.removeprefix("last:"))
     present = max(layers.values()) + 1

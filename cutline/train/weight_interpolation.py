@@ -64,7 +64,7 @@ class WeightInterpolation(TrainerCallback):
                 self._parameters[name].copy_(tensor)
 
     def save(self, folder: Path) -> None:
-        """Beside a checkpoint's own weights, which training goes on from; nothing before the objective starts."""
+        """Beside a checkpoint's own weights, which training resumes from; nothing before the objective starts."""
         if self._before:
             save_file({name: tensor.contiguous() for name, tensor in self._before.items()}, folder / BEFORE)
 

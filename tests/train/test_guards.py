@@ -132,7 +132,7 @@ def test_who_turns_the_guards_off_goes_on_from_the_newest_step(dataset, tmp_path
         verb.train(vit_gpt2(), dataset, settings(guards=GuardSettings(every=1, patience=3, images=3)), tmp_path)
     (tmp_path / "checkpoints/checkpoint-2/whole").unlink()  # what isn't looked at isn't missed
     verb.train(vit_gpt2(), dataset, settings(guards=GuardSettings(enabled=False)), tmp_path)
-    assert "goes on from step" not in messages()
+    assert "resuming from step" not in messages()
     assert not (tmp_path / "stopped.json").exists()
 
 
@@ -220,7 +220,7 @@ def test_a_loss_that_explodes_leaves_the_last_good_step(dataset, tmp_path, monke
         with pytest.raises(TrainingError, match=r"Stopped at step 6.*weights of step 4 are kept"):
             verb.train(vit_gpt2(), dataset, settings(), tmp_path)
     assert verb.train(vit_gpt2(), dataset, settings(), tmp_path)["steps"] == 8
-    assert "goes on from step 4, which was good" in messages()
+    assert "resuming from step 4, the last good one" in messages()
 
 
 def test_least_loss_of_several_captions():

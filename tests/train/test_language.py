@@ -50,7 +50,7 @@ def test_what_is_held_out_is_left_out_of_all_texts(source, tmp_path):
 def test_sources_without_splits_are_refused(tmp_path):
     path = tmp_path / "captions.csv"
     path.write_text("image,caption\na.png,a dog\n")
-    with pytest.raises(DataError, match="doesn't say its splits"):
+    with pytest.raises(DataError, match="has no splits"):
         collect_texts([str(path)])
 
 

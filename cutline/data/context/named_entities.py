@@ -93,7 +93,7 @@ def _load(model: str) -> Any:
     except ImportError as error:
         raise CutlineError(
             "Recognising names needs spaCy, which is not installed.",
-            "pip install 'cutline[news]' brings it; model = \"\" in [data.steps.context] does without.",
+            "Install it: pip install 'cutline[news]'; or set model = \"\" in [data.steps.context].",
         ) from error
     try:
         return spacy.load(model, exclude=["parser", "lemmatizer", "attribute_ruler", "tagger"])

@@ -259,6 +259,6 @@ def load_curl() -> Any:
         import pycurl
     except ImportError as error:
         raise CutlineError(
-            "Downloading needs pycurl, which is not installed.", "pip install 'cutline[download]' brings it."
+            "Downloading needs pycurl, which is not installed.", "Install it: pip install 'cutline[download]'."
         ) from error
     return pycurl

@@ -21,24 +21,25 @@ class DownloadSettings(Section):
         ge=1,
         description="largest file; a larger one is refused as soon as its size is known",
     )
-    max_redirects: int = Field(default=5, ge=0, description="redirects followed for one address")
+    max_redirects: int = Field(default=5, ge=0, description="redirects followed for one URL")
     tries: int = Field(default=4, ge=1, description="attempts for one URL when the error may be temporary")
     backoff_s: float = Field(
         default=1, gt=0, description="pause before the second attempt, in s; doubles each time, with ±50 % jitter"
     )
     longest_wait_s: float = Field(
-        default=120, ge=0, description="longest pause, in s; a server that asks for more (Retry-After) is given up"
+        default=120,
+        ge=0,
+        description="longest pause, in s; an image fails if its server asks for a longer one (Retry-After)",
     )
     stop_after: int = Field(
         default=200,
         ge=0,
-        description="images that may fail one after the other, without a single success, before the job stops; "
-        "0 never stops",
+        description="images that may fail in a row before the job stops; 0 never stops",
     )
     private: bool = Field(
         default=False,
-        description="allow addresses in private networks and on this machine; a list from elsewhere could otherwise "
-        "make this machine ask its neighbours for things",
+        description="allow URLs in private networks and on this machine. Off by default, because a downloaded list "
+        "could make this machine send requests inside your network",
     )
     opt_out: list[str] = Field(
         default=["noai", "noimageai", "noindex", "noimageindex", "tdm-reservation"],
@@ -47,14 +48,14 @@ class DownloadSettings(Section):
     )
     user_agent: str = Field(
         default=f"cutline/{__version__} (prepares captioned images)",
-        description="how requests introduce themselves; name a person or page that can be reached",
+        description="User-Agent header of the requests; name a person or a page that can be contacted",
     )
     proxy: str = Field(
         default="",
-        description="address of a proxy; those in the environment are not used, and behind one the check for private "
-        "networks is the proxy's",
+        description="URL of a proxy; proxies from the environment are not used. The proxy then has to block "
+        "private networks",
     )
     keep: bool = Field(
         default=False,
-        description="keep the files as they came in originals/, so that another resize needs no download",
+        description="keep the downloaded files in originals/, so that another resize needs no download",
     )

@@ -120,6 +120,6 @@ def _load() -> Any:
         import ray.data
     except ImportError as error:
         raise CutlineError(
-            "--engine ray needs Ray, which is not installed.", "pip install 'cutline[ray]' brings it."
+            "--engine ray needs Ray, which is not installed.", "Install it: pip install 'cutline[ray]'."
         ) from error
     return ray

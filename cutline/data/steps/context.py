@@ -48,20 +48,20 @@ class ContextSettings(Section):
 
     texts: list[str] = Field(
         default=["headline", "title", "abstract", "lead_paragraph", "article", "article_text", "body"],
-        description="columns that are read for names and dates, the weightiest first; those that are absent are passed "
+        description="columns that are read for names and dates, most important first; missing columns are skipped "
         'over. "caption" is refused without oracle',
     )
     addresses: list[str] = Field(
         default=["article_url", "web_url", "url", "link"],
-        description="columns with the article's address; the image's own is read, too",
+        description="columns with the article's URL; the image's own URL is read as well",
     )
     dates: list[str] = Field(
         default=["pub_date", "publication_date", "published", "published_at", "date_published", "datetime", "date"],
-        description="columns that may hold a date; read where neither an address nor the photograph has one",
+        description="columns that may hold a date; used if neither a URL nor the photo's metadata has one",
     )
     sections: list[str] = Field(
         default=["section", "section_name", "news_desk"],
-        description="columns that may hold the section; read where no address says it",
+        description="columns that may hold the section; used if no URL contains it",
     )
     model: str = Field(
         default="en_core_web_sm",
@@ -70,7 +70,8 @@ class ContextSettings(Section):
     )
     template: str = Field(
         default="[{section} | {location} | {date} | PERSON={person} | EVENT={event}]",
-        description="of the line; parts between | whose field is absent are left out. Fields: " + ", ".join(FIELDS),
+        description="template of the line; parts between | whose field is missing are left out. Fields: "
+        + ", ".join(FIELDS),
     )
     max_tokens: int = Field(
         default=48, ge=1, description="longest line, in tokens of tokenizer, or as estimated; parts go from its end"
@@ -79,11 +80,11 @@ class ContextSettings(Section):
         default="",
         description='folder or hub name of the model whose tokenizer counts; "" estimates: 4 letters a token',
     )
-    persons: int = Field(default=2, ge=0, description="at most so many people")
-    max_chars: int = Field(default=5000, ge=1, description="so much of each text is read, in characters")
+    persons: int = Field(default=2, ge=0, description="largest number of people in the line")
+    max_chars: int = Field(default=5000, ge=1, description="longest part of each text that is read, in characters")
     oracle: bool = Field(
         default=False,
-        description="allow the caption as a source: the best that context could do, not a result to be compared",
+        description="allow the caption as a source: an upper bound for what context can do, not a result to compare",
     )
 
     @model_validator(mode="after")

@@ -29,15 +29,18 @@ class DedupSettings(Section):
 
     exact: Choice = Field(
         default="drop",
-        description="what becomes of a picture that comes again byte for byte: drop leaves it out, group keeps both in "
+        description="what to do with an exact copy of an earlier image: drop leaves it out, group keeps both in "
         "one split",
     )
     near: Choice | Literal["keep"] = Field(
         default="group",
-        description="what becomes of a picture that looks like an earlier one: drop, group, or keep (not looked for)",
+        description="what to do with an image that looks like an earlier one: drop, group, or keep (not searched)",
     )
     distance: int = Field(
-        default=6, ge=0, le=15, description="bits of 64 in which the perceptual hashes of such pictures may differ"
+        default=6,
+        ge=0,
+        le=15,
+        description="largest number of differing bits (of 64) in the perceptual hashes of images that look the same",
     )
 
 

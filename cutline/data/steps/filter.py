@@ -48,11 +48,11 @@ class FilterSettings(Section):
         description='languages of captions by their ISO codes, ["en"]; [] allows all. Short captions are guesses',
     )
     boilerplate: bool = Field(
-        default=True, description="take out captions that are credits, file names, invitations to click"
+        default=True, description="remove captions that are credits, file names or invitations to click"
     )
     quality: bool = Field(
         default=True,
-        description="take out captions of which most is one word again and again, capitals, or no letters",
+        description="remove captions that mostly repeat one word, are in capitals, or have no letters",
     )
     min_side_px: int = Field(default=0, ge=0, description="shortest side of the image before resizing, in px")
     max_aspect: float = Field(default=0, ge=0, description="longer side / shorter side, at most; 0 for any")
@@ -66,7 +66,7 @@ class FilterSettings(Section):
         description='a function "package.module:name" that gets an image\'s path and its captions and returns a score '
         "for each, such as a CLIP or ITM score",
     )
-    min_score: float = Field(default=0, description="captions that the model or scorer gives less are taken out")
+    min_score: float = Field(default=0, description="captions with a lower score are removed")
 
     @model_validator(mode="after")
     def _has_one_bound(self) -> FilterSettings:
@@ -191,7 +191,7 @@ def _languages(wanted: Sequence[str]) -> Callable[[str], str]:
         import py3langid
     except ImportError as error:
         raise CutlineError(
-            "Telling languages needs py3langid, which is not installed.", "pip install 'cutline[news]' brings it."
+            "Recognising languages needs py3langid, which is not installed.", "Install it: pip install 'cutline[news]'."
         ) from error
     known = {language for language, _ in py3langid.rank("")}
     if unknown := [code for code in wanted if code not in known]:

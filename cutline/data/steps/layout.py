@@ -20,7 +20,7 @@ class LayoutSettings(Section):
     """[data.steps.layout]"""
 
     tars: bool = Field(
-        default=True, description="write __shards__/<split>-000000.tar …, which WebDataset's loaders read, too"
+        default=True, description="write __shards__/<split>-000000.tar …, which WebDataset's loaders can read"
     )
     folders: bool = Field(
         default=True,

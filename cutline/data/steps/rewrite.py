@@ -26,8 +26,8 @@ REASONS: dict[str, str] = {}
 class Rule(Section):
     """[data.steps.rewrite.own.<name>]: one rule."""
 
-    match: str = Field(description="regular expression that the whole address must fit")
-    replace: str = Field(description=r"what the address becomes; \g<name> and \1 stand for groups of `match`")
+    match: str = Field(description="regular expression that must match the whole URL")
+    replace: str = Field(description=r"the new URL; \g<name> and \1 stand for groups of `match`")
 
     @model_validator(mode="after")
     def _compiles(self) -> Rule:
@@ -47,11 +47,11 @@ class RewriteSettings(Section):
 
     rules: list[str] = Field(
         default=["nyt", "wikimedia", "wordpress", "flickr"],
-        description="rules that Cutline brings, in the order in which they are tried; the first that fits counts",
+        description="names of built-in rules, in the order in which they are tried; the first match is used",
     )
     own: dict[str, Rule] = Field(
         default={},
-        description="further rules, tried before the others: own.<name> = {match = …, replace = …}",
+        description="your own rules, tried before the built-in ones: own.<name> = {match = …, replace = …}",
     )
 
     @model_validator(mode="after")

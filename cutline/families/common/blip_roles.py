@@ -162,7 +162,7 @@ class BlipMatching(WholeMatching):
             texts: M texts, as people wrote them.
             tokens_at_once: how many tokens of texts look at an image in one go; bounds the memory.
             keep_bytes: what the first layer says of the texts is kept if it takes no more than this (350 thousand
-                tokens of BLIP-base in float32), else computed anew for each image.
+                tokens of BLIP-base in float32), else computed again for each image.
         """
         assert not family.training
         self.memory = family.memory

@@ -75,7 +75,7 @@ def open_tower(checkpoint: str) -> tuple[PreTrainedModel, Any]:
     if missing := sorted(needed & missing_keys):
         raise CheckpointError(
             f"The vision checkpoint {checkpoint!r} lacks {len(missing):,} weights: {', '.join(missing[:3])} ….",
-            "Copy the checkpoint anew.",
+            "Download the checkpoint again.",
         )
     tower.load_state_dict({name: tensor for name, tensor in pretrained.state_dict().items() if name in needed})
     return tower, image_processor

@@ -1,6 +1,6 @@
 """A vision tower divided where its training begins, so that what stays frozen runs once for each image.
 
-Training the last layers of a tower would otherwise run all the others anew at each step.
+Training the last layers of a tower would otherwise run all the others again at each step.
 """
 
 from __future__ import annotations
