@@ -253,13 +253,13 @@ def test_frozen_tower_keeps_no_activations_and_moves_nothing(family):
     student = type(family).tiny(seed=2)
     open_parts(student, {"vision": "frozen"})
     student.train()
-    before = {name: tensor.clone() for name, tensor in student._vision_tensors()}
+    before = {name: tensor.clone() for name, tensor in student.vision_tensors()}
     batch = student.collate(samples(), with_targets=True, images=pictures())
     assert not student.with_image_features(batch)["features"].requires_grad
     student(batch).nll.backward()
     trained = [p for p in student.parameters() if p.requires_grad]
     torch.optim.SGD(trained, lr=0.1).step()
-    assert all(torch.equal(before[name], tensor) for name, tensor in student._vision_tensors())
+    assert all(torch.equal(before[name], tensor) for name, tensor in student.vision_tensors())
     without = [name for name, p in student.named_parameters() if p.requires_grad and p.grad is None]
     if family.tasks == {"caption"}:  # a matcher has more to train than captions reach
         assert not without
