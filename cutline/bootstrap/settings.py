@@ -51,6 +51,6 @@ class BootstrapSettings(Section):
     def _writes(self) -> BootstrapSettings:
         if self.captions > 1 and not self.generate.do_sample:
             raise ValueError(
-                "several captions an image need [bootstrap.generate] do_sample = true, or they are all alike"
+                "several captions per image need [bootstrap.generate] do_sample = true, or they are all alike"
             )
         return self

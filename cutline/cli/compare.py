@@ -33,7 +33,7 @@ def compare(
     split: ReferenceSplit = "",
     metrics: Metrics = "",
     resamples: Annotated[int, typer.Option(min=1, help="Resamples of both tests.")] = 1000,
-    by: Annotated[str, typer.Option(help="Score by which the images with the largest changes are table.")] = "cider",
+    by: Annotated[str, typer.Option(help="Score by which the images with the largest changes are chosen.")] = "cider",
     most: Annotated[int, typer.Option(min=0, help="How many images with the largest gains, and losses, to list.")] = 5,
     allow_missing: AllowMissing = False,
     allow_extra: AllowExtra = False,
