@@ -91,8 +91,8 @@ for count in (1, 2):
     for process in processes:
         process.start()
     # a process that fails leaves the other waiting for it
-    while any(process.exitcode is None for process in processes):
-        multiprocessing.connection.wait([p.sentinel for p in processes if p.exitcode is None])
+    while running := [process.sentinel for process in processes if process.exitcode is None]:
+        multiprocessing.connection.wait(running)
         if any(process.exitcode for process in processes):
             for process in processes:
                 process.kill()
