@@ -54,7 +54,7 @@ def bootstrap(
     from cutline.core.errors import CutlineError
     from cutline.core.fingerprint import checkpoint_fingerprint
     from cutline.data.dataset import MARKER, Dataset
-    from cutline.families.open import limit_threads, open_checkpoint
+    from cutline.families.open import open_checkpoint
     from cutline.run.stages.bootstrap import write_report
 
     settings = parse({} if captioner else {"captions": 0}, BootstrapSettings, overrides, where="--set")
@@ -65,8 +65,7 @@ def bootstrap(
     if overwrite and (out / "made-by.json").exists():
         rounds.forget(out)
     data = Dataset.open(web).split(split) if split else Dataset.open(web)
-    matching = open_checkpoint(matcher, cast(Any, dtype), device, task="match")
-    limit_threads(matching, set_threads)
+    matching = open_checkpoint(matcher, cast(Any, dtype), device, task="match", set_threads=set_threads)
     writing = None
     if settings.captions:
         same = captioner == matcher and "caption" in matching.tasks

@@ -53,13 +53,12 @@ def caption(
     from cutline.cli.caption_images import find_images
     from cutline.cli.caption_output import output_for
     from cutline.cli.terminal import set_threads
-    from cutline.families.open import limit_threads, open_checkpoint
+    from cutline.families.open import open_checkpoint
 
     samples = find_images(images, split)
     output = output_for(out, form, samples, images, retry_failed=retry_failed, overwrite=overwrite)
     output.check()
-    family = open_checkpoint(checkpoint, cast(Any, dtype), device)
-    limit_threads(family, set_threads)
+    family = open_checkpoint(checkpoint, cast(Any, dtype), device, set_threads=set_threads)
     changes = {"num_beams": beams, "max_new_tokens": max_tokens, "batch_size": batch_size}
     settings = _settings(family, {key: value for key, value in changes.items() if value is not None}, overrides)
     predictions = output.caption(family, settings, _made_by(checkpoint, family, settings))
@@ -88,11 +87,12 @@ def _settings(family: Family, changes: Mapping[str, Any], overrides: Sequence[st
 def _made_by(checkpoint: str, family: Family, settings: GenerateSettings) -> dict[str, Any]:
     """What the captions depend on. Batch size and seed count only when captions are sampled."""
     from cutline.core.fingerprint import checkpoint_fingerprint
+    from cutline.families.weights.dtypes import dtype_name
 
     ignored = {"split"} if settings.do_sample else {"split", "batch_size", "seed", "temperature", "top_p", "top_k"}
     return {
         "checkpoint": checkpoint_fingerprint(checkpoint),
-        "dtype": str(family.dtype).removeprefix("torch."),
+        "dtype": dtype_name(family.dtype),
         "settings": settings.model_dump(exclude=ignored),
     }
 

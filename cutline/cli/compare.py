@@ -46,31 +46,22 @@ def compare(
     from dataclasses import replace
 
     from cutline.cli.tables import print_json, show_warnings
-    from cutline.cli.terminal import bar, say
+    from cutline.cli.terminal import bar
     from cutline.core.config import parse
     from cutline.core.errors import ScoreError
     from cutline.metrics.comparison import compare as compare_systems
     from cutline.metrics.evaluation import ORACLE
-    from cutline.metrics.files.predictions import read_predictions
-    from cutline.metrics.files.references import by_ids_of, read_references, without_extra
-    from cutline.metrics.files.tables import chosen_columns
+    from cutline.metrics.files.systems import read_systems
     from cutline.metrics.settings import ScoreSettings
 
     changes = {"metrics": listed(metrics)} if metrics else {}
     settings = parse({"resamples": resamples} | changes, ScoreSettings, overrides, where="cutline compare")
-    columns = chosen_columns(column)
-    paths = zip(_names(predictions), predictions, strict=True)
-    systems = {name: read_predictions(path, columns) for name, path in paths}
-    if len(systems) < 2:
+    paths = dict(zip(_names(predictions), predictions, strict=True))
+    if len(paths) < 2:
         raise ScoreError("There is nothing to compare.", "Give the predictions of two systems or more.")
-    loaded = read_references(references, next(iter(systems.values())), split or None, images, columns)
-    systems = {name: by_ids_of(loaded, captions, references) for name, captions in systems.items()}
-    if allow_extra:
-        for name in systems:
-            systems[name], left_out = without_extra(loaded, systems[name])
-            say(f"{name}: {left_out:,} predictions have no reference and were left out.")
-    if loaded.note:
-        say(loaded.note)
+    systems, loaded = read_systems(
+        paths, references, split=split, images=images, column=column, allow_extra=allow_extra
+    )
     comparison = compare_systems(
         systems,
         loaded.captions,

@@ -43,26 +43,19 @@ def score(
 ) -> None:
     """Score captions against references, with confidence intervals, metric signatures and baselines."""
     from cutline.cli.tables import print_json, show_scores, show_warnings
-    from cutline.cli.terminal import bar, say
+    from cutline.cli.terminal import bar
     from cutline.core.config import parse
     from cutline.metrics.evaluation import evaluate
-    from cutline.metrics.files.predictions import read_predictions
-    from cutline.metrics.files.references import read_references, without_extra
-    from cutline.metrics.files.tables import chosen_columns
+    from cutline.metrics.files.systems import read_systems
     from cutline.metrics.settings import ScoreSettings
 
     changes = {"metrics": listed(metrics)} if metrics else {}
     settings = parse({"resamples": resamples} | changes, ScoreSettings, overrides, where="cutline score")
-    columns = chosen_columns(column)
-    captions = read_predictions(predictions, columns)
-    loaded = read_references(references, captions, split or None, images, columns)
-    if allow_extra:
-        captions, left_out = without_extra(loaded, captions)
-        say(f"{left_out:,} predictions have no reference and were left out.")
-    if loaded.note:
-        say(loaded.note)
+    systems, loaded = read_systems(
+        {"": predictions}, references, split=split, images=images, column=column, allow_extra=allow_extra
+    )
     evaluation = evaluate(
-        captions,
+        systems[""],
         loaded.captions,
         training_captions=loaded.training,
         groups=loaded.groups or None,

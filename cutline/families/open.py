@@ -15,7 +15,7 @@ from cutline import families
 from cutline.core import hub, ranks
 from cutline.core.config import parse
 from cutline.core.errors import CheckpointError
-from cutline.core.threads import SetThreads
+from cutline.core.threads import SetThreads, keep_threads
 from cutline.families.base import POLICY_FILE, Family
 from cutline.families.settings import Dtype, ImagePolicy, ModelSettings
 from cutline.families.unsupported import explain_unsupported
@@ -123,6 +123,7 @@ def open_family(
     seed: int = 0,
     task: str = "caption",
     folder: Path | None = None,
+    set_threads: SetThreads = keep_threads,
 ) -> Family:
     """Opens a recipe's model, builds it, or (tiny) draws a miniature of it, on its device and in its dtype.
 
@@ -134,6 +135,7 @@ def open_family(
         task: what the model is used for: "caption", "embed" or "match".
         folder: where the miniature of a checkpoint is saved and opened again as the checkpoint would be; without one
             it stays in memory and can't be quantised.
+        set_threads: is asked for one thread where the model is small; by default the process keeps its threads.
 
     Raises:
         CheckpointError: it can't be opened, or can't do the task.
@@ -163,11 +165,19 @@ def open_family(
             logger.warning("the prompt or the image policy is not the one that this checkpoint was trained with")
     elif settings.prompt is not None:
         family.prompt = settings.prompt
-    return family.to(device=device, dtype=dtype).eval()
+    family = family.to(device=device, dtype=dtype).eval()
+    limit_threads(family, set_threads)
+    return family
 
 
 def open_checkpoint(
-    checkpoint: str | Path, dtype: Dtype = "auto", device: str = "auto", task: str = "caption", **model: Any
+    checkpoint: str | Path,
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    task: str = "caption",
+    *,
+    set_threads: SetThreads = keep_threads,
+    **model: Any,
 ) -> Family:
     """Opens a checkpoint for inference: a folder that Cutline saved, a run folder, or any checkpoint of a family.
 
@@ -175,6 +185,7 @@ def open_checkpoint(
         checkpoint: its folder or hub name.
         dtype, device, model: keys of ``[model]``.
         task: what the model is used for.
+        set_threads: as for :func:`open_family`.
     """
     folder = Path(checkpoint)
     if (folder / "model" / POLICY_FILE).is_file():  # a run folder
@@ -182,7 +193,7 @@ def open_checkpoint(
     elif (folder / "recipe.toml").is_file() and not (folder / POLICY_FILE).is_file():
         raise CheckpointError(f"The run in {folder} has no model yet.", f"Finish it: cutline run {folder}/recipe.toml")
     wanted = {"checkpoint": str(checkpoint), "dtype": dtype, "device": device} | model
-    family = open_family(parse(wanted, ModelSettings, where="the model"), task=task)
+    family = open_family(parse(wanted, ModelSettings, where="the model"), task=task, set_threads=set_threads)
     family.require(task)
     return family
 

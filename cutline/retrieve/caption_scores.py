@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from cutline.families.settings import ModelSettings
 from cutline.images.open import open_image
 
 if TYPE_CHECKING:
-    from cutline.families.common.retrieval import RetrievalFamily
+    pass
 
 
 def scorer(checkpoint: str) -> Callable[[str, Sequence[str]], list[float]]:
@@ -24,9 +24,10 @@ def scorer(checkpoint: str) -> Callable[[str, Sequence[str]], list[float]]:
     """
     import torch  # imported here: preparing without a model needs no torch
 
+    from cutline.families.common.retrieval import as_embedder
     from cutline.families.open import open_family
 
-    family = cast("RetrievalFamily", open_family(ModelSettings(checkpoint=checkpoint), task="embed"))
+    family = as_embedder(open_family(ModelSettings(checkpoint=checkpoint), task="embed"))
     family.eval()
     matches = "match" in family.tasks and "match" not in family.untrained_tasks
 

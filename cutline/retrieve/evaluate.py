@@ -29,6 +29,7 @@ from cutline.core.progress import Bars, silent
 from cutline.core.records import Hit, Sample, Score
 from cutline.families.base import Batch
 from cutline.families.common.retrieval import RetrievalFamily
+from cutline.families.weights.dtypes import dtype_name
 from cutline.metrics.evaluation import Evaluation
 from cutline.retrieve import recall
 from cutline.retrieve.embed import chunks, embed_images, embed_texts, opened, tokens
@@ -87,7 +88,7 @@ def evaluate(
     verified = None
     if matched:
         verified = _match(family, stages, folder / "matches.jsonl", exact, bars)
-    return _judge(stages, settings, folder, matched, str(family.dtype).removeprefix("torch."), verified)
+    return _judge(stages, settings, folder, matched, dtype_name(family.dtype), verified)
 
 
 def _matches(family: RetrievalFamily, settings: RetrieveSettings) -> bool:

@@ -154,7 +154,7 @@ class RunContext:
         Args:
             model: keys of ``[model]`` to change.
         """
-        from cutline.families.open import limit_threads, open_family
+        from cutline.families.open import open_family
 
         captions: list[str] = []
         if self.recipe.model.new is not None or self.tiny:
@@ -164,9 +164,15 @@ class RunContext:
         miniature = self.folder / ("miniature" if ranks.is_main_process() else f"miniature-{ranks.rank()}")
         settings = self.recipe.model.model_copy(update=model)
         task = "embed" if self.recipe.for_retrieval else "caption"
-        family = open_family(settings, captions, tiny=self.tiny, seed=self.recipe.seed, task=task, folder=miniature)
-        limit_threads(family, self.set_threads)
-        return family
+        return open_family(
+            settings,
+            captions,
+            tiny=self.tiny,
+            seed=self.recipe.seed,
+            task=task,
+            folder=miniature,
+            set_threads=self.set_threads,
+        )
 
     def open_captioner(self) -> Family:
         """The trained model as it was saved, so that a resumed run gives the captions of an uninterrupted one; without
@@ -176,12 +182,10 @@ class RunContext:
             if family.generation and (differences := self.recipe.generate.unlike(family.generation)):
                 logger.warning(f"generation settings differ from those saved with the checkpoint: {differences}")
             return family
-        from cutline.families.open import limit_threads, open_checkpoint
+        from cutline.families.open import open_checkpoint
 
-        family = open_checkpoint(
-            self.folder / "model", **self.recipe.model.model_dump(include={"dtype", "device", *QUANTIZING})
-        )
-        limit_threads(family, self.set_threads)
+        keys = self.recipe.model.model_dump(include={"dtype", "device", *QUANTIZING})
+        family = open_checkpoint(self.folder / "model", set_threads=self.set_threads, **keys)
         family.generation = self.recipe.generate
         family.save_policy(self.folder / "model")
         return family
@@ -190,11 +194,10 @@ class RunContext:
         """The model whose retrieval is evaluated, in float32: the trained one, or the checkpoint."""
         if not self.recipe.train:
             return self.open_family(dtype="float32")
-        from cutline.families.open import limit_threads, open_checkpoint
+        from cutline.families.open import open_checkpoint
 
-        family = open_checkpoint(self.folder / "model", "float32", self.recipe.model.device, task="embed")
-        limit_threads(family, self.set_threads)
-        return family
+        model, device = self.folder / "model", self.recipe.model.device
+        return open_checkpoint(model, "float32", device, task="embed", set_threads=self.set_threads)
 
     # ---- other processes of the training (torchrun)
 

@@ -16,6 +16,7 @@ from cutline.core.text_table import text_table
 from cutline.families.base import Family
 from cutline.families.settings import LoraSettings
 from cutline.families.weights import adapters
+from cutline.families.weights.dtypes import dtype_name
 from cutline.families.weights.quantize import numel
 
 
@@ -136,7 +137,7 @@ def by_rate(family: Family, groups: Sequence[dict[str, Any]], rates: Mapping[str
 
 def _summary(family: Family, part: str, policy: str, parameters: list[tuple[str, nn.Parameter]]) -> PartSummary:
     own = [parameter for name, parameter in parameters if not adapters.is_adapter(name)]
-    kinds = {str(p.dtype).removeprefix("torch.") if p.is_floating_point() else str(family.quantized) for p in own}
+    kinds = {dtype_name(p.dtype) if p.is_floating_point() else str(family.quantized) for p in own}
     return PartSummary(
         part=part,
         policy=policy,

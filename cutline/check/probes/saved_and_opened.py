@@ -7,6 +7,7 @@ import shutil
 from cutline.check.result import ProbeResult, failed, not_applicable, not_judged, passed
 from cutline.check.subject import ProbeSubject, relative_difference
 from cutline.families.open import open_checkpoint
+from cutline.families.weights.dtypes import dtype_name
 
 STAGE = "training"
 TITLE = "a saved checkpoint gives the same results"
@@ -27,7 +28,7 @@ def probe(subject: ProbeSubject) -> ProbeResult:
     try:
         family.generation = subject.generate
         family.save(folder)
-        dtype = str(family.dtype).removeprefix("torch.")
+        dtype = dtype_name(family.dtype)
         opened = open_checkpoint(folder, dtype, str(family.device))  # type: ignore[arg-type]
     finally:
         family.generation = None

@@ -66,7 +66,7 @@ def evaluate(
         "resamples": resamples,
     }
     changes = {key: value for key, value in options.items() if value is not None}
-    subject = _subject(model, dataset, out, changes, overrides, tiny=tiny, device=device)
+    subject = _subject(_Arguments(model, dataset, out, changes, overrides, tiny, device))
     settings = subject.settings
     if settings.verify and dtype == "float32":
         say("--verify has no effect in float32")
@@ -92,6 +92,18 @@ def evaluate(
         raise typer.Exit(1)
 
 
+class _Arguments(NamedTuple):
+    """What says which model is evaluated on which data; as the verb's parameters, ``changes`` from its options."""
+
+    model: str
+    dataset: str
+    out: Path | None
+    changes: Mapping[str, Any]
+    overrides: Sequence[str]
+    tiny: bool
+    device: str
+
+
 class _Subject(NamedTuple):
     """What is evaluated, and how.
 
@@ -108,49 +120,28 @@ class _Subject(NamedTuple):
 
 
 def _open(subject: _Subject, dtype: str) -> RetrievalFamily:
-    from cutline.cli.terminal import set_threads
-    from cutline.families.open import limit_threads
+    from cutline.families.common.retrieval import as_embedder
 
-    family = subject.load(dtype)
-    family.require("embed")
-    limit_threads(family, set_threads)
-    return cast("RetrievalFamily", family)
+    return as_embedder(subject.load(dtype))
 
 
-def _subject(
-    model: str,
-    dataset: str,
-    out: Path | None,
-    changes: Mapping[str, Any],
-    overrides: Sequence[str],
-    *,
-    tiny: bool,
-    device: str,
-) -> _Subject:
+def _subject(given: _Arguments) -> _Subject:
     """The model, data and settings that the arguments name.
 
     Raises:
         CutlineError: options that the model doesn't go with.
     """
-    if model.endswith(".toml"):
-        return _recipe_subject(Path(model), dataset, out, changes, overrides, tiny=tiny, device=device)
-    if (Path(model) / "recipe.toml").is_file():
-        return _recipe_subject(Path(model) / "recipe.toml", dataset, out, changes, overrides, tiny=tiny, device=device)
-    return _checkpoint_subject(model, dataset, out, changes, overrides, tiny=tiny, device=device)
+    if given.model.endswith(".toml"):
+        return _recipe_subject(Path(given.model), given)
+    if (Path(given.model) / "recipe.toml").is_file():
+        return _recipe_subject(Path(given.model) / "recipe.toml", given)
+    return _checkpoint_subject(given)
 
 
-def _checkpoint_subject(
-    model: str,
-    dataset: str,
-    out: Path | None,
-    changes: Mapping[str, Any],
-    overrides: Sequence[str],
-    *,
-    tiny: bool,
-    device: str,
-) -> _Subject:
+def _checkpoint_subject(given: _Arguments) -> _Subject:
     import re
 
+    from cutline.cli.terminal import set_threads
     from cutline.core.config import parse
     from cutline.core.errors import CutlineError
     from cutline.core.fingerprint import checkpoint_fingerprint
@@ -158,32 +149,27 @@ def _checkpoint_subject(
     from cutline.families.open import open_checkpoint
     from cutline.retrieve.settings import RetrieveRecipe
 
-    if tiny:
+    if given.tiny:
         raise CutlineError("--tiny needs a recipe, not a checkpoint.", "Give a recipe, or leave out --tiny.")
-    if not dataset:
-        raise CutlineError(f"No dataset is given for the checkpoint {model}.", "Give a prepared dataset after it.")
-    named = [f"retrieve.{text.removeprefix('retrieve.')}" for text in overrides]
-    settings = parse({"retrieve": dict(changes)}, RetrieveRecipe, named, where="--set").retrieve
-    name = re.sub(r"[^\w.-]+", "-", f"retrieve-{Path(model).name}-{Path(dataset).name}")
+    if not given.dataset:
+        raise CutlineError(
+            f"No dataset is given for the checkpoint {given.model}.", "Give a prepared dataset after it."
+        )
+    named = [f"retrieve.{text.removeprefix('retrieve.')}" for text in given.overrides]
+    settings = parse({"retrieve": dict(given.changes)}, RetrieveRecipe, named, where="--set").retrieve
+    name = re.sub(r"[^\w.-]+", "-", f"retrieve-{Path(given.model).name}-{Path(given.dataset).name}")
     return _Subject(
-        lambda dtype: open_checkpoint(model, cast(Any, dtype), device, task="embed"),
-        checkpoint_fingerprint(model),
-        Dataset.open(dataset),
+        lambda dtype: open_checkpoint(
+            given.model, cast(Any, dtype), given.device, task="embed", set_threads=set_threads
+        ),
+        checkpoint_fingerprint(given.model),
+        Dataset.open(given.dataset),
         settings,
-        out or Path("runs") / name,
+        given.out or Path("runs") / name,
     )
 
 
-def _recipe_subject(
-    path: Path,
-    dataset: str,
-    out: Path | None,
-    changes: Mapping[str, Any],
-    overrides: Sequence[str],
-    *,
-    tiny: bool,
-    device: str,
-) -> _Subject:
+def _recipe_subject(path: Path, given: _Arguments) -> _Subject:
     """A recipe's model on its data: what it trained if it trains, else its checkpoint."""
     from cutline.cli.terminal import bar, set_threads
     from cutline.core.errors import RecipeError
@@ -193,12 +179,12 @@ def _recipe_subject(
     from cutline.retrieve.settings import RetrieveSettings
     from cutline.run.run import open_run
 
-    run = open_run(path, None, overrides, tiny=tiny, bars=bar, set_threads=set_threads)
+    run = open_run(path, None, given.overrides, tiny=given.tiny, bars=bar, set_threads=set_threads)
     recipe, folder = run.recipe, run.folder.path
-    settings = (recipe.retrieve or RetrieveSettings()).model_copy(update=dict(changes))
-    if not dataset:
+    settings = (recipe.retrieve or RetrieveSettings()).model_copy(update=dict(given.changes))
+    if not given.dataset:
         run(("prepare", "bootstrap"))
-    data = Dataset.open(dataset) if dataset else run.dataset()
+    data = Dataset.open(given.dataset) if given.dataset else run.dataset()
     trained = folder / "model" if (folder / "model").is_dir() else None
     if recipe.train and trained is None:
         raise RecipeError(
@@ -207,17 +193,23 @@ def _recipe_subject(
 
     def load(dtype: str) -> Family:
         if trained:
-            return open_checkpoint(trained, cast(Any, dtype), device, task="embed")
-        changed = recipe.model.model_copy(update={"dtype": dtype, "device": device})
+            return open_checkpoint(trained, cast(Any, dtype), given.device, task="embed", set_threads=set_threads)
+        changed = recipe.model.model_copy(update={"dtype": dtype, "device": given.device})
         captions = [text for texts in data.column("captions") for text in texts] if run.tiny else []
         return open_family(
-            changed, captions, tiny=run.tiny, seed=recipe.seed, task="embed", folder=folder / "miniature"
+            changed,
+            captions,
+            tiny=run.tiny,
+            seed=recipe.seed,
+            task="embed",
+            folder=folder / "miniature",
+            set_threads=set_threads,
         )
 
     name = (
         checkpoint_fingerprint(str(trained)) if trained else f"{recipe.model.checkpoint}{' (tiny)' if run.tiny else ''}"
     )
-    return _Subject(load, name, data, settings, out or folder / "retrieve")
+    return _Subject(load, name, data, settings, given.out or folder / "retrieve")
 
 
 #: Count of an evaluation → its message.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,8 +11,6 @@ from cutline.cli.options import Device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from cutline.families.common.retrieval import RetrievalFamily
 
 
 def index(
@@ -41,19 +39,19 @@ def index(
     from cutline.cli.terminal import bar, say, set_threads
     from cutline.core.fingerprint import checkpoint_fingerprint
     from cutline.data.dataset import Dataset
-    from cutline.families.open import limit_threads, open_checkpoint
+    from cutline.families.common.retrieval import as_embedder
+    from cutline.families.open import open_checkpoint
     from cutline.retrieve.index import Index, update
 
     data = Dataset.open(dataset)
     samples = list(data.split(split) if split else data)
-    family = open_checkpoint(model, "float32", device, task="embed")
-    limit_threads(family, set_threads)
+    family = open_checkpoint(model, "float32", device, task="embed", set_threads=set_threads)
     name = os.path.abspath(model) if Path(model).is_dir() else model  # so that searches work from any folder
     start = time.monotonic()
     with bar("embedding") as progress:
         change = update(
             out,
-            cast("RetrievalFamily", family),
+            as_embedder(family),
             checkpoint_fingerprint(model),
             name,
             samples,

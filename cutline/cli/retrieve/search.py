@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from cutline.families.common.retrieval import RetrievalFamily
     from cutline.retrieve.index import Index
     from cutline.retrieve.search import SearchResult
 
@@ -42,7 +41,8 @@ def search(
     from cutline.core.errors import CutlineError
     from cutline.core.fingerprint import checkpoint_fingerprint
     from cutline.core.jsonl import dumps
-    from cutline.families.open import limit_threads, open_checkpoint
+    from cutline.families.common.retrieval import as_embedder
+    from cutline.families.open import open_checkpoint
     from cutline.retrieve.index import Condition, Index
     from cutline.retrieve.search import search as search_index
 
@@ -51,8 +51,7 @@ def search(
     conditions = [Condition(condition) for condition in filters]
     index = Index.open(index_folder)
     checkpoint = index.facts["checkpoint"]
-    family = open_checkpoint(checkpoint, "float32", device, task="embed")
-    limit_threads(family, set_threads)
+    family = open_checkpoint(checkpoint, "float32", device, task="embed", set_threads=set_threads)
     if checkpoint_fingerprint(checkpoint) != index.facts["made_by"]:
         raise CutlineError(
             f"The checkpoint {checkpoint} has changed since the index {index_folder} was built.",
@@ -64,7 +63,7 @@ def search(
         "kind": "image" if kind == "images" else "text",
         "conditions": conditions,
     }
-    hits = search_index(index, cast("RetrievalFamily", family), k=k, rerank=rerank, exact=exact, **query)
+    hits = search_index(index, as_embedder(family), k=k, rerank=rerank, exact=exact, **query)
     if not hits:
         say("nothing matches these filters")
     if html:

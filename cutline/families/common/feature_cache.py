@@ -29,6 +29,7 @@ from cutline.core.records import Sample
 from cutline.core.threads import prefetch
 from cutline.families.base import Batch, Family
 from cutline.families.common.vision_fingerprint import vision_fingerprint
+from cutline.families.weights.dtypes import dtype_name
 from cutline.images.open import MIRRORED, image_hash, open_sample
 
 #: Images that go through the tower together. Always the same images, also after a kill, so that a resumed run gets
@@ -50,7 +51,7 @@ class FeatureCache:
     def __init__(self, family: Family, root: Path | None = None, dtype: torch.dtype = torch.float16):
         self.family = family
         self.dtype = dtype
-        name = f"{vision_fingerprint(family)}-{str(dtype).removeprefix('torch.')}"
+        name = f"{vision_fingerprint(family)}-{dtype_name(dtype)}"
         self.folder = (root or cache_root()) / "features" / name
         self.folder.mkdir(parents=True, exist_ok=True)
         self._index: dict[str, dict[str, Any]] = {}
@@ -148,7 +149,7 @@ class FeatureCache:
         entry = {
             "offset": data.tell(),
             "bytes": len(raw),
-            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "dtype": dtype_name(tensor.dtype),
             "shape": list(tensor.shape),
         }
         data.write(raw)

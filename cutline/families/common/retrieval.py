@@ -90,6 +90,17 @@ class RetrievalFamily(Family):
         return {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
 
 
+def as_embedder(family: Family) -> RetrievalFamily:
+    """A family that was opened for embedding.
+
+    Raises:
+        CheckpointError: it can't embed images and texts, or was never trained to.
+    """
+    family.require("embed")
+    assert isinstance(family, RetrievalFamily)  # what can embed is one
+    return family
+
+
 def unit(vectors: Tensor) -> Tensor:
     """Vectors of length 1, in float32 or what is wider: half precision would be felt in a ranking."""
     return F.normalize(widened(vectors), dim=-1)

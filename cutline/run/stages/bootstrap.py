@@ -45,7 +45,7 @@ class Bootstrap(Stage):
         from cutline.bootstrap import bootstrap as rounds
         from cutline.data.dataset import Dataset
         from cutline.data.prepare.prepare import prepare
-        from cutline.families.open import limit_threads, open_family
+        from cutline.families.open import open_family
 
         settings, folder = _settings(context), context.folder / FOLDER
         assert settings.web is not None
@@ -58,11 +58,15 @@ class Bootstrap(Stage):
         captions = [text for texts in human.column("captions") for text in texts] if context.tiny else []
 
         def open_model(model: ModelSettings, task: str, miniature: Path) -> Family:
-            family = open_family(
-                model, captions, tiny=context.tiny, seed=context.recipe.seed, task=task, folder=miniature
+            return open_family(
+                model,
+                captions,
+                tiny=context.tiny,
+                seed=context.recipe.seed,
+                task=task,
+                folder=miniature,
+                set_threads=context.set_threads,
             )
-            limit_threads(family, context.set_threads)
-            return family
 
         matcher = open_model(settings.filter, "match", folder / "miniature-filter")
         captioner = None

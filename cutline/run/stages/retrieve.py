@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from cutline.core.fingerprint import fingerprint
 from cutline.core.run_folder import RETRIEVAL
@@ -12,7 +12,6 @@ from cutline.run.stage import Stage
 from cutline.run.stages.train import Train
 
 if TYPE_CHECKING:
-    from cutline.families.common.retrieval import RetrievalFamily
     from cutline.metrics.evaluation import Evaluation
     from cutline.run.context import RunContext
     from cutline.run.recipe import Recipe
@@ -34,12 +33,11 @@ class Retrieve(Stage):
         return fingerprint(context.training_fingerprint(), settings.model_dump(), context.split)
 
     def work(self, context: RunContext) -> Mapping[str, Any]:
+        from cutline.families.common.retrieval import as_embedder
         from cutline.retrieve.evaluate import evaluate
 
-        family = context.open_embedder()
-        family.require("embed")
         evaluation = evaluate(
-            cast("RetrievalFamily", family),
+            as_embedder(context.open_embedder()),
             list(context.dataset().split(context.split)),
             context.recipe.retrieve or RetrieveSettings(),
             context.folder / RETRIEVAL,
