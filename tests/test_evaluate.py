@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from cutline.cli.score import score as score_command
 from cutline.cli.tables import scores_table
@@ -48,6 +49,12 @@ def test_baselines_stand_beside_the_scores() -> None:
     assert "length" not in found.differences[CONSTANT]
     assert scores_table(found).row_count == len(found.scores)
     assert "95 % interval" in [column.header for column in scores_table(found).columns]
+    narrow = io.StringIO()
+    Console(width=80, file=narrow).print(scores_table(found))
+    assert all(len(line) <= 80 for line in narrow.getvalue().splitlines())
+    assert "…" not in narrow.getvalue()  # labels wrap, and no number is cut
+    for scores in (found.scores, *found.baselines.values()):
+        assert scores["exact_match"].info.format(scores["exact_match"].value, 4) in narrow.getvalue()
 
 
 def test_what_an_oracle_helped_to_write_says_so_with_every_score(

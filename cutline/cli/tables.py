@@ -48,16 +48,18 @@ def all_captioned(folder: RunFolder) -> bool:
 
 def scores_table(evaluation: Evaluation) -> Table:
     """Each score with its interval and the values of the baselines; shares in per cent."""
+    from textwrap import wrap
+
     from rich.table import Table
 
     table = Table(title=f"{evaluation.counts.get('images', 0):,} images", title_justify="left")
-    table.add_column("score", min_width=14)  # long labels wrap, numbers never do
+    table.add_column("score")  # the only column that wraps in a narrow terminal: numbers are never cut
     table.add_column("value", justify="right", no_wrap=True)
     has_intervals = any(score.low != score.high for score in evaluation.scores.values())
     if has_intervals:
         table.add_column("95 % interval", justify="right", no_wrap=True)
     for name in evaluation.baselines:
-        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
+        table.add_column("\n".join(wrap(name, 9)), justify="right", no_wrap=True)
     for name, score in evaluation.scores.items():
         others = [scores.get(name) for scores in evaluation.baselines.values()]
         table.add_row(
