@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -36,7 +36,7 @@ from cutline.core.progress import Bars, silent
 from cutline.core.records import Sample
 from cutline.data.dataset import Dataset
 from cutline.families.base import Family
-from cutline.families.common.retrieval import RetrievalFamily, as_embedder
+from cutline.families.common.retrieval import RetrievalFamily
 from cutline.retrieve.embed import chunks, opened
 
 _FILES = ("made-by.json", "scores.jsonl", "captions.jsonl", "report.html")
@@ -93,7 +93,8 @@ def bootstrap(
     now = {**made_by, "web": web.fingerprint, **generation}
     check_made_by(folder / "made-by.json", now, folder, "Give another --out, or --overwrite.")
     written = _write(captioner, web, settings, folder, made_by, bars) if settings.captions else []
-    failed = _score(as_embedder(matcher), web, written, folder / "scores.jsonl", bars)
+    matching = cast("RetrievalFamily", matcher)  # what can match is one
+    failed = _score(matching, web, written, folder / "scores.jsonl", bars)
     captions = list(from_rows(jsonl.read(folder / "scores.jsonl")))
     kept = chosen(captions, settings.keep)
     rows = (caption.to_json(keep) for caption, keep in zip(captions, kept, strict=True))
