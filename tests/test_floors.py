@@ -156,6 +156,23 @@ def test_no_circle_at_any_depth():
     assert not circles, "\n".join(circles)
 
 
+def test_no_circle_through_a_scanner():
+    """A folder that is scanned for plug-ins imports each of them by a name that it builds."""
+    from cutline import families
+    from cutline.check import probes
+    from cutline.data import readers, steps
+    from cutline.metrics import find
+    from cutline.train import objectives
+
+    graph = {module: inside(module) for module in MODULES if module != "cutline"}
+    for scanner in (families, probes, readers, steps, find, objectives):
+        package = scanner.PLUGINS.package
+        own = {f"{package}.{name}" for name in scanner.PLUGINS.own}
+        assert own <= MODULES.keys()
+        graph[scanner.__name__] |= own
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
 def test_lower_floors_need_little_from_outside():
     known = set(sys.stdlib_module_names) | {"cutline", "__future__"}
     wrong = []

@@ -14,7 +14,7 @@ from cutline.cli.prepare import prepare
 from cutline.core import config as recipe
 from cutline.core.errors import CheckpointError, RecipeError
 from cutline.data.dataset import Dataset
-from cutline.data.steps import Scorer
+from cutline.data.step import Scorer
 from cutline.data.steps import filter as filtering
 from cutline.families.common.retrieval import RetrievalFamily
 from cutline.families.open import find

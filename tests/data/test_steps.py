@@ -17,7 +17,7 @@ from cutline.data.addresses import BadAddress, is_public, joined, normal
 from cutline.data.dataset import Dataset
 from cutline.data.image_store import ImageStore
 from cutline.data.problem import LOSSES, MENDED
-from cutline.data.steps import Drop, Workspace
+from cutline.data.step import PHASES, Drop, Workspace
 from tests.data.bad_images import encode, marker
 from tests.data.faulty_server import serving
 from tests.data.test_download import QUICK, listed
@@ -27,7 +27,7 @@ from tests.data.test_download import QUICK, listed
 def test_every_step_keeps_the_contract(name: str) -> None:
     module = steps.load(name)
     assert module.DESCRIPTION
-    assert module.PHASE in steps.PHASES
+    assert module.PHASE in PHASES
     assert module.ORDER > 0
     assert issubclass(module.SETTINGS, Section)
     for key, field in module.SETTINGS.model_fields.items():

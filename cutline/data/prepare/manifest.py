@@ -11,6 +11,7 @@ from cutline.data import readers, steps
 from cutline.data.image_store import ImageStore
 from cutline.data.prepare.prepare import through
 from cutline.data.settings import DataSettings
+from cutline.data.step import Workspace
 
 
 def manifest(settings: DataSettings, path: Path) -> Mapping[str, Mapping[str, int]]:
@@ -19,7 +20,7 @@ def manifest(settings: DataSettings, path: Path) -> Mapping[str, Mapping[str, in
     Returns:
         What each step did.
     """
-    workspace = steps.Workspace(path.parent, ImageStore(path.parent, settings.max_pixels))
+    workspace = Workspace(path.parent, ImageStore(path.parent, settings.max_pixels))
     (path.parent / ".work").mkdir(parents=True, exist_ok=True)  # by which preparing knows the folder as its own
     path.unlink(missing_ok=True)
     texts = settings.steps.only([name for name in settings.steps.chosen() if steps.needs_no_image(name)])

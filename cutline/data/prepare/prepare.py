@@ -35,7 +35,7 @@ from cutline.data.prepare.source_rows import ProblemLog, SourceRows, read_source
 from cutline.data.prepare.work import Engine, Work, checked
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
-from cutline.data.steps import OpenScorer
+from cutline.data.step import OpenScorer
 from cutline.data.steps.context import FIELDS
 from cutline.data.steps.split import refuse as refuse_split
 from cutline.data.steps.split import stratified, stratum

@@ -21,7 +21,7 @@ from cutline.data.prepare import shards
 from cutline.data.prepare.shards import Shard
 from cutline.data.prepare.work import Checked, Work
 from cutline.data.problem import Problem
-from cutline.data.steps import OpenScorer
+from cutline.data.step import OpenScorer
 
 if TYPE_CHECKING:
     from cutline.data.prepare.duplicates import DuplicateImages

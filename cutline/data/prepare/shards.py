@@ -32,7 +32,7 @@ from cutline.data.prepare.decoded import DecodedImages
 from cutline.data.prepare.work import Checked, checked
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
-from cutline.data.steps import OpenScorer
+from cutline.data.step import OpenScorer, Workspace
 from cutline.images.open import ImageFacts
 
 _RESULT, _SAMPLES = "result.jsonl", "samples.jsonl"
@@ -108,7 +108,7 @@ def work(shard: Shard, scorer: OpenScorer | None = None) -> None:
     with ExitStack() as stack:
         (path / ".work").mkdir(exist_ok=True)
         mine = settings.steps.only([name for name in chosen if name not in across()])
-        chain = stack.enter_context(steps.Chain(mine, "checked", steps.Workspace(path, store, scorer)))
+        chain = stack.enter_context(steps.Chain(mine, "checked", Workspace(path, store, scorer)))
         downloader = None
         if "download" in chosen:
             downloader = stack.enter_context(

@@ -17,7 +17,8 @@ from cutline.data.prepare.source_rows import ProblemLog
 from cutline.data.prepare.table_rows import as_checked, source_name, table_row
 from cutline.data.problem import Problem
 from cutline.data.settings import DataSettings
-from cutline.data.steps import Chain, OpenScorer, Workspace
+from cutline.data.step import OpenScorer, Workspace
+from cutline.data.steps import Chain
 from cutline.images.open import ImageFacts
 
 #: What the work on images is done with.

@@ -19,11 +19,9 @@ Importing a step file must be quick: recipes are read with it. What is heavy is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import Any, cast
 
 from pydantic import create_model
 
@@ -32,62 +30,7 @@ from cutline.core.errors import RecipeError
 from cutline.core.plugins import Plugins
 from cutline.core.records import Sample
 from cutline.data.problem import Problem
-
-if TYPE_CHECKING:
-    from cutline.data.image_store import ImageStore
-
-Phase = Literal["reading", "images", "checked", "end"]
-PHASES: tuple[Phase, ...] = ("reading", "images", "checked", "end")
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """A sample that a step takes out, and why.
-
-    Attributes:
-        reason: a key of the step's ``REASONS``.
-        detail: what exactly, in a few words.
-    """
-
-    reason: str
-    detail: str
-
-
-#: An image's path and its captions → one score a caption, higher is better.
-Scorer = Callable[[str, Sequence[str]], Sequence[float]]
-
-#: A checkpoint's folder or name → what scores captions with it.
-OpenScorer = Callable[[str], Scorer]
-
-
-@dataclass(frozen=True, slots=True)
-class Workspace:
-    """Where a step works.
-
-    Attributes:
-        folder: of the dataset.
-        store: stores images in it.
-        scorer: opens the model that the step ``filter`` scores captions with; None where no model can be opened.
-    """
-
-    folder: Path
-    store: ImageStore
-    scorer: OpenScorer | None = None
-
-
-Step = Callable[[Sample], Sample | Drop]
-
-
-class StepModule(Protocol):
-    DESCRIPTION: str
-    PHASE: Phase
-    ORDER: int
-    REASONS: dict[str, str]
-    SETTINGS: type[Section]
-
-    @staticmethod
-    def open(settings: Any, workspace: Workspace) -> Step: ...
-
+from cutline.data.step import PHASES, Drop, Phase, Step, StepModule, Workspace
 
 PLUGINS = Plugins(
     "steps",
@@ -181,8 +124,8 @@ class Chain:
     def facts(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """What the steps have to say of themselves, beyond the counts."""
         for name, step in self.steps:
-            if told := getattr(step, "facts", None):
-                yield name, told()
+            if facts := getattr(step, "facts", None):
+                yield name, facts()
 
     def close(self) -> None:
         for _, step in self.steps:

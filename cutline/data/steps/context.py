@@ -21,7 +21,7 @@ from cutline.core.errors import RecipeError
 from cutline.core.records import Sample
 from cutline.data.addresses import ORIGINAL, is_address
 from cutline.data.context.caption_removal import readable, without_captions
-from cutline.data.steps import Workspace
+from cutline.data.step import Workspace
 
 DESCRIPTION = "article, headline, addresses, EXIF and IPTC → a line of context for the prompt"
 PHASE: Literal["checked"] = "checked"

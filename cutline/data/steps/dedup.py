@@ -8,7 +8,7 @@ from pydantic import Field
 
 from cutline.core.config import Section
 from cutline.core.records import Sample
-from cutline.data.steps import Drop, Workspace
+from cutline.data.step import Drop, Workspace
 from cutline.images.open import read_bytes
 
 DESCRIPTION = "samples → the first of each picture"

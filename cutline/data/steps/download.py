@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from cutline.core.records import Sample
 from cutline.data.download.settings import DownloadSettings
 from cutline.data.problem import FETCHING, Problem
-from cutline.data.steps import Drop, Step, Workspace
+from cutline.data.step import Drop, Step, Workspace
 
 if TYPE_CHECKING:
     from cutline.data.download.downloader import Downloader

@@ -21,7 +21,7 @@ from cutline.core.fingerprint import checkpoint_fingerprint
 from cutline.core.memo import Remembered
 from cutline.core.records import Sample
 from cutline.core.text import split_words
-from cutline.data.steps import Drop, OpenScorer, Scorer, Workspace
+from cutline.data.step import Drop, OpenScorer, Scorer, Workspace
 
 DESCRIPTION = "samples → those with captions and images that are good enough"
 PHASE: Literal["checked"] = "checked"

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cutline.core.config import Section
 from cutline.core.records import Sample
-from cutline.data.steps import Step, Workspace
+from cutline.data.step import Step, Workspace
 
 DESCRIPTION = "the dataset → fan-out folders, WebDataset tars, or both"
 PHASE: Literal["end"] = "end"

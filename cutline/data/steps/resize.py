@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Literal
 
 from cutline.core.records import Sample
-from cutline.data.steps import Drop, Step, Workspace
+from cutline.data.step import Drop, Step, Workspace
 from cutline.images.open import ImageProblem, read_bytes
 from cutline.images.resize import ResizeSettings
 

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from cutline.core.config import Section
 from cutline.core.records import Sample
 from cutline.data.addresses import ORIGINAL, is_address
-from cutline.data.steps import Workspace
+from cutline.data.step import Workspace
 
 DESCRIPTION = "addresses of images → addresses of their best renditions"
 PHASE: Literal["reading"] = "reading"

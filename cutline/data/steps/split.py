@@ -12,7 +12,7 @@ from cutline.core.config import Section
 from cutline.core.errors import DataError
 from cutline.core.records import Sample
 from cutline.data.splits import fill_empty, rank
-from cutline.data.steps import Step, Workspace
+from cutline.data.step import Step, Workspace
 
 DESCRIPTION = "samples → splits by group and seed, each with the same mix of a column's values"
 PHASE: Literal["end"] = "end"

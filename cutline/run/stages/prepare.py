@@ -11,7 +11,7 @@ from cutline.run.stage import Stage
 
 if TYPE_CHECKING:
     from cutline.data.prepare.prepare import Report
-    from cutline.data.steps import Scorer
+    from cutline.data.step import Scorer
     from cutline.run.context import RunContext
 
 logger = logging.getLogger(__name__)
